@@ -1,0 +1,1 @@
+"""ragdiff_jax: retrieval-augmented garment generation in JAX."""
