@@ -37,7 +37,6 @@ class Dense(nn.Module):
             dtype=self.dtype,
             kernel_init=dense_init(self.axes, self.kernel_init),
             bias_init=dense_init((self.axes[1],), nn.initializers.zeros_init()),
-            parent=None,
         )
         nn.share_scope(self, layer)
         return layer(x)
@@ -68,7 +67,6 @@ class Conv(nn.Module):
             dtype=self.dtype,
             kernel_init=dense_init((None, None, "conv_in", "conv_out"), self.kernel_init),
             bias_init=dense_init(("conv_out",), nn.initializers.zeros_init()),
-            parent=None,
         )
         nn.share_scope(self, layer)
         return layer(x)
@@ -90,7 +88,6 @@ class GroupNorm(nn.Module):
             use_fast_variance=False,
             scale_init=dense_init(("norm",), nn.initializers.ones_init()),
             bias_init=dense_init(("norm",), nn.initializers.zeros_init()),
-            parent=None,
         )
         nn.share_scope(self, layer)
         return layer(x)
@@ -110,7 +107,6 @@ class LayerNorm(nn.Module):
             use_fast_variance=False,
             scale_init=dense_init(("norm",), nn.initializers.ones_init()),
             bias_init=dense_init(("norm",), nn.initializers.zeros_init()),
-            parent=None,
         )
         nn.share_scope(self, layer)
         return layer(x)
@@ -132,7 +128,6 @@ class Embed(nn.Module):
             self.features,
             dtype=self.dtype,
             embedding_init=dense_init(self.axes, self.embedding_init or nn.initializers.normal(0.02)),
-            parent=None,
         )
         nn.share_scope(self, layer)
         return layer(ids)
