@@ -1,4 +1,4 @@
-"""The clothing attributes of RAGDiffusion's Table 6: names, values, ids and the JSONL file that carries them."""
+"""The clothing attributes of RAGDiffusion's Table 6: names, values, ids and their JSONL file."""
 
 import difflib
 import json
@@ -9,36 +9,36 @@ import numpy as np
 
 from ragdiff_jax.errors import UserError
 
-# Table 6 has no bottoms; Trousers and Shorts are ours. It lists "Floral" twice under Print; here it stands once.
+# Table 6 has no bottoms; Trousers and Shorts are ours. It lists "Floral" twice under Print; here once.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "Category": (
-        "T-shirt", "Hoodie", "Shirt", "Polo", "Tank", "Vest", "Swimsuit", "Sweater", "Innerwear", "Windbreaker",
-        "Down Jacket", "Jacket", "Suit", "Waistcoat", "Shawl", "Dress", "Skirt", "Knitted Coat",
-        "Leather Short Coat", "Leather Long Coat", "Denim Jacket", "Robe", "Loungewear Top", "Loungewear Dress",
-        "Sports Jacket", "Knitted Cardigan", "Leather Jacket", "Trousers", "Shorts",
+        "T-shirt", "Hoodie", "Shirt", "Polo", "Tank", "Vest", "Swimsuit", "Sweater", "Innerwear",
+        "Windbreaker", "Down Jacket", "Jacket", "Suit", "Waistcoat", "Shawl", "Dress", "Skirt",
+        "Knitted Coat", "Leather Short Coat", "Leather Long Coat", "Denim Jacket", "Robe", "Loungewear Top",
+        "Loungewear Dress", "Sports Jacket", "Knitted Cardigan", "Leather Jacket", "Trousers", "Shorts",
     ),
     "Fit": ("Loose", "Regular", "Slim"),
     "Collar": (
-        "Suit", "Shirt", "Notched", "Rounded", "Ruffled", "Naval", "Hooded", "Polo", "V-neck", "Square", "Round",
-        "Strapless", "One-shoulder", "Off-shoulder", "Neckline", "Stand-up", "Baseball",
+        "Suit", "Shirt", "Notched", "Rounded", "Ruffled", "Naval", "Hooded", "Polo", "V-neck", "Square",
+        "Round", "Strapless", "One-shoulder", "Off-shoulder", "Neckline", "Stand-up", "Baseball",
     ),
     "Sleeve Length": ("Sleeveless", "Short", "Mid", "Long", "Extra Long"),
     "Fabric": (
-        "Gauze", "Tweed", "Fur", "Chiffon", "Denim", "PVC", "Micro-Suede", "Fleece", "Corduroy", "Knit", "Lace",
-        "Synthetic", "Stretch", "Linen", "Wool", "Silk", "Knitting", "Leather", "Velvet", "Fur Blend", "Coated",
-        "Mixed", "Special Fabric",
+        "Gauze", "Tweed", "Fur", "Chiffon", "Denim", "PVC", "Micro-Suede", "Fleece", "Corduroy", "Knit",
+        "Lace", "Synthetic", "Stretch", "Linen", "Wool", "Silk", "Knitting", "Leather", "Velvet",
+        "Fur Blend", "Coated", "Mixed", "Special Fabric",
     ),
     "Print": (
-        "Floral", "Animal", "Skull", "Character", "Paisley", "Baroque", "Traditional", "Cartoon", "Artistic",
-        "Tech", "Hand-painted", "Striped", "Plaid", "Heart", "Polka Dot", "Star", "Tie-dye", "Camouflage",
-        "Linear", "Text", "Logo", "Geometric", "Color Block", "Mixed", "3D Floral", "Solid Color",
-        "Nature Scene", "Objects",
+        "Floral", "Animal", "Skull", "Character", "Paisley", "Baroque", "Traditional", "Cartoon",
+        "Artistic", "Tech", "Hand-painted", "Striped", "Plaid", "Heart", "Polka Dot", "Star", "Tie-dye",
+        "Camouflage", "Linear", "Text", "Logo", "Geometric", "Color Block", "Mixed", "3D Floral",
+        "Solid Color", "Nature Scene", "Objects",
     ),
     "Surface Texture": (
         "Layered", "Tied", "Slit", "Cutout", "Ruched", "Pleated", "Spliced", "Ruffle", "Contrast Stitching",
-        "Quilted", "Gathered", "Applique", "Overlay", "Hand Decorated", "Beaded", "Washed", "Dyed", "Distressed",
-        "Frayed", "Printed", "Splatter", "Foil", "Rhinestone", "Flocked", "Embroidered", "Edge Decoration",
-        "Embossed", "Punched", "Knit Rib", "No Craft",
+        "Quilted", "Gathered", "Applique", "Overlay", "Hand Decorated", "Beaded", "Washed", "Dyed",
+        "Distressed", "Frayed", "Printed", "Splatter", "Foil", "Rhinestone", "Flocked", "Embroidered",
+        "Edge Decoration", "Embossed", "Punched", "Knit Rib", "No Craft",
     ),
     "Age": ("Adult", "Child"),
     "Gender": ("Female", "Male"),
@@ -51,8 +51,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 # The ten that Table 6 marks with *: they enter the structure embedding, in this order.
 STRUCTURAL: tuple[str, ...] = (
-    "Category", "Fit", "Collar", "Sleeve Length", "Fabric", "Length", "With Inner Wear", "Sleeves Rolled Up",
-    "Top Open", "Top Tuck In",
+    "Category", "Fit", "Collar", "Sleeve Length", "Fabric", "Length", "With Inner Wear",
+    "Sleeves Rolled Up", "Top Open", "Top Tuck In",
 )
 
 # One more than the values: id 0 is "unknown".
@@ -119,7 +119,7 @@ def read_attributes(path: str | Path) -> dict[str, dict]:
         except (json.JSONDecodeError, RecursionError) as error:
             raise UserError(f"{where}: not JSON ({error}); write one object a line") from error
         if not isinstance(record, dict):
-            raise UserError(f"{where}: expected an object with 'image' and 'attributes', got {line.strip()[:60]!r}")
+            raise UserError(f"{where}: expected an object with 'image' and 'attributes'")
         name = record.get("image")
         if not isinstance(name, str) or not name:
             raise UserError(f"{where}: 'image' must be the image's file name, got {name!r}")

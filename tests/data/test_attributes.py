@@ -42,13 +42,13 @@ def test_unknown_value_is_named_with_its_nearest_valid_one():
 def test_file_round_trip(tmp_path):
     path = tmp_path / "a.jsonl"
     lines = [
-        {"image": "a.jpg", "attributes": {"Category": "Polo", "Fit": ""}, "caption": "a polo", "annotator": "me"},
+        {"image": "a.jpg", "attributes": {"Category": "Polo", "Fit": ""}, "caption": "polo", "annotator": "x"},
         {"image": "b.jpg", "attributes": {}},
     ]
     path.write_text("\n\n".join(json.dumps(line) for line in lines) + "\n")
     records = read_attributes(path)
     assert records["a.jpg"]["attributes"] == {"Category": "Polo"}
-    assert records["a.jpg"]["caption"] == "a polo"
+    assert records["a.jpg"]["caption"] == "polo"
     assert list(records) == ["a.jpg", "b.jpg"]
 
 
