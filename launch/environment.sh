@@ -1,0 +1,41 @@
+# Sourced by launch/demo and launch/test: makes .venv in the checkout and installs the package into it, once.
+# PYTHON=/path/to/python chooses the interpreter of a new .venv.
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="$ROOT/.venv"
+
+new_enough() {  # the version is asked of the interpreter itself: a version manager's shim can be there and not run
+    "$1" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    local candidate
+    if [[ -n "${PYTHON:-}" ]]; then
+        new_enough "$PYTHON" || { echo "PYTHON=$PYTHON is not a Python 3.11 or newer with venv; set PYTHON to one" >&2; return 2; }
+        echo "$PYTHON"
+        return
+    fi
+    for candidate in python3.11 python3.12 python3.13 python3; do
+        if new_enough "$candidate"; then echo "$candidate"; return; fi
+    done
+    echo "No Python 3.11 or newer with the venv module found; install one or set PYTHON=/path/to/python" >&2
+    return 2
+}
+
+# prepare SPEC STAMP...: install "$ROOT$SPEC" unless one of the stamps already has the hash of setup.py.
+prepare() {
+    local spec="$1" python hash stamp
+    shift
+    if [[ ! -x "$VENV/bin/python" ]]; then
+        python="$(find_python)"
+        echo "Making .venv with $("$python" --version)" >&2
+        "$python" -m venv "$VENV"
+    fi
+    hash="$("$VENV/bin/python" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$ROOT/setup.py")"
+    for stamp in "$@"; do
+        if [[ -f "$VENV/.installed-$stamp" && "$(cat "$VENV/.installed-$stamp")" == "$hash $ROOT" ]]; then return; fi
+    done
+    echo "Installing ragdiff_jax$spec into .venv (only when setup.py changes; the first time takes minutes)" >&2
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$ROOT$spec" >&2
+    echo "$hash $ROOT" > "$VENV/.installed-$1"
+}
