@@ -1,0 +1,153 @@
+"""CLIP's vision transformer: pixels `[b, s, s, 3]` -> tokens `[b, 1 + (s/p)^2, c]`, CLS first and alone `[b, p]`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from ragdiff_jax.models.clip_encoder import CLIPEncoder, common_fields
+from ragdiff_jax.models.layers import Conv, Dense, Embed, LayerNorm
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, RGB in [0, 1]
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPVisionConfig:
+    """What transformers' `CLIPVisionConfig` keeps in `config.json`; the defaults are transformers' own."""
+
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    projection_dim: int | None = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 32
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    with_projection: bool = True
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "CLIPVisionConfig":
+        """Reads a transformers `config.json` (or the `vision_config` in it). Raises `UserError` if it can't.
+
+        Whether there is a projection follows from `architectures`; without that entry there is one.
+        """
+        config = config.get("vision_config", config)
+        values = common_fields(config, {f.name for f in dataclasses.fields(cls)}, "CLIP vision")
+        if config.get("architectures"):
+            values["with_projection"] = "CLIPVisionModel" not in config["architectures"]
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A `config.json` that transformers reads."""
+        values = dataclasses.asdict(self)
+        projected = values.pop("with_projection")
+        name = "CLIPVisionModelWithProjection" if projected else "CLIPVisionModel"
+        return {"architectures": [name], "model_type": "clip_vision_model"} | values
+
+
+class CLIPVisionOutput(NamedTuple):
+    """`last_hidden_state`, `penultimate` (`hidden_states[-2]`) before the norm; `pooled` = CLS after it; projected."""
+
+    last_hidden_state: Float[Array, "b l c"]
+    penultimate: Float[Array, "b l c"]
+    pooled: Float[Array, "b c"]
+    image_embeds: Float[Array, "b p"] | None = None
+
+
+def preprocess(images: Float[Array, "b h w 3"], size: int) -> Float[Array, "b s s 3"]:
+    """Images in [-1, 1] to CLIP's input: antialiased bicubic to `size` squared, then CLIP's mean and deviation.
+
+    The aspect is not kept: callers pad to a square first.
+    """
+    x = (images + 1.0) / 2.0
+    if x.shape[1:3] != (size, size):
+        x = jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), method="cubic", antialias=True)
+    x = jnp.clip(x, 0.0, 1.0)
+    return (x - jnp.asarray(MEAN, x.dtype)) / jnp.asarray(STD, x.dtype)
+
+
+class _Embeddings(nn.Module):
+    config: CLIPVisionConfig
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, pixels):
+        c = self.config
+        b, h, w, _ = pixels.shape
+        if (h, w) != (c.image_size, c.image_size):
+            raise ValueError(f"pixels are {h}x{w}, the model takes {c.image_size}: see preprocess()")
+        patches = Conv(
+            c.hidden_size,
+            kernel_size=c.patch_size,
+            strides=c.patch_size,
+            padding=0,
+            use_bias=False,
+            dtype=self.dtype,
+            name="patch_embedding",
+        )(pixels)
+        init = nn.with_logical_partitioning(nn.initializers.normal(c.hidden_size**-0.5), ("norm",))
+        cls = self.param("class_embedding", init, (c.hidden_size,))
+        cls = jnp.broadcast_to(cls.astype(self.dtype), (b, 1, c.hidden_size))
+        x = jnp.concatenate([cls, patches.reshape(b, -1, c.hidden_size)], axis=1)
+        positions = Embed(
+            x.shape[1], c.hidden_size, axes=(None, "embed"), dtype=self.dtype, name="position_embedding"
+        )
+        return x + positions(jnp.arange(x.shape[1]))[None]
+
+
+class _VisionTransformer(nn.Module):
+    config: CLIPVisionConfig
+    remat: bool
+    dtype: DTypeLike
+
+    def setup(self):
+        c = self.config
+        self.embeddings = _Embeddings(c, self.dtype)
+        self.pre_layrnorm = LayerNorm(c.layer_norm_eps, self.dtype)  # sic, transformers' spelling
+        self.encoder = CLIPEncoder(
+            c.num_hidden_layers,
+            c.num_attention_heads,
+            c.intermediate_size,
+            act=c.hidden_act,
+            epsilon=c.layer_norm_eps,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
+        self.post_layernorm = LayerNorm(c.layer_norm_eps, self.dtype)
+
+    def __call__(self, pixels):
+        return self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
+
+
+class CLIPVisionModel(nn.Module):
+    """The encoder; `method="project_tokens"` gives every penultimate token in the joint space, for StructureNet."""
+
+    config: CLIPVisionConfig
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    def setup(self):
+        self.vision_model = _VisionTransformer(self.config, self.remat, self.dtype)
+        if self.config.with_projection and self.config.projection_dim:
+            self.visual_projection = Dense(self.config.projection_dim, use_bias=False, dtype=self.dtype)
+
+    def project_tokens(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b l p"]:
+        """All tokens of `hidden_states[-2]` through the post layer norm and the visual projection."""
+        _, penultimate = self.vision_model(pixels)
+        return self.visual_projection(self.vision_model.post_layernorm(penultimate))
+
+    def __call__(self, pixels: Float[Array, "b h w 3"]) -> CLIPVisionOutput:
+        """Encodes CLIP-normalised pixels of the config's `image_size` (see `preprocess`)."""
+        last, penultimate = self.vision_model(pixels)
+        pooled = self.vision_model.post_layernorm(last[:, 0])
+        if not (self.config.with_projection and self.config.projection_dim):
+            return CLIPVisionOutput(last, penultimate, pooled)
+        return CLIPVisionOutput(last, penultimate, pooled, self.visual_projection(pooled))
