@@ -65,7 +65,7 @@ class _MLP(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Body of the scan; the carry is (this layer's input, the one before): so the penultimate output survives."""
+    """Body of the scan; the carry is (this layer's input, the one before), to keep the penultimate output."""
 
     heads: int
     hidden: int
@@ -84,7 +84,7 @@ class _Layer(nn.Module):
 
 
 class CLIPEncoder(nn.Module):
-    """`depth` layers. Returns the last one's output and input, transformers' `hidden_states[-1]` and `[-2]`."""
+    """`depth` layers. Returns the last one's output and input: `hidden_states[-1]` and `[-2]` elsewhere."""
 
     depth: int
     heads: int

@@ -57,7 +57,7 @@ class CLIPTextConfig:
 
 
 class CLIPTextOutput(NamedTuple):
-    """`last_hidden_state` after the final norm, `penultimate` = `hidden_states[-2]`, `pooled` at EOS, projected."""
+    """`penultimate` is `hidden_states[-2]`, `pooled` the EOS state of `last_hidden_state`, after the norm."""
 
     last_hidden_state: Float[Array, "b l c"]
     penultimate: Float[Array, "b l c"]
@@ -129,9 +129,9 @@ class CLIPTextModel(nn.Module):
     def __call__(
         self, ids: Int[Array, "b l"], token_embeddings: Float[Array, "b l c"] | None = None
     ) -> CLIPTextOutput:
-        """Encodes `ids`. `token_embeddings`, if given, stand in place of the table's (F 3.3); `ids` then finds EOS.
+        """Encodes `ids`. `token_embeddings` may stand in place of the table's (F 3.3); `ids` then only finds EOS.
 
-        Pooled is the state at the first EOS; with the legacy `eos_token_id` 2 of old configs, at the highest id.
+        Pooled is at the first EOS; with the legacy `eos_token_id` 2 of old configs, at the highest id.
         """
         last, penultimate = self.text_model(ids, token_embeddings)
         eos = self.config.eos_token_id

@@ -1,4 +1,4 @@
-"""CLIP's vision transformer: pixels `[b, s, s, 3]` -> tokens `[b, 1 + (s/p)^2, c]`, CLS first and alone `[b, p]`."""
+"""CLIP's vision transformer: pixels `[b, s, s, 3]` -> tokens `[b, 1 + (s/p)^2, c]`, of which CLS -> `[b, p]`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class CLIPVisionConfig:
 
 
 class CLIPVisionOutput(NamedTuple):
-    """`last_hidden_state`, `penultimate` (`hidden_states[-2]`) before the norm; `pooled` = CLS after it; projected."""
+    """Tokens of the last two layers, before the post norm; `pooled` is CLS after it, `image_embeds` projected."""
 
     last_hidden_state: Float[Array, "b l c"]
     penultimate: Float[Array, "b l c"]
@@ -63,7 +63,7 @@ class CLIPVisionOutput(NamedTuple):
 
 
 def preprocess(images: Float[Array, "b h w 3"], size: int) -> Float[Array, "b s s 3"]:
-    """Images in [-1, 1] to CLIP's input: antialiased bicubic to `size` squared, then CLIP's mean and deviation.
+    """Images in [-1, 1] to CLIP's input: antialiased bicubic resize, clip, then CLIP's mean and deviation.
 
     The aspect is not kept: callers pad to a square first.
     """
@@ -128,7 +128,7 @@ class _VisionTransformer(nn.Module):
 
 
 class CLIPVisionModel(nn.Module):
-    """The encoder; `method="project_tokens"` gives every penultimate token in the joint space, for StructureNet."""
+    """The encoder; `method="project_tokens"` gives every penultimate token in the joint space."""
 
     config: CLIPVisionConfig
     dtype: DTypeLike = jnp.float32

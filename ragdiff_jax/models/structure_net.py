@@ -1,0 +1,151 @@
+"""StructureNet (R 3.1): a garment's structure as a unit vector `[b, embed_dim]`, alike for photo and flat-lay.
+
+image `[b, h, w, 3]` in [-1, 1] -> CLIP ViT, penultimate tokens `[b, l, p]` through its own norm and projection
+-> the 10 attributes' embeddings `[b, 10 * attribute_dim]` beside every token -> Resampler with one query -> unit
+length. Two towers, `photo` and `flat`, start from the same weights and share the attribute table. Attribute id 0 is
+unknown and has a learned row like any other.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
+from ragdiff_jax.models.layers import dense_init
+from ragdiff_jax.models.resampler import Resampler
+
+Tower = Literal["photo", "flat"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StructureNetConfig:
+    """Sizes of both towers. `attribute_sizes[i]` counts the ids of attribute i, id 0 (unknown) included."""
+
+    vision: CLIPVisionConfig
+    attribute_sizes: tuple[int, ...]
+    attribute_dim: int = 32
+    dim: int = 768
+    depth: int = 4
+    heads: int = 12
+    dim_head: int = 64
+    ff_mult: int = 4
+    embed_dim: int = 768
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "StructureNetConfig":
+        """Reads what `to_dict` wrote. Raises `UserError` for a missing part."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        values = {k: v for k, v in config.items() if k in names}
+        for name in ("vision", "attribute_sizes"):
+            if name not in values:
+                raise UserError(f"StructureNet config: {name} is missing")
+        values["vision"] = CLIPVisionConfig.from_dict(values["vision"])
+        if not values["vision"].with_projection or not values["vision"].projection_dim:
+            raise UserError("StructureNet config: vision must be a CLIPVisionModelWithProjection")
+        values["attribute_sizes"] = tuple(values["attribute_sizes"])
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `config.json` of the part."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values |= {"vision": self.vision.to_dict(), "attribute_sizes": list(self.attribute_sizes)}
+        return {"_class_name": "StructureNet"} | values
+
+
+class StructureTower(nn.Module):
+    """CLIP-normalised pixels `[b, s, s, 3]`, attribute embeddings `[b, a]` -> unit vectors `[b, embed_dim]`."""
+
+    config: StructureNetConfig
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    def setup(self):
+        c = self.config
+        self.vision = CLIPVisionModel(c.vision, self.dtype, self.remat)
+        self.resampler = Resampler(
+            c.dim, c.depth, c.heads, c.dim_head, 1, c.embed_dim, c.ff_mult, dtype=self.dtype
+        )
+
+    def __call__(
+        self, pixels: Float[Array, "b h w 3"], attributes: Float[Array, "b a"]
+    ) -> Float[Array, "b d"]:
+        tokens = self.vision.project_tokens(pixels)
+        b, length, _ = tokens.shape
+        beside = jnp.broadcast_to(attributes.astype(tokens.dtype)[:, None], (b, length, attributes.shape[-1]))
+        e = self.resampler(jnp.concatenate([tokens, beside], axis=-1))[:, 0].astype(jnp.float32)
+        return e * jax.lax.rsqrt(jnp.sum(e**2, axis=-1, keepdims=True) + 1e-12)
+
+
+class AttributeTable(nn.Module):
+    """One table for all attributes: ids `[b, n]` -> embeddings side by side `[b, n * attribute_dim]`."""
+
+    sizes: tuple[int, ...]
+    dim: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "b n"]) -> Float[Array, "b a"]:
+        if ids.shape[-1] != len(self.sizes):
+            raise ValueError(f"{ids.shape[-1]} attributes a sample, the table has {len(self.sizes)}")
+        init = dense_init(("vocab", "embed"), nn.initializers.normal(0.02))
+        table = self.param("table", init, (sum(self.sizes), self.dim)).astype(self.dtype)
+        sizes = jnp.asarray(self.sizes, ids.dtype)
+        # An id outside its own attribute would silently read a neighbour's row.
+        ids = jnp.where((ids >= 0) & (ids < sizes), ids, 0) + (jnp.cumsum(sizes) - sizes)
+        return table[ids].reshape(ids.shape[0], len(self.sizes) * self.dim)
+
+
+class StructureNet(nn.Module):
+    """Both towers and the table; use `method="embed_photo"`, `"embed_flat"` or `"embed"`."""
+
+    config: StructureNetConfig
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+
+    def setup(self):
+        c = self.config
+        self.photo = StructureTower(c, self.dtype, self.remat)
+        self.flat = StructureTower(c, self.dtype, self.remat)
+        self.attributes = AttributeTable(c.attribute_sizes, c.attribute_dim, self.dtype)
+
+    def embed(
+        self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower
+    ) -> Float[Array, "b d"]:
+        """Unit vectors (fp32) of square images in [-1, 1] of any size and attribute ids (0: unknown)."""
+        pixels = preprocess(images, self.config.vision.image_size)
+        return (self.photo if tower == "photo" else self.flat)(pixels, self.attributes(attributes))
+
+    def embed_photo(
+        self, photo: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]
+    ) -> Float[Array, "b d"]:
+        """`embed` of photos in the wild; the attributes must come from the photo alone."""
+        return self.embed(photo, attributes, "photo")
+
+    def embed_flat(
+        self, flat: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]
+    ) -> Float[Array, "b d"]:
+        """`embed` of standard flat-lays; the attributes must come from the flat-lay alone."""
+        return self.embed(flat, attributes, "flat")
+
+    def __call__(
+        self, photo: Float[Array, "b h w 3"], flat: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
+        return self.embed_photo(photo, attributes), self.embed_flat(flat, attributes)
+
+
+def twin_towers(params: Mapping[str, Any], vision: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Parameters with both towers equal: the photo tower's, its ViT replaced by `vision` if given.
+
+    R 3.1: the towers start from the same weights and are then trained apart.
+    """
+    tower = dict(params["photo"])
+    if vision is not None:
+        tower["vision"] = vision
+    return {**params, "photo": tower, "flat": jax.tree.map(jnp.copy, tower)}
