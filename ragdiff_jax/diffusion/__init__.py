@@ -1,0 +1,29 @@
+"""Noise schedules, samplers, guidance and losses: pure functions of arrays."""
+
+from ragdiff_jax.diffusion.ddim import ddim
+from ragdiff_jax.diffusion.dpm_solver import dpm_solver_pp_2m
+from ragdiff_jax.diffusion.guidance import guided
+from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
+from ragdiff_jax.diffusion.process import add_noise, snr, target, to_epsilon, to_x0, velocity
+from ragdiff_jax.diffusion.sampler import Sampler, Trajectory, make_sampler, sample, sample_trajectory
+from ragdiff_jax.diffusion.schedule import NoiseSchedule
+
+__all__ = [
+    "NoiseSchedule",
+    "Sampler",
+    "Trajectory",
+    "add_noise",
+    "ddim",
+    "dpm_solver_pp_2m",
+    "guided",
+    "make_sampler",
+    "min_snr_weights",
+    "mse_loss",
+    "sample",
+    "sample_trajectory",
+    "snr",
+    "target",
+    "to_epsilon",
+    "to_x0",
+    "velocity",
+]

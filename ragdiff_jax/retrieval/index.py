@@ -1,0 +1,231 @@
+"""Nearest neighbours by cosine: three searchers behind one signature.
+
+- `exact`: matmul + top_k on the devices that hold the embeddings; a sharded array is searched shard by shard.
+- `approx`: `lax.approx_max_k`, which is faster than top_k on TPU and the same elsewhere.
+- `scann`: the ScaNN library on the CPU; brute force below 20,000 rows, as ScaNN itself advises, tree-AH
+  above. Its index is always built from the vectors: a stored ScaNN index is a pickle.
+
+`exact_search` is the pure function for train steps.
+"""
+
+import functools
+import importlib.util
+import math
+from typing import Literal, Protocol, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Int32, Shaped
+
+from ragdiff_jax.errors import UserError
+
+SearcherKind = Literal["auto", "exact", "approx", "scann"]
+BRUTE_FORCE_ROWS = 20_000
+_Matrix = Shaped[Array, "rows d"] | Shaped[np.ndarray, "rows d"]
+
+
+class Searcher(Protocol):
+    """Searches a fixed set of unit vectors. `kind` tells which way, `size` how many rows."""
+
+    kind: str
+    size: int
+
+    def search(
+        self,
+        queries: Shaped[Array, "b d"] | Shaped[np.ndarray, "b d"],
+        k: int,
+        exclude: Int[Array, " b"] | Int[np.ndarray, " b"] | None = None,
+    ) -> tuple[Int32[Array, "b k"], Float32[Array, "b k"]]:
+        """The k rows nearest to each query, nearest first, and their cosines.
+
+        Queries need not be of unit length. `exclude`: a row for each query that is not returned, -1 for none.
+        Raises `UserError` for NaN, infinite, zero or wrongly sized queries and for k larger than the rows
+        left.
+        """
+        ...
+
+
+def exact_search(
+    embeddings: Float[Array, "n d"],
+    queries: Float[Array, "b d"],
+    k: int,
+    exclude: Int[Array, " b"] | None = None,
+    *,
+    groups: int = 1,
+) -> tuple[Int32[Array, "b k"], Float32[Array, "b k"]]:
+    """The k rows of `embeddings` nearest to each query and their cosines; pure jnp, for use inside jit.
+
+    Both are unit vectors (not checked). `exclude`: a row for each query that is left out, -1 for none.
+    `groups`: rows are searched in this many equal runs first; over as many shards, only k candidates a shard
+    travel. Raises `UserError` if k is larger than the number of rows (less one with `exclude`).
+    """
+    n = embeddings.shape[0]
+    _check_k(k, n - (exclude is not None))
+    scores = _scores(embeddings, queries, exclude)
+    if groups == 1 or n % groups or n // groups < k:
+        cosines, ids = jax.lax.top_k(scores, k)
+        return ids.astype(jnp.int32), cosines
+    cosines, ids = jax.lax.top_k(scores.reshape(-1, groups, n // groups), k)
+    ids = ids + (jnp.arange(groups, dtype=ids.dtype) * (n // groups))[:, None]
+    cosines, choice = jax.lax.top_k(cosines.reshape(-1, groups * k), k)
+    return jnp.take_along_axis(ids.reshape(-1, groups * k), choice, axis=1).astype(jnp.int32), cosines
+
+
+def make_searcher(
+    kind: SearcherKind,
+    embeddings: _Matrix,
+    *,
+    recall_target: float = 0.99,
+    scann_leaves_fraction: float = 0.1,
+) -> Searcher:
+    """Builds a searcher over the rows of `embeddings` (made unit length).
+
+    `auto`: exact below 20,000 rows; above, scann where it is installed and the rows are on the host, else
+    exact. `recall_target` is `approx`'s; `scann_leaves_fraction` the share of the tree that `scann` reads.
+    Raises `UserError` for an unknown kind, no rows, NaN, infinite or zero rows, or scann without its package.
+    """
+    if kind not in get_args(SearcherKind):
+        raise UserError(f"searcher {kind!r} is unknown; use one of: {', '.join(get_args(SearcherKind))}")
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise UserError(
+            f"embeddings have shape {embeddings.shape}; a searcher needs [rows, dim] with at least one row"
+        )
+    if kind == "auto":
+        large = embeddings.shape[0] >= BRUTE_FORCE_ROWS and isinstance(embeddings, np.ndarray)
+        kind = "scann" if large and importlib.util.find_spec("scann") else "exact"
+    if kind == "scann":
+        return _ScannSearcher(embeddings, scann_leaves_fraction)
+    return _DeviceSearcher(kind, embeddings, recall_target)
+
+
+class _DeviceSearcher:
+    def __init__(self, kind: str, embeddings: _Matrix, recall_target: float):
+        self.kind = kind
+        self.size, self.dim = embeddings.shape
+        if isinstance(embeddings, jax.Array):
+            sharding = embeddings.sharding
+            embeddings, good = jax.jit(_unit_rows, out_shardings=(sharding, None))(embeddings)
+            _check_rows(np.asarray(good), "embedding row")
+            self._embeddings = embeddings
+            shards = self.size // sharding.shard_shape(embeddings.shape)[0]
+        else:
+            self._embeddings, shards = jnp.asarray(_check_vectors(embeddings, "embedding row")), 1
+        if kind == "exact":
+            find = functools.partial(exact_search, groups=shards)
+        else:
+            find = functools.partial(_approx_search, recall_target=recall_target)
+        self._find = jax.jit(find, static_argnames="k")
+
+    def search(self, queries, k, exclude=None):
+        queries, exclude = _check_queries(queries, exclude, k, self.size, self.dim)
+        return self._find(self._embeddings, queries, k=k, exclude=exclude)
+
+
+class _ScannSearcher:
+    kind = "scann"
+
+    def __init__(self, embeddings: _Matrix, leaves_fraction: float):
+        try:
+            from scann.scann_ops.py import scann_ops_pybind
+        except ImportError as error:
+            raise UserError(
+                "searcher 'scann' needs the scann package (Linux): pip install scann, or use 'exact'"
+            ) from error
+        self._embeddings = np.ascontiguousarray(_check_vectors(np.asarray(embeddings), "embedding row"))
+        self.size, self.dim = self._embeddings.shape
+        builder = scann_ops_pybind.builder(self._embeddings, 10, "dot_product")
+        if self.size < BRUTE_FORCE_ROWS:
+            builder = builder.score_brute_force()
+        else:
+            leaves = math.isqrt(self.size)
+            builder = builder.tree(
+                num_leaves=leaves,
+                num_leaves_to_search=max(1, math.ceil(leaves * leaves_fraction)),
+                training_sample_size=min(self.size, 250_000),
+            )
+            builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(100)
+        self._searcher = builder.build()
+
+    def search(self, queries, k, exclude=None):
+        queries, exclude = _check_queries(queries, exclude, k, self.size, self.dim)
+        queries = np.asarray(queries)
+        fetch = k if exclude is None else k + 1
+        found, _ = self._searcher.search_batched(
+            queries, final_num_neighbors=fetch, pre_reorder_num_neighbors=max(100, 4 * fetch)
+        )
+        found = np.asarray(found).astype(np.int64)
+        # Recomputed in float32, so that the cosines and the order are those of the exact searcher.
+        scores = np.einsum("bd,bkd->bk", queries, self._embeddings[np.clip(found, 0, self.size - 1)])
+        short = np.zeros(len(found), bool)
+        for row, ids in enumerate(found):
+            short[row] = len(np.unique(ids)) < fetch or ids.min() < 0 or ids.max() >= self.size
+        if exclude is not None:
+            scores[found == np.asarray(exclude)[:, None]] = -np.inf
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        ids, cosines = np.take_along_axis(found, order, 1), np.take_along_axis(scores, order, 1)
+        if short.any():
+            # The leaves that were read held fewer rows than asked for: these queries are searched exactly.
+            rest = None if exclude is None else exclude[short]
+            exact = exact_search(jnp.asarray(self._embeddings), jnp.asarray(queries[short]), k, rest)
+            ids[short], cosines[short] = (np.asarray(part) for part in exact)
+        return jnp.asarray(ids, jnp.int32), jnp.asarray(cosines, jnp.float32)
+
+
+def _scores(embeddings: Array, queries: Array, exclude: Array | None) -> Array:
+    scores = jnp.einsum(
+        "bd,nd->bn",
+        queries.astype(jnp.float32),
+        embeddings.astype(jnp.float32),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    if exclude is None:
+        return scores
+    return jnp.where(jnp.arange(embeddings.shape[0])[None, :] == exclude[:, None], -jnp.inf, scores)
+
+
+def _approx_search(embeddings, queries, k, exclude=None, *, recall_target):
+    cosines, ids = jax.lax.approx_max_k(_scores(embeddings, queries, exclude), k, recall_target=recall_target)
+    return ids.astype(jnp.int32), cosines
+
+
+def _unit_rows(embeddings: Array) -> tuple[Array, Array]:
+    embeddings = embeddings.astype(jnp.float32)
+    norms = jnp.linalg.norm(embeddings, axis=1, keepdims=True)
+    return embeddings / norms, (jnp.isfinite(norms) & (norms > 0))[:, 0]
+
+
+def _check_rows(good: np.ndarray, name: str) -> None:
+    if not good.all():
+        raise UserError(
+            f"{name} {int(np.argmin(good))} is zero, NaN or infinite; remove it or compute it again"
+        )
+
+
+def _check_vectors(vectors: np.ndarray, name: str) -> Float32[np.ndarray, "rows d"]:
+    vectors = np.asarray(vectors, np.float32)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    _check_rows((np.isfinite(norms) & (norms > 0))[:, 0], name)
+    return vectors / norms
+
+
+def _check_k(k: int, available: int) -> None:
+    if not 1 <= k <= available:
+        raise UserError(f"k {k} must be between 1 and {available}, the number of rows that can be returned")
+
+
+def _check_queries(queries, exclude, k: int, size: int, dim: int) -> tuple[Array, Array | None]:
+    queries = np.asarray(queries)
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise UserError(f"queries have shape {queries.shape}; the memory needs [queries, {dim}]")
+    if exclude is not None:
+        exclude = np.asarray(exclude)
+        if exclude.shape != queries.shape[:1] or not np.issubdtype(exclude.dtype, np.integer):
+            raise UserError(
+                f"exclude has shape {exclude.shape}; it needs one row number a query, -1 for none"
+            )
+        if exclude.max(initial=-1) >= size:
+            raise UserError(f"exclude row {int(exclude.max())} must be below {size}, the number of rows")
+        exclude = jnp.asarray(exclude, jnp.int32) if (exclude >= 0).any() else None
+    _check_k(k, size - (exclude is not None))
+    return jnp.asarray(_check_vectors(queries, "query")), exclude
