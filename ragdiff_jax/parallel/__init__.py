@@ -1,0 +1,26 @@
+"""Mesh, partition rules, processes: the only room that knows on how many devices the rest runs."""
+
+from ragdiff_jax.parallel.arrays import batch_sharding, batch_shards, replicated, shard_batch
+from ragdiff_jax.parallel.mesh import AXES, make_mesh, mesh_context
+from ragdiff_jax.parallel.partition import flatten, merge, partition
+from ragdiff_jax.parallel.processes import enable_compilation_cache, initialize_processes
+from ragdiff_jax.parallel.rules import RULES, resolve, shardings_for, unboxed
+
+__all__ = [
+    "AXES",
+    "RULES",
+    "batch_sharding",
+    "batch_shards",
+    "enable_compilation_cache",
+    "flatten",
+    "initialize_processes",
+    "make_mesh",
+    "merge",
+    "mesh_context",
+    "partition",
+    "replicated",
+    "resolve",
+    "shard_batch",
+    "shardings_for",
+    "unboxed",
+]

@@ -1,0 +1,144 @@
+"""Where the numbers of a run go: the step line, a progress bar, metrics.jsonl, TensorBoard, sample pictures."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+
+def clock(seconds: float) -> str:
+    """`12:34`, or `1:02:03` from an hour on."""
+    minutes, seconds = divmod(int(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+
+
+def step_line(step: int, steps: int, scalars: Mapping[str, float], rate: float, eta: float) -> str:
+    """`step 120/4000  loss 0.1234  grad 0.98  lr 1.0e-4  54.2 samples/s  ETA 12:34`, other scalars after grad."""
+    known = ("loss", "grad", "lr")
+    lr = "{:.1e}".format(scalars["lr"]).replace("e-0", "e-").replace("e+00", "e0")
+    parts = [f"step {step}/{steps}", f"loss {scalars['loss']:.4f}", f"grad {scalars['grad']:.2f}"]
+    parts += [f"{name} {value:.4g}" for name, value in scalars.items() if name not in known]
+    return "  ".join([*parts, f"lr {lr}", f"{rate:.1f} samples/s", f"ETA {clock(eta)}"])
+
+
+def _truncate(path: Path, last_step: int) -> None:
+    """Drop the lines after `last_step`, and a last line that was cut off; the file is replaced in one go."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] > last_step:
+                continue
+        except (ValueError, KeyError):
+            continue
+        kept.append(line + "\n")
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+
+
+class MetricWriter:
+    """Writes the numbers of a run; on processes other than 0 every method does nothing."""
+
+    def __init__(self, workdir: Path, *, start_step: int, steps: int, batch_size: int, log_every: int):
+        """Lines of `metrics.jsonl` after `start_step` are dropped first: a resumed run writes them again."""
+        self._active = jax.process_index() == 0
+        self._steps, self._batch_size, self._log_every = steps, batch_size, log_every
+        self._workdir = workdir
+        if not self._active:
+            return
+        from tensorboardX import SummaryWriter
+        from tqdm import tqdm
+
+        _truncate(workdir / "metrics.jsonl", start_step)
+        self._file = open(workdir / "metrics.jsonl", "a", buffering=1)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._bar = tqdm(total=steps, initial=start_step, unit="step") if sys.stderr.isatty() else None
+        self._last: tuple[int, float] | None = None
+
+    def say(self, text: str) -> None:
+        """A line on stderr, above the progress bar."""
+        if not self._active:
+            return
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def step(self, step: int, scalars: Mapping[str, float]) -> None:
+        """The scalars after `step` steps: one line of `metrics.jsonl`; at intervals the step line and TensorBoard."""
+        if not self._active:
+            return
+        self._file.write(json.dumps({"step": step, **{k: _number(v) for k, v in scalars.items()}}) + "\n")
+        if self._bar is not None:
+            self._bar.update(1)
+        if self._last is None:  # the first step compiles: it says nothing about the rate
+            self._last = (step, time.monotonic())
+        if not self._log_every or (step % self._log_every and step != self._steps):
+            return
+        last_step, last_time = self._last
+        now = time.monotonic()
+        rate = max(1, step - last_step) / max(1e-9, now - last_time)
+        self._last = (step, now)
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+        self._board.add_scalar("samples_per_second", rate * self._batch_size, step)
+        self.say(step_line(step, self._steps, scalars, rate * self._batch_size, (self._steps - step) / rate))
+
+    def extra(self, step: int, scalars: Mapping[str, float], prefix: str) -> None:
+        """Scalars outside the cadence (validation), as `prefix/name`, on a line of their own."""
+        if not self._active or not scalars:
+            return
+        named = {f"{prefix}/{name}": _number(value) for name, value in scalars.items()}
+        self._file.write(json.dumps({"step": step, **named}) + "\n")
+        for name, value in named.items():
+            self._board.add_scalar(name, value, step)
+        self.say(
+            f"step {step}/{self._steps}  " + "  ".join(f"{name} {value:.4g}" for name, value in named.items())
+        )
+
+    def images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
+        """Pictures, uint8 [h, w, 3]: `samples/step-N-name.png` and TensorBoard."""
+        if not self._active or not images:
+            return
+        from PIL import Image
+
+        folder = self._workdir / "samples"
+        folder.mkdir(exist_ok=True)
+        for name, image in images.items():
+            image = np.asarray(image)
+            path = folder / f"step-{step}-{name}.png"
+            temporary = path.with_suffix(".partial")
+            Image.fromarray(image).save(temporary, format="PNG")
+            os.replace(temporary, path)
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time spent inside (sampling, validation) doesn't count into the rate."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            if self._active and self._last is not None:
+                self._last = (self._last[0], self._last[1] + time.monotonic() - start)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._active:
+            self._file.close()
+            self._board.close()
+            if self._bar is not None:
+                self._bar.close()
+
+
+def _number(value) -> float:
+    return float(value)

@@ -1,0 +1,78 @@
+"""What a stage of training has to say for itself; the loop does everything else."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+Batch = Mapping[str, Any]
+Params = Mapping[str, Any]
+
+
+class Objective(Protocol):
+    """One stage: what is initialised, what trains, what the loss of a batch is.
+
+    An objective is a frozen dataclass that inherits from this class; the methods with a body here may be left out.
+    `params` is always the whole tree of plain arrays, trainable (fp32) and frozen (`frozen_dtype`) together.
+    """
+
+    trainable: str
+    """Regular expression searched in the `/`-joined path of each parameter; what matches is trained."""
+
+    def init(self, key: jax.Array) -> Params:
+        """The tree of boxed parameters (`nn.Partitioned` leaves, as Flax's `init` gives it).
+
+        Traced under jit with sharded outputs, outside the mesh context: pure, no files.
+        """
+        ...
+
+    def restore_parts(self, params: Params) -> Params:
+        """Replace parts of a fresh tree by pretrained ones, leaves placed like the ones they replace.
+
+        Called once, at the start of a fresh run, not on resume: checkpoints hold the frozen parts too.
+        """
+        return params
+
+    def constants(self, mesh: Mesh) -> Any:
+        """Arrays that every step reads and no step changes (a memory on device); any tree, called once."""
+        del mesh
+        return {}
+
+    def batches(
+        self, *, batch_size: int, seed: int, start_step: int, process_index: int, process_count: int
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        """Batches from the one of `start_step` on, for ever: a function of (seed, step) alone.
+
+        Each holds this process' `batch_size // process_count` rows of the global batch, as numpy arrays [rows, ...].
+        """
+        ...
+
+    def loss(
+        self, params: Params, constants: Any, batch: Batch, key: jax.Array
+    ) -> tuple[Float[Array, "b"], dict[str, Array]]:
+        """(loss of each row, scalars to log). Traced under jit, differentiated in the trainable parameters.
+
+        `key` belongs to the step (and micro-batch): `fold_in(key(seed), step)`.
+        """
+        ...
+
+    def sample(self, params: Params, constants: Any, key: jax.Array) -> dict[str, np.ndarray]:
+        """Pictures to look at, by name: uint8 [h, w, 3]. Called at intervals with the EMA parameters and the same key."""
+        del params, constants, key
+        return {}
+
+    def validation(self, params: Params, constants: Any, key: jax.Array) -> dict[str, float]:
+        """Scalars to log at intervals. Called with the EMA parameters and the same key: fixed noise, fixed times."""
+        del params, constants, key
+        return {}
+
+    def export(self, params: Params, directory: Path) -> None:
+        """Write the model folder into `directory`, which is there and empty. Called on every process, at the end.
+
+        `params` holds the EMA of the trainable part where there is one. Only process 0 may write.
+        """
+        ...

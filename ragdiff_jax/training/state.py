@@ -1,0 +1,134 @@
+"""The optimizer, the state of a run and where its arrays lie."""
+
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ragdiff_jax.parallel import replicated
+from ragdiff_jax.training.settings import TrainSettings
+
+DECAYED = frozenset({"kernel", "embedding"})
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a step changes.
+
+    Attributes:
+        step: int32, steps taken so far.
+        params: the trainable parameters, fp32.
+        opt_state: optax's.
+        ema: average of `params` (same tree, fp32), or an empty dict.
+    """
+
+    step: jax.Array
+    params: dict
+    opt_state: optax.OptState
+    ema: dict
+
+
+def learning_rate_schedule(settings: TrainSettings) -> optax.Schedule:
+    """Learning rate of step t (from 0): linear rise over `warmup` steps, then constant or cosine to 0."""
+    peak, warmup = settings.learning_rate, settings.warmup
+
+    def rate(step):
+        step = jnp.asarray(step, jnp.float32)
+        value = peak * jnp.minimum(1.0, (step + 1) / (warmup + 1))
+        if settings.schedule == "cosine":
+            done = jnp.clip((step - warmup) / max(1, settings.steps - warmup), 0.0, 1.0)
+            value = value * 0.5 * (1 + jnp.cos(math.pi * done))
+        return value
+
+    return rate
+
+
+def _decays(params) -> dict:
+    return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) in DECAYED, params)
+
+
+def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
+    """AdamW on clipped gradients (the learning rate is applied by the step, from its own counter)."""
+    clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
+    return optax.chain(
+        clip,
+        optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon),
+        optax.add_decayed_weights(settings.weight_decay, mask=_decays),
+    )
+
+
+def _split_largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The largest dimension that `fsdp` divides is split over it."""
+    parts = mesh.shape["fsdp"]
+    fitting = [dim for dim, size in enumerate(shape) if size % parts == 0 and size >= parts]
+    if parts == 1 or not fitting:
+        return PartitionSpec()
+    largest = max(fitting, key=lambda dim: shape[dim])
+    return PartitionSpec(*("fsdp" if dim == largest else None for dim in range(len(shape))))
+
+
+def optimizer_shardings(abstract_opt_state, params_shardings, abstract_params, mesh: Mesh):
+    """Where the optimizer's arrays lie: like the parameter of the same name and shape.
+
+    An array that belongs to a parameter but has another shape (a factored moment) is split along its largest axis; counters
+    go everywhere.
+    """
+    by_path = {
+        jax.tree_util.keystr(path): (leaf.shape, sharding)
+        for (path, leaf), sharding in zip(
+            jax.tree_util.tree_flatten_with_path(abstract_params)[0],
+            jax.tree.leaves(params_shardings),
+            strict=True,
+        )
+    }
+
+    def one(path, leaf):
+        # The name of the parameter is the tail of the path; what stands before it is the optimizer's own nesting.
+        for start in range(len(path)):
+            found = by_path.get(jax.tree_util.keystr(path[start:]))
+            if found is not None:
+                shape, sharding = found
+                return (
+                    sharding if shape == leaf.shape else NamedSharding(mesh, _split_largest(leaf.shape, mesh))
+                )
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(one, abstract_opt_state)
+
+
+def state_targets(settings: TrainSettings, abstract_params, params_shardings, mesh: Mesh) -> TrainState:
+    """The abstract state (`ShapeDtypeStruct` with sharding) of the trainable tree: what a restore asks for."""
+    abstract_opt = jax.eval_shape(make_optimizer(settings).init, abstract_params)
+    place = lambda tree, shardings: jax.tree.map(  # noqa: E731
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings,
+    )
+    params = place(abstract_params, params_shardings)
+    return TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
+        params=params,
+        opt_state=place(
+            abstract_opt, optimizer_shardings(abstract_opt, params_shardings, abstract_params, mesh)
+        ),
+        ema=params if settings.ema_decay else {},
+    )
+
+
+def fresh_state(settings: TrainSettings, params, targets: TrainState) -> TrainState:
+    """The state before the first step. `params` is the trainable tree, already in its place."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, targets)
+
+    def build(params):
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=make_optimizer(settings).init(params),
+            # A copy of its own: donating the state needs distinct buffers.
+            ema=jax.tree.map(jnp.copy, params) if settings.ema_decay else {},
+        )
+
+    return jax.jit(build, out_shardings=shardings)(params)

@@ -1,0 +1,96 @@
+"""One optimizer step of any objective, compiled with shardings and a donated state."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import batch_shards, merge, replicated
+from ragdiff_jax.parallel.arrays import BATCH_AXES
+from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.training.settings import TrainSettings
+from ragdiff_jax.training.state import TrainState, learning_rate_schedule, make_optimizer
+
+ROW_LOSSES = "row_losses"
+
+
+def _micro_batches(batch, count: int, mesh: Mesh):
+    """[b, ...] -> [count, b / count, ...]; row i goes to micro-batch i % count, so no row leaves its device."""
+
+    def cut(x):
+        if x.ndim == 0:
+            return jnp.broadcast_to(x, (count,))
+        x = x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
+
+    return jax.tree.map(cut, batch)
+
+
+def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Callable:
+    """`step(state, frozen, constants, batch) -> (state, metrics)`, to be traced under `mesh_context(mesh)`.
+
+    The pure function, not compiled: `jit_step` compiles it. The gradient is taken of `state.params` alone. `metrics` are
+    scalars (`loss`, `grad`, `lr` and the objective's own) and `row_losses` [batch_size].
+    """
+    optimizer = make_optimizer(settings)
+    rate = learning_rate_schedule(settings)
+
+    def mean_loss(params, frozen, constants, batch, key):
+        rows, metrics = objective.loss(merge(params, frozen), constants, batch, key)
+        rows = rows.astype(jnp.float32)
+        return rows.mean(), (rows, metrics)
+
+    gradient = jax.value_and_grad(mean_loss, has_aux=True)
+
+    def step(state: TrainState, frozen: Any, constants: Any, batch: Any) -> tuple[TrainState, dict]:
+        key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+        if settings.accumulate == 1:
+            (loss, (rows, metrics)), grads = gradient(state.params, frozen, constants, batch, key)
+        else:
+
+            def body(total, item):
+                index, micro = item
+                (loss, (rows, metrics)), grads = gradient(
+                    state.params, frozen, constants, micro, jax.random.fold_in(key, index)
+                )
+                return jax.tree.map(jnp.add, total, (loss, grads)), (rows, metrics)
+
+            zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params))
+            micro = _micro_batches(batch, settings.accumulate, mesh)
+            indices = jnp.arange(settings.accumulate)
+            total, (rows, metrics) = jax.lax.scan(body, zero, (indices, micro))
+            loss, grads = jax.tree.map(lambda x: x / settings.accumulate, total)
+            metrics = jax.tree.map(lambda x: x.mean(0), metrics)
+            rows = rows.swapaxes(0, 1).reshape(-1)
+
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        lr = rate(state.step)
+        params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
+        ema = state.ema
+        if settings.ema_decay:
+            t = state.step.astype(jnp.float32)
+            decay = jnp.minimum(settings.ema_decay, (1 + t) / (10 + t))
+            ema = jax.tree.map(lambda average, p: average + (1 - decay) * (p - average), ema, params)
+        state = TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+        metrics = {**metrics, "loss": loss, "grad": optax.global_norm(grads), "lr": lr, ROW_LOSSES: rows}
+        return state, metrics
+
+    return step
+
+
+def jit_step(objective: Objective, settings: TrainSettings, mesh: Mesh, targets: TrainState) -> Callable:
+    """`make_step` under jit: the state donated and kept in its place, the metrics on every device."""
+    rows = settings.batch_size // settings.accumulate
+    if rows % batch_shards(mesh):
+        raise UserError(
+            f"{rows} rows at a time (batch_size={settings.batch_size}, accumulate={settings.accumulate}) do not divide "
+            f"over {batch_shards(mesh)} devices (data x fsdp); choose a multiple of {batch_shards(mesh)}"
+        )
+    state = jax.tree.map(lambda leaf: leaf.sharding, targets)
+    return jax.jit(
+        make_step(objective, settings, mesh), donate_argnums=0, out_shardings=(state, replicated(mesh))
+    )
