@@ -1,0 +1,273 @@
+"""Pictures in and out: `uint8 [H, W, 3]` RGB arrays, whatever the file held.
+
+Reading is hardened: a fixed list of formats, the size checked in the header before anything is decoded, EXIF
+orientation applied, transparency laid over white, 16-bit / float / palette / CMYK brought to 8-bit RGB. Every failure
+is a `UserError` of one line that names the file and the fix.
+"""
+
+import contextlib
+import io
+import os
+import secrets
+import stat
+import struct
+import threading
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageOps
+
+from ragdiff_jax.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# Pillow's own bomb-warning limit: 4 bytes a pixel and one converted copy stay below 1 GB.
+MAX_PIXELS = 89_478_485
+MAX_SIDE = 2048
+
+# What Pillow's decoders raise on hostile bytes (it documents OSError only).
+_DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError,
+    NotImplementedError, RuntimeError, MemoryError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+_open_lock = threading.Lock()  # warnings.catch_warnings is not thread-safe
+
+
+def load_image(
+    path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Reads a picture file as 8-bit RGB, upright, over white, its longer side at most `max_side`.
+
+    Raises `UserError` for a missing file, a folder, an unreadable, empty or truncated file, something that isn't a
+    picture of an allowed format, and more than `max_pixels` pixels (found from the header, before decoding).
+    """
+    name = one_line(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file; check the path") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{name}: cannot be opened ({_reason(error)}); check the path and its permissions") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{name}: is a folder, not a picture; name the picture files in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{name}: is not a regular file; name a picture file")
+    if status.st_size == 0:
+        raise UserError(f"{name}: is empty (0 bytes); copy or download it again")
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({_reason(error)}); change its permissions") from error
+    with file:
+        return _decode(file, name, max_pixels, max_side)
+
+
+def decode_image(
+    data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
+) -> UInt8[np.ndarray, "h w 3"]:
+    """`load_image` for encoded bytes; `name` stands in the error line."""
+    if not data:
+        raise UserError(f"{one_line(name)}: is empty (0 bytes); copy or download it again")
+    return _decode(io.BytesIO(data), one_line(name), max_pixels, max_side)
+
+
+def _decode(file, name, max_pixels, max_side):
+    try:
+        with _open(file, name, max_pixels) as image:
+            if image.format in ("JPEG", "MPO"):
+                image.draft(None, (max_side, max_side))  # JPEG decodes at 1/2, 1/4 or 1/8: no full-size buffer
+            orientation = image.getexif().get(0x0112, 1)
+            image.load()
+            image = _to_rgb(image, max_side)
+            if orientation in range(2, 9):
+                image.getexif()[0x0112] = orientation
+                image = ImageOps.exif_transpose(image)
+            return np.array(image, np.uint8)
+    except _DECODE_ERRORS as error:
+        raise UserError(
+            f"{name}: is damaged or cut short ({_reason(error)}); copy it again or save it as PNG or JPEG"
+        ) from error
+
+
+def _open(file, name, max_pixels):
+    try:
+        with _open_lock, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(
+            f"{name}: has more than {min(max_pixels, MAX_PIXELS):,} pixels; save it smaller first"
+        ) from None
+    except _DECODE_ERRORS as error:
+        raise UserError(
+            f"{name}: is not a picture in a known format ({', '.join(FORMATS)}); convert it to PNG or JPEG"
+        ) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise UserError(f"{name}: {width}x{height} is more than {max_pixels:,} pixels; save it smaller first")
+    if width < 1 or height < 1:
+        raise UserError(f"{name}: has no pixels ({width}x{height}); save it again")
+    return image
+
+
+def _to_rgb(image, max_side):
+    """Any Pillow mode -> RGB, shrunk to `max_side` as early as the mode allows."""
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_to_8_bit(image))
+    if image.mode == "P" or image.mode == "1":
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")  # indices can't be averaged
+    transparent = image.has_transparency_data
+    if transparent and image.mode not in ("RGBA", "LA"):
+        image = image.convert("RGBA")
+    if max(image.size) > max_side:
+        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    if transparent:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(image):
+    """16-bit, 32-bit and float grey -> uint8; the full scale is the smallest usual one that holds the maximum."""
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return (values >> 8).astype(np.uint8)
+    finite = np.nan_to_num(values.astype(np.float32, copy=False), nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(finite.max(initial=0.0))
+    scale = next(s for s in (1.0, 255.0, 65535.0, max(top, 1.0)) if top <= s) if image.mode == "F" else (
+        next(s for s in (255.0, 65535.0, max(top, 1.0)) if top <= s)
+    )  # fmt: skip
+    return np.clip(finite * (255.0 / scale), 0, 255).astype(np.uint8)
+
+
+def resize(image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Antialiased bicubic resize to `size` (a side, or (height, width))."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if image.shape[:2] == (height, width):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def pad_to_square(
+    image: UInt8[np.ndarray, "h w 3"], fill: Literal["edge", "white"] = "white"
+) -> UInt8[np.ndarray, "s s 3"]:
+    """Centres the picture in a square of its longer side; the new pixels are white or repeat the border's."""
+    height, width, _ = image.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    widths = ((top, side - height - top), (left, side - width - left), (0, 0))
+    if fill == "edge":
+        return np.pad(image, widths, mode="edge")
+    if fill == "white":
+        return np.pad(image, widths, constant_values=255)
+    raise UserError(f"padding {fill!r} is not known; use edge or white")
+
+
+def square(
+    image: UInt8[np.ndarray, "h w 3"], size: int, fill: Literal["edge", "white"] = "white"
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """The whole picture, undistorted, in a `size` x `size` square: scaled by its longer side, then padded."""
+    height, width, _ = image.shape
+    scale = size / max(height, width)
+    shape = (min(size, max(1, round(height * scale))), min(size, max(1, round(width * scale))))
+    return pad_to_square(resize(image, shape), fill)
+
+
+def square_mask(mask: Bool[np.ndarray, "h w"], size: int) -> Bool[np.ndarray, "{size} {size}"]:
+    """`square` for a silhouette: area average, padded with background, thresholded at one half."""
+    height, width = mask.shape
+    if (height, width) == (size, size):
+        return mask
+    scale = size / max(height, width)
+    shape = (min(size, max(1, round(height * scale))), min(size, max(1, round(width * scale))))
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    small = np.array(grey.resize(shape[::-1], Image.Resampling.BILINEAR)) > 127
+    top, left = (size - shape[0]) // 2, (size - shape[1]) // 2
+    return np.pad(small, ((top, size - shape[0] - top), (left, size - shape[1] - left)))
+
+
+def flat_mask(flat: UInt8[np.ndarray, "h w 3"], *, tolerance: int = 10) -> Bool[np.ndarray, "h w"]:
+    """The garment's silhouette in a flat-lay on a plain light background, for data without masks.
+
+    Pixels that differ from the border's median colour by more than `tolerance` (of 255, in any channel), holes
+    filled, and of the pieces only those of at least a tenth of the largest. All False when nothing stands out.
+    """
+    from scipy import ndimage
+
+    border = np.concatenate([flat[0], flat[-1], flat[:, 0], flat[:, -1]]).astype(np.int16)
+    difference = np.abs(flat.astype(np.int16) - np.median(border, axis=0)).max(axis=-1)
+    solid = ndimage.binary_fill_holes(difference > tolerance)
+    pieces, count = ndimage.label(solid)
+    if not count:
+        return np.zeros(flat.shape[:2], bool)
+    areas = np.bincount(pieces.ravel())
+    areas[0] = 0
+    return (areas >= max(1, areas.max() // 10))[pieces]
+
+
+def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Lossless bytes of a picture."""
+    return _encode(Image.fromarray(image), "PNG")
+
+
+def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int = 92) -> bytes:
+    """JPEG bytes of a picture, colours at full resolution (small garments lose their prints at 4:2:0)."""
+    return _encode(Image.fromarray(image), "JPEG", quality=quality, subsampling=0)
+
+
+def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
+    """A silhouette as 1-bit PNG."""
+    return _encode(Image.fromarray(mask), "PNG")
+
+
+def decode_mask(data: bytes, name: str = "mask") -> Bool[np.ndarray, "h w"]:
+    """Any picture as silhouette: brighter than half is garment. Raises `UserError` as `decode_image` does."""
+    return decode_image(data, name).mean(axis=-1) > 127
+
+
+def _encode(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def save_image(path: str | os.PathLike, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Writes a picture whole or not at all; the ending says the format (.png, .jpg, .jpeg, .webp).
+
+    Makes the folder when it is missing. Raises `UserError` for another ending and for a place that can't be written.
+    """
+    path = Path(path)
+    kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+    if path.suffix.lower() not in kinds:
+        raise UserError(f"{one_line(path)}: cannot write {path.suffix or 'a file without ending'}; use .png or .jpg")
+    data = _encode(Image.fromarray(image), kinds[path.suffix.lower()], **({} if path.suffix == ".png" else {"quality": 95}))
+    write_atomic(path, data)
+
+
+def write_atomic(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file under a temporary name beside it, then renames: readers see the old or the new, never half."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{one_line(path)}: cannot be written ({_reason(error)}); choose another place") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def one_line(path: str | os.PathLike) -> str:
+    """A path for an error message: control characters escaped, so that the message stays one line."""
+    text = os.fspath(path)
+    return text if text.isprintable() else repr(text)
+
+
+def _reason(error):
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())[:120]

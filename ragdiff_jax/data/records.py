@@ -1,0 +1,190 @@
+"""One pair of training data: a garment photo, its standard flat-lay, and what is known of them.
+
+The same record comes out of ArrayRecord files (written by TFDS, read without TensorFlow) and of users' folders.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ragdiff_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairRecord:
+    """A photo and its flat-lay as encoded image bytes.
+
+    `mask` is a 1-bit PNG of the flat-lay's silhouette or None; the attribute dicts map names to values (Table 6), each
+    from its own picture alone; `caption` is of the photo alone; `structure_partner` is the id of another record whose
+    flat-lay has the same structure in another texture, or None. Built from untrusted values by `record_from_fields`.
+    """
+
+    id: str
+    photo: bytes
+    flat: bytes
+    mask: bytes | None = None
+    photo_attributes: dict[str, str] = dataclasses.field(default_factory=dict)
+    flat_attributes: dict[str, str] = dataclasses.field(default_factory=dict)
+    caption: str = ""
+    category: str = ""
+    structure_partner: str | None = None
+    split: str = "train"
+
+
+_FIELDS = {
+    "id": ((str,), True),
+    "photo": ((bytes,), True),
+    "flat": ((bytes,), True),
+    "mask": ((bytes, type(None)), False),
+    "photo_attributes": ((dict,), False),
+    "flat_attributes": ((dict,), False),
+    "caption": ((str,), False),
+    "category": ((str,), False),
+    "structure_partner": ((str, type(None)), False),
+    "split": ((str,), True),
+}
+
+
+@runtime_checkable
+class PairSource(Protocol):
+    """Random access to the records of one split; rows are stable, row numbers are the data's identity in training."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> PairRecord: ...
+
+
+def record_from_fields(fields: dict[str, Any]) -> PairRecord:
+    """A record from a plain dict.
+
+    Raises `UserError` that names the record and the field: missing, unknown, empty, or of the wrong type.
+    """
+    name = fields.get("id", "?")
+    known = {field.name for field in dataclasses.fields(PairRecord)}
+    if unknown := sorted(set(fields) - known):
+        raise UserError(f"record {name!r}: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}")
+    if missing := [field for field in ("id", "photo", "flat") if field not in fields]:
+        raise UserError(f"record {name!r}: field {missing[0]} is missing; every pair needs id, photo and flat")
+    for field, (types, required) in _FIELDS.items():
+        if field not in fields:
+            continue
+        value = fields[field]
+        if not isinstance(value, types):
+            wanted = " or ".join("nothing" if t is type(None) else t.__name__ for t in types)
+            raise UserError(f"record {name!r}: field {field} is {type(value).__name__}; it must be {wanted}")
+        if required and not value:
+            raise UserError(f"record {name!r}: field {field} is empty; give it a value")
+    for field in ("photo_attributes", "flat_attributes"):
+        for key, value in fields.get(field, {}).items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise UserError(f"record {name!r}: {field} {key!r}: {value!r} is not text; write it as a string")
+    return PairRecord(**fields)
+
+
+def pair_features():
+    """The TFDS features of a record: encoded bytes and text only, so that no TensorFlow is needed to write or read."""
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    blob = tfds.features.Scalar(dtype=np.object_)
+    text = tfds.features.Text()
+    return tfds.features.FeaturesDict(
+        {
+            "id": text,
+            "photo": blob,
+            "flat": blob,
+            "mask": blob,
+            "photo_attributes": text,
+            "flat_attributes": text,
+            "caption": text,
+            "category": text,
+            "structure_partner": text,
+            "split": text,
+        }
+    )
+
+
+def to_example(record: PairRecord) -> dict[str, str | bytes]:
+    """A record as the values of `pair_features`: attributes as JSON, absent as empty."""
+    fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    for name in ("photo_attributes", "flat_attributes"):
+        fields[name] = json.dumps(fields[name], ensure_ascii=False, sort_keys=True)
+    fields["mask"] = fields["mask"] or b""
+    fields["structure_partner"] = fields["structure_partner"] or ""
+    return fields
+
+
+def from_example(example: dict[str, Any]) -> PairRecord:
+    """The inverse of `to_example` on what TFDS gives back (text as bytes)."""
+    fields = {name: value for name, value in example.items() if value is not None}
+    try:
+        for name in _FIELDS.keys() - {"photo", "flat", "mask"}:
+            value = fields[name]
+            fields[name] = bytes(value).decode() if not isinstance(value, str) else value
+        for name in ("photo", "flat", "mask"):
+            fields[name] = bytes(fields[name])
+        for name in ("photo_attributes", "flat_attributes"):
+            fields[name] = json.loads(fields[name])
+    except KeyError as error:
+        raise UserError(f"record {fields.get('id', '?')!r}: field {error.args[0]} is missing; write it again") from None
+    except ValueError as error:
+        raise UserError(f"record {fields.get('id', '?')!r}: a field is damaged ({error}); write it again") from error
+    fields["mask"] = fields["mask"] or None
+    fields["structure_partner"] = fields["structure_partner"] or None
+    return record_from_fields(fields)
+
+
+def encode_record(record: PairRecord) -> bytes:
+    """The bytes of one ArrayRecord entry."""
+    features = _cached_features()
+    return features.serialize_example(features.encode_example(to_example(record)))
+
+
+def decode_record(data: bytes) -> PairRecord:
+    """The inverse of `encode_record`; raises `UserError` when the bytes aren't a pair record."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        return from_example(_cached_features().deserialize_example_np(data))
+    except (DecodeError, KeyError, ValueError) as error:
+        raise UserError(f"an entry is not a pair record ({' '.join(str(error).split())[:80]}); write it again") from error
+
+
+_features = None
+
+
+def _cached_features():
+    global _features
+    if _features is None:
+        _features = pair_features()
+    return _features
+
+
+class TfdsPairs:
+    """A split of a TFDS data set of pair records in ArrayRecord files, e.g. one that `prepare_synth` wrote.
+
+    `folder` holds `dataset_info.json` and `features.json`. Raises `UserError` when it doesn't, or for an unknown split.
+    """
+
+    def __init__(self, folder: str | Path, split: str):
+        import tensorflow_datasets as tfds
+
+        folder = Path(folder)
+        if not (folder / "dataset_info.json").is_file():
+            raise UserError(f"{folder}: holds no prepared data set; make one with `ragdiff data synth`")
+        builder = tfds.builder_from_directory(folder)
+        if split not in builder.info.splits:
+            raise UserError(f"{folder}: has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}")
+        self.folder, self.split = folder, split
+        self._source = builder.as_data_source(split=split)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, row: int) -> PairRecord:
+        return from_example(self._source[row])
+
+    def __iter__(self) -> Iterator[PairRecord]:
+        return (self[row] for row in range(len(self)))

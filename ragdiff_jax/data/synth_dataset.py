@@ -1,0 +1,157 @@
+"""`SynthGarments`: the drawn garments as a TFDS data set in ArrayRecord files, written and read without TensorFlow.
+
+Garments come in structure twins: rows 2i and 2i+1 of a split have one structure and two textures, so every record's
+structure partner is in the same split. Importing this module imports TFDS; import it where it is used.
+"""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from ragdiff_jax.data.images import encode_jpeg, encode_mask, encode_png
+from ragdiff_jax.data.records import PairRecord, TfdsPairs, pair_features, to_example
+from ragdiff_jax.errors import UserError
+
+DEFAULT_SPLITS = {"train": 0.9, "validation": 0.05, "test": 0.05}
+_CHUNK = 32  # records a worker draws at a time
+
+
+@dataclasses.dataclass
+class SynthConfig(tfds.core.BuilderConfig):
+    """What decides the pixels: number of garments, side in pixels, seed, and the splits' row ranges."""
+
+    count: int = 4096
+    size: int = 128
+    seed: int = 0
+    splits: tuple[tuple[str, int, int], ...] = ()
+    processes: int = 1
+
+
+class SynthGarments(tfds.core.GeneratorBasedBuilder):
+    """Pairs of `PairRecord` fields; see `ragdiff_jax.data.records.pair_features`."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Tops, bottoms and dresses in structure twins."}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Parametric garments: in-the-wild views with their standard flat-lays, masks and attributes.",
+            features=pair_features(),
+            disable_shuffling=True,  # rows are the garments' numbers; Grain shuffles
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        return {name: self._generate_examples(name, start, stop) for name, start, stop in self.builder_config.splits}
+
+    def _generate_examples(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict]]:
+        config = self.builder_config
+        chunks = [(at, min(at + _CHUNK, stop), config.seed, config.size, split) for at in range(start, stop, _CHUNK)]
+        for records in _map(_draw_chunk, chunks, config.processes):
+            for record in records:
+                yield int(record.id.rsplit("-", 1)[1]), to_example(record)
+
+
+def synth_record(index: int, *, seed: int = 0, size: int = 128, split: str = "train") -> PairRecord:
+    """Garment `index` of the endless series `seed`; `index ^ 1` is its structure twin."""
+    from ragdiff_jax.data import synth
+
+    base, own = _mix(seed, index // 2), _mix(seed, index, 1)
+    spec = synth.garment_spec(base)
+    if index % 2:
+        spec = synth.structure_partner(spec, own)
+    flat, mask = synth.render_flat(spec, size)
+    photo, photo_attributes = synth.render_photo(spec, own, size)
+    flat_attributes = synth.spec_attributes(spec)
+    return PairRecord(
+        id=f"synth-{seed}-{index:07d}",
+        photo=encode_jpeg(photo),
+        flat=encode_png(flat),
+        mask=encode_mask(mask),
+        photo_attributes=dict(photo_attributes),
+        flat_attributes=dict(flat_attributes),
+        caption=synth.caption(spec),
+        category=flat_attributes["Category"],
+        structure_partner=f"synth-{seed}-{index ^ 1:07d}",
+        split=split,
+    )
+
+
+def prepare_synth(
+    data_dir: str | Path,
+    *,
+    count: int = 4096,
+    size: int = 128,
+    seed: int = 0,
+    splits: Mapping[str, float] | None = None,
+    processes: int = 1,
+) -> Path:
+    """Draws `count` garments into `data_dir` (once: a finished set is found again) and returns the data set's folder.
+
+    `splits` maps names to shares of `count`; every split holds whole twin pairs. TFDS writes into a folder marked
+    incomplete and renames it at the end, so an interrupted run leaves no half data set. Shows a progress bar.
+    Raises `UserError` for numbers that can't be drawn and for a `data_dir` that can't be written.
+    """
+    ranges = _split_ranges(count, splits or DEFAULT_SPLITS)
+    if size < 16:
+        raise UserError(f"size {size} is too small for a garment; use at least 16")
+    layout = "_".join(f"{name}{stop - start}" for name, start, stop in ranges)
+    config = SynthConfig(
+        name=f"{size}px_seed{seed}_{layout}",
+        count=count, size=size, seed=seed, splits=ranges, processes=processes,
+    )  # fmt: skip
+    try:
+        builder = SynthGarments(data_dir=str(data_dir), config=config, file_format="array_record")
+        builder.download_and_prepare()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{data_dir}: the data set can't be written ({reason}); choose another folder") from error
+    return Path(builder.data_dir)
+
+
+def open_synth(data_dir: str | Path, split: str, **numbers) -> TfdsPairs:
+    """`prepare_synth` and the records of one split."""
+    return TfdsPairs(prepare_synth(data_dir, **numbers), split)
+
+
+def _split_ranges(count, splits):
+    if count < 2 * len(splits):
+        raise UserError(f"count {count} is too small for {len(splits)} splits of twins; use at least {2 * len(splits)}")
+    if any(share <= 0 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
+        raise UserError(f"splits {dict(splits)} must be positive shares that sum to 1")
+    ranges, at, pairs = [], 0, count // 2
+    names = list(splits)
+    for place, name in enumerate(names):
+        left = len(names) - place - 1
+        size = pairs - at if not left else min(max(1, round(splits[name] * pairs)), pairs - at - left)
+        ranges.append((name, 2 * at, 2 * (at + size)))
+        at += size
+    return tuple(ranges)
+
+
+def _draw_chunk(chunk):
+    start, stop, seed, size, split = chunk
+    return [synth_record(index, seed=seed, size=size, split=split) for index in range(start, stop)]
+
+
+def _map(function, items, processes):
+    if processes <= 1:
+        yield from map(function, items)
+        return
+    # Not fork: the parent may already run JAX's threads.
+    context = multiprocessing.get_context("forkserver")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(function, items)
+
+
+def _mix(*numbers: int) -> int:
+    """One 31-bit seed from several numbers, the same on every machine."""
+    state = 0x9E3779B9
+    for number in numbers:
+        state = (state ^ (number + 0x7F4A7C15)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 29
+    return state & 0x7FFFFFFF
