@@ -43,13 +43,55 @@ def dot_product_attention(
       causal: query i sees keys 0..i only.
       implementation: `xla`, `cudnn` (asked for by name it is used or raises), or `auto`.
     """
-    if implementation == "auto":
-        implementation = "cudnn" if _prefers_cudnn(query, key) else "xla"
     return jax.nn.dot_product_attention(
         query,
         key,
         value,
         is_causal=causal,
         key_value_seq_lengths=key_lengths,
-        implementation=implementation,
+        implementation=_resolve(implementation, query, key),
     )
+
+
+def reference_attention(
+    query: Float[Array, "b q n d"],
+    key: Float[Array, "b k n d"],
+    value: Float[Array, "b k n d"],
+    reference_key: Float[Array, "b r n d"],
+    reference_value: Float[Array, "b r n d"],
+    gate: Float[Array, "b"] | None = None,
+    *,
+    implementation: Implementation = "auto",
+) -> Float[Array, "b q n d"]:
+    """Self-attention over a token's own keys and, behind them, ReferenceNet's (R Eq. 4).
+
+    A sample whose `gate` is 0 attends to its own keys alone: bit for bit the plain attention on XLA, where the two
+    halves of the softmax are computed apart and joined by their log-sum-exp. cuDNN gets the joined keys and a key
+    length, because its kernel drops the gradient of the log-sum-exp.
+    """
+    implementation = _resolve(implementation, query, key)
+    if implementation == "cudnn":
+        lengths = None
+        if gate is not None:
+            lengths = key.shape[1] + reference_key.shape[1] * (gate > 0.5).astype(jnp.int32)
+        return dot_product_attention(
+            query,
+            jnp.concatenate([key, reference_key], axis=1),
+            jnp.concatenate([value, reference_value], axis=1),
+            key_lengths=lengths,
+            implementation=implementation,
+        )
+    own, own_lse = jax.nn.dot_product_attention(query, key, value, return_residual=True, implementation="xla")
+    other, other_lse = jax.nn.dot_product_attention(
+        query, reference_key, reference_value, return_residual=True, implementation="xla"
+    )
+    share = jax.nn.sigmoid(other_lse.astype(jnp.float32) - own_lse.astype(jnp.float32))
+    if gate is not None:
+        share = share * gate[:, None, None]
+    return own + share[..., None].astype(own.dtype) * (other - own)
+
+
+def _resolve(implementation: Implementation, query: jax.Array, key: jax.Array) -> Literal["xla", "cudnn"]:
+    if implementation == "auto":
+        return "cudnn" if _prefers_cudnn(query, key) else "xla"
+    return implementation

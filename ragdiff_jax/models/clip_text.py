@@ -129,7 +129,7 @@ class CLIPTextModel(nn.Module):
     def __call__(
         self, ids: Int[Array, "b l"], token_embeddings: Float[Array, "b l c"] | None = None
     ) -> CLIPTextOutput:
-        """Encodes `ids`. `token_embeddings` may stand in place of the table's (F 3.3); `ids` then only finds EOS.
+        """Encodes `ids`; `token_embeddings` may replace the table's (F 3.3), `ids` then only finds EOS.
 
         Pooled is at the first EOS; with the legacy `eos_token_id` 2 of old configs, at the highest id.
         """

@@ -1,4 +1,4 @@
-"""CLIP's vision transformer: pixels `[b, s, s, 3]` -> tokens `[b, 1 + (s/p)^2, c]`, of which CLS -> `[b, p]`."""
+"""CLIP's vision transformer: pixels `[b, s, s, 3]` -> tokens `[b, 1 + (s/p)^2, c]`, CLS -> `[b, p]`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class CLIPVisionConfig:
 
 
 class CLIPVisionOutput(NamedTuple):
-    """Tokens of the last two layers, before the post norm; `pooled` is CLS after it, `image_embeds` projected."""
+    """Tokens of the last two layers without the post norm; `pooled` is CLS after it, then projected."""
 
     last_hidden_state: Float[Array, "b l c"]
     penultimate: Float[Array, "b l c"]

@@ -1,7 +1,8 @@
-"""The Perceiver resampler of IP-Adapter-plus: tokens `[b, l, c]` -> `[b, q, output_dim]` for q learned queries.
+"""The Perceiver resampler of IP-Adapter-plus: tokens `[b, l, c]` -> `[b, q, output_dim]`, q learned queries.
 
-In each layer the queries attend to (tokens, queries), then comes a feed-forward; both are added. Computation and
-names are those of the published IP-Adapter-plus checkpoints (51 tensors at depth 4): these load as they are.
+In each layer the queries attend to (tokens, queries), then comes a feed-forward; both are added.
+Computation and names are those of the published IP-Adapter-plus checkpoints (51 tensors at depth 4): these
+load as they are.
 """
 
 import flax.linen as nn

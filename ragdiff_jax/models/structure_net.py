@@ -1,9 +1,9 @@
-"""StructureNet (R 3.1): a garment's structure as a unit vector `[b, embed_dim]`, alike for photo and flat-lay.
+"""StructureNet (R 3.1): a garment's structure as a unit vector `[b, embed_dim]`, of photo and flat-lay alike.
 
-image `[b, h, w, 3]` in [-1, 1] -> CLIP ViT, penultimate tokens `[b, l, p]` through its own norm and projection
--> the 10 attributes' embeddings `[b, 10 * attribute_dim]` beside every token -> Resampler with one query -> unit
-length. Two towers, `photo` and `flat`, start from the same weights and share the attribute table. Attribute id 0 is
-unknown and has a learned row like any other.
+image `[b, h, w, 3]` in [-1, 1] -> CLIP ViT, penultimate tokens `[b, l, p]` through its own norm and
+projection -> the 10 attributes' embeddings `[b, 10 * attribute_dim]` beside every token -> Resampler with
+one query -> unit length. Two towers, `photo` and `flat`, start from the same weights and share the
+attribute table. Attribute id 0 is unknown and has a learned row like any other.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class StructureNetConfig:
 
 
 class StructureTower(nn.Module):
-    """CLIP-normalised pixels `[b, s, s, 3]`, attribute embeddings `[b, a]` -> unit vectors `[b, embed_dim]`."""
+    """CLIP-normalised pixels `[b, s, s, 3]`, attribute embeddings `[b, a]` -> unit vectors `[b, d]`."""
 
     config: StructureNetConfig
     dtype: DTypeLike = jnp.float32

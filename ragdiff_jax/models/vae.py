@@ -1,8 +1,8 @@
 """AutoencoderKL: pictures to latents and back, as Stable Diffusion (4 channels) and FLUX (16) have it.
 
-image `[b, h, w, 3]` in [-1, 1] -> encode -> mean, logvar `[b, h/8, w/8, c]` -> decode -> image. With `n` entries in
-`block_out_channels` the side shrinks by `2 ** (n - 1)`. Latents inside this file are unscaled; `scale_latents` gives
-what the U-Net sees.
+image `[b, h, w, 3]` in [-1, 1] -> encode -> mean, logvar `[b, h/8, w/8, c]` -> decode -> image. With `n`
+entries in `block_out_channels` the side shrinks by `2 ** (n - 1)`. Latents inside this file are unscaled;
+`scale_latents` gives what the U-Net sees.
 """
 
 import dataclasses
@@ -42,14 +42,15 @@ class VAEConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> "VAEConfig":
         """Reads a diffusers `config.json`. Raises `UserError` for an autoencoder of another kind."""
         blocks = tuple(config.get("block_out_channels", (64,)))
-        for name, known in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+        kinds = {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"}
+        for name, known in kinds.items():
             types = config.get(name, [known] * len(blocks))
             if any(kind != known for kind in types) or len(types) != len(blocks):
                 raise UserError(f"VAE config: {name} must be {len(blocks)} times {known}, not {list(types)}")
         if config.get("act_fn", "silu") != "silu":
             raise UserError(f"VAE config: act_fn must be silu, not {config['act_fn']}")
         if config.get("latents_mean") is not None or config.get("latents_std") is not None:
-            raise UserError("VAE config: latents_mean and latents_std per channel are not supported; use scaling_factor")
+            raise UserError("VAE config: per-channel latents_mean and latents_std are not supported")
         names = {field.name for field in dataclasses.fields(cls)}
         values = {k: v for k, v in config.items() if k in names}
         return cls(**(values | {"block_out_channels": blocks}))
@@ -109,7 +110,7 @@ class Decoder(nn.Module):
 
 
 class AutoencoderKL(nn.Module):
-    """The variational autoencoder; use `method="encode"` and `method="decode"`. Calling it reconstructs from the mean."""
+    """The autoencoder: `method="encode"`, `method="decode"`; calling it reconstructs from the mean."""
 
     config: VAEConfig
     dtype: DTypeLike = jnp.float32
@@ -126,7 +127,7 @@ class AutoencoderKL(nn.Module):
     def encode(
         self, image: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b h2 w2 d"], Float[Array, "b h2 w2 d"]]:
-        """Mean and log-variance of the unscaled latents of `image` in [-1, 1]; h and w are multiples of `config.factor`."""
+        """Mean and log-variance of the unscaled latents; `image` in [-1, 1], sides multiples of `factor`."""
         moments = self.encoder(image)
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)

@@ -1,4 +1,4 @@
-"""Blocks of the autoencoder: residual block, one-head attention, and the down, middle and up stages. All `[b, h, w, c]`.
+"""Blocks of the autoencoder: residual block, one-head attention, down, middle and up stages; `[b, h, w, c]`.
 
 Names of the submodules are diffusers' (`resnets_0/norm1`, `downsamplers_0/conv`, `attentions_0/to_q`).
 """
@@ -96,7 +96,9 @@ class DownBlock(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         for i in range(self.layers):
             x = ResnetBlock(self.features, self.groups, self.dtype, name=f"resnets_{i}")(x)
-        return _Resampling(self.features, False, self.dtype, name="downsamplers_0")(x) if self.downsample else x
+        if self.downsample:
+            x = _Resampling(self.features, False, self.dtype, name="downsamplers_0")(x)
+        return x
 
 
 class UpBlock(nn.Module):
@@ -112,4 +114,6 @@ class UpBlock(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         for i in range(self.layers):
             x = ResnetBlock(self.features, self.groups, self.dtype, name=f"resnets_{i}")(x)
-        return _Resampling(self.features, True, self.dtype, name="upsamplers_0")(x) if self.upsample else x
+        if self.upsample:
+            x = _Resampling(self.features, True, self.dtype, name="upsamplers_0")(x)
+        return x
