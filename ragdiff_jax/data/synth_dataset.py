@@ -5,12 +5,16 @@ structure partner is in the same split. Importing this module imports TFDS; impo
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import io
 import multiprocessing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+import tqdm
+from absl import logging
 
 from ragdiff_jax.data.images import encode_jpeg, encode_mask, encode_png
 from ragdiff_jax.data.records import PairRecord, TfdsPairs, pair_features, to_example
@@ -51,9 +55,11 @@ class SynthGarments(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
         chunks = [(at, min(at + _CHUNK, stop), config.seed, config.size, split) for at in range(start, stop, _CHUNK)]
-        for records in _map(_draw_chunk, chunks, config.processes):
-            for record in records:
-                yield int(record.id.rsplit("-", 1)[1]), to_example(record)
+        with tqdm.tqdm(total=stop - start, desc=f"drawing {split}", unit=" garments", disable=None) as bar:
+            for records in _map(_draw_chunk, chunks, config.processes):
+                for record in records:
+                    yield int(record.id.rsplit("-", 1)[1]), to_example(record)
+                    bar.update()
 
 
 def synth_record(index: int, *, seed: int = 0, size: int = 128, split: str = "train") -> PairRecord:
@@ -105,8 +111,9 @@ def prepare_synth(
         count=count, size=size, seed=seed, splits=ranges, processes=processes,
     )  # fmt: skip
     try:
-        builder = SynthGarments(data_dir=str(data_dir), config=config, file_format="array_record")
-        builder.download_and_prepare()
+        with _quiet_tfds():
+            builder = SynthGarments(data_dir=str(data_dir), config=config, file_format="array_record")
+            builder.download_and_prepare()
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{data_dir}: the data set can't be written ({reason}); choose another folder") from error
@@ -116,6 +123,20 @@ def prepare_synth(
 def open_synth(data_dir: str | Path, split: str, **numbers) -> TfdsPairs:
     """`prepare_synth` and the records of one split."""
     return TfdsPairs(prepare_synth(data_dir, **numbers), split)
+
+
+@contextlib.contextmanager
+def _quiet_tfds():
+    """TFDS speaks of downloads on stdout and warns of our custom config; our bar says what the user needs."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logging.set_verbosity(level)
 
 
 def _split_ranges(count, splits):
