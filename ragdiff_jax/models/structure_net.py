@@ -128,9 +128,7 @@ class StructureNet(nn.Module):
         """`embed` of photos in the wild; the attributes must come from the photo alone."""
         return self.embed(photo, attributes, "photo")
 
-    def embed_flat(
-        self, flat: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]
-    ) -> Float[Array, "b d"]:
+    def embed_flat(self, flat: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]) -> Float[Array, "b d"]:
         """`embed` of standard flat-lays; the attributes must come from the flat-lay alone."""
         return self.embed(flat, attributes, "flat")
 

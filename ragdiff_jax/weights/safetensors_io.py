@@ -1,0 +1,141 @@
+"""safetensors files: slices out of them, single or sharded, and whole files written in one piece.
+
+Reading is lazy: only the asked-for slices are copied. Whatever is wrong with a file is a `UserError`.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ragdiff_jax.errors import UserError
+
+STEMS = ("diffusion_pytorch_model", "model")
+# The dtypes of parameters. safetensors' numpy reader knows bfloat16 once JAX has registered it.
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+CODES = {name: code for code, name in DTYPES.items()}
+
+
+class Tensors:
+    """The tensors of one or several files as one namespace: `shapes` {name: shape}, `read(name, index)`."""
+
+    def __init__(self, files: Mapping[Path, list[str] | None]):
+        """Opens `files`; a list of names restricts a file to these (the index of a sharded checkpoint)."""
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._slices: dict[str, tuple[Path, Any]] = {}
+        for path, names in files.items():
+            self._open(path, names)
+
+    def _open(self, path: Path, names: list[str] | None) -> None:
+        try:
+            file = safe_open(str(path), framework="numpy")
+            held = dict.fromkeys(file.keys())
+            for name in held if names is None else names:
+                if name not in held:
+                    raise UserError(f"{path}: tensor {name} of the index is missing; get the file again")
+                view = file.get_slice(name)
+                if view.get_dtype() not in DTYPES:
+                    known = ", ".join(DTYPES)
+                    raise UserError(f"{path}: tensor {name} is {view.get_dtype()}, not one of {known}")
+                self.shapes[name] = tuple(view.get_shape())
+                self._slices[name] = (path, file if not self.shapes[name] else view)
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file") from error
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path}: not a whole safetensors file ({_one_line(error)}); get it again"
+            ) from error
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """The part `index` (one slice an axis, without steps) of tensor `name`."""
+        path, view = self._slices[name]
+        try:
+            return view[index] if self.shapes[name] else view.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: tensor {name} cannot be read ({_one_line(error)})") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def open_folder(folder: Path) -> Tensors:
+    """The weights in `folder`: `diffusion_pytorch_model` or `model`, `.safetensors` or sharded with an index.
+
+    Raises `UserError` when there are none, or when they are broken.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    for stem in STEMS:
+        index = folder / f"{stem}.safetensors.index.json"
+        if index.is_file():
+            return Tensors(_read_index(index))
+        file = folder / f"{stem}.safetensors"
+        if file.is_file():
+            return Tensors({file: None})
+    others = sorted(folder.glob("*.safetensors"))
+    if len(others) == 1:  # "diffusion_pytorch_model.fp16.safetensors"
+        return Tensors({others[0]: None})
+    held = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+    raise UserError(f"{folder}: needs {STEMS[0]}.safetensors or {STEMS[1]}.safetensors, holds {held}")
+
+
+def _read_index(path: Path) -> dict[Path, list[str]]:
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        files: dict[Path, list[str]] = {}
+        for name, file in weight_map.items():
+            if Path(file).name != file or file in ("", ".", ".."):
+                raise UserError(f"{path}: shard {file!r} must be a file name in the same folder")
+            files.setdefault(path.parent / file, []).append(name)
+        return files
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not an index of safetensors shards ({_one_line(error)})") from error
+
+
+def write_file(
+    path: Path, entries: Mapping[str, tuple[str, tuple[int, ...]]], tensors: Iterable[np.ndarray]
+) -> None:
+    """Writes `path` atomically: `entries` {name: (dtype, shape)}, the arrays in the same order, one at a time.
+
+    Only one array needs to be in memory. The header says `format: pt`, which transformers asks for.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, (dtype, shape) in entries.items():
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # aligned, as the format asks
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for (name, (dtype, shape)), array in zip(entries.items(), tensors, strict=True):
+                if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
+                    raise ValueError(f"{name} is {array.dtype}{array.shape}, announced as {dtype}{shape}")
+                file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small text file atomically."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
