@@ -31,8 +31,8 @@ def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
 
     Args:
         mesh: the mesh.
-        batch: this process' rows of each array, [rows, ...]. With several processes the global batch is the rows of all
-            of them; every process brings equally many.
+        batch: this process' rows of each array, [rows, ...]. With several processes the global batch is the
+            rows of all of them; every process brings equally many.
 
     Raises:
         UserError: an array isn't numeric, or the global batch doesn't divide by data * fsdp.

@@ -11,7 +11,9 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel.rules import RULES, Rules
 
 AXES = ("data", "fsdp", "tensor")
-"""Mesh axes: `data` repeats the parameters, `fsdp` splits parameters and batch, `tensor` splits wide layers."""
+"""Mesh axes: `data` repeats the parameters, `fsdp` splits parameters and batch, `tensor` splits wide
+layers.
+"""
 
 
 def make_mesh(
@@ -49,8 +51,8 @@ def make_mesh(
 def mesh_context(mesh: Mesh, rules: Rules = RULES) -> Iterator[Mesh]:
     """Enter `mesh`, so that the networks' logical constraints on activations take effect.
 
-    Under the old `with mesh:` they silently do nothing. With `rules=()` there are no constraints: right for batches that
-    don't divide over the mesh (a handful of sample pictures).
+    Under the old `with mesh:` they silently do nothing. With `rules=()` there are no constraints: right for
+    batches that don't divide over the mesh (a handful of sample pictures).
     """
     with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
         yield mesh

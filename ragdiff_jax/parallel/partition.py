@@ -1,4 +1,6 @@
-"""Splitting a tree of parameters in two by name, and putting it together again: pure functions of nested dicts."""
+"""Splitting a tree of parameters in two by name, and putting it together again: pure functions of nested
+dicts.
+"""
 
 import re
 from collections.abc import Iterator, Mapping

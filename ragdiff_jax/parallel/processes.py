@@ -13,8 +13,8 @@ def initialize_processes(
 ) -> None:
     """Join the processes of one run. Call it before any other use of jax.
 
-    Without arguments the cluster is found out (Slurm, Open MPI, Kubernetes, Cloud TPU). A failure stops the run: processes
-    that go on alone would train as many separate models.
+    Without arguments the cluster is found out (Slurm, Open MPI, Kubernetes, Cloud TPU). A failure stops the
+    run: processes that go on alone would train as many separate models.
 
     Args:
         coordinator: `host:port` of process 0.
@@ -38,8 +38,8 @@ def initialize_processes(
 def enable_compilation_cache(directory: str | os.PathLike | None = None) -> Path:
     """Keep compiled programs on disk, so that the second start of the same command doesn't compile.
 
-    The folder is `directory`, else the environment's RAGDIFF_CACHE, else `~/.cache/ragdiff_jax`; programs go to its `xla`.
-    Returns that folder.
+    The folder is `directory`, else the environment's RAGDIFF_CACHE, else `~/.cache/ragdiff_jax`; programs go
+    to its `xla`. Returns that folder.
     """
     root = directory or os.environ.get("RAGDIFF_CACHE") or Path.home() / ".cache" / "ragdiff_jax"
     path = Path(root).expanduser() / "xla"

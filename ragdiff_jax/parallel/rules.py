@@ -1,7 +1,7 @@
 """Logical axis names -> mesh axes: one table, and the one function that applies it to a parameter.
 
-Networks name the axes of their parameters (`embed`, `mlp`, `conv_out`, ...) and of a few activations (`act_batch`, ...);
-only this table knows what the names mean on a mesh.
+Networks name the axes of their parameters (`embed`, `mlp`, `conv_out`, ...) and of a few activations
+(`act_batch`, ...); only this table knows what the names mean on a mesh.
 """
 
 import logging
@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 Rules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
-# In order of precedence. A mesh axis is given away once in a tensor, so a later line for the same name is a second choice:
+# In order of precedence. A mesh axis is given away once in a tensor, so a later line for the same name is a
+# second choice:
 # conv_in takes fsdp where conv_out (4 channels of a latent) could not. A name without a line is not split.
 RULES: Rules = (
     ("act_batch", ("data", "fsdp")),
@@ -38,8 +39,8 @@ def resolve(
 ) -> PartitionSpec:
     """The partition of a tensor whose axes have the logical `names`.
 
-    A mesh axis that doesn't divide the dimension, or that the tensor already uses, is dropped for that dimension (and
-    logged when that leaves the dimension whole).
+    A mesh axis that doesn't divide the dimension, or that the tensor already uses, is dropped for that
+    dimension (and logged when that leaves the dimension whole).
 
     Args:
         names: one logical name (or None) for each dimension.
@@ -82,7 +83,9 @@ def _is_box(x) -> bool:
 
 
 def unboxed(tree):
-    """The tree without its axis names. Call it outside the mesh context (inside, Flax would constrain the leaves)."""
+    """The tree without its axis names. Call it outside the mesh context (inside, Flax would constrain the
+    leaves).
+    """
     return nn.meta.unbox(tree)
 
 

@@ -1,6 +1,8 @@
-"""Checkpoints of a run: Orbax v1, asynchronous, each with a checksum; a damaged one is set aside and the one before used.
+"""Checkpoints of a run: Orbax v1, asynchronous, each with a checksum; a damaged one is set aside and the one
+before used.
 
-Layout under `checkpoints/`: one folder a step (the state), and `frozen/` (the frozen parameters, written once).
+Layout under `checkpoints/`: one folder a step (the state), and `frozen/` (the frozen parameters, written
+once).
 """
 
 import logging
@@ -54,7 +56,9 @@ class Checkpoints:
         return [int(c.step) for c in self._manager.checkpoints]
 
     def save(self, step: int, state: Any) -> None:
-        """Start writing `state`; returns when the arrays have been copied, and waits for an earlier save first."""
+        """Start writing `state`; returns when the arrays have been copied, and waits for an earlier save
+        first.
+        """
         self._manager.save_checkpointables_async(
             step, {"state": state, "checksum": {"sums": checksum(state, self._mesh)}}, force=True
         )
@@ -77,8 +81,8 @@ class Checkpoints:
         """(step, state) of the newest whole checkpoint, or None if there is no checkpoint at all.
 
         Args:
-            target: the abstract state; each leaf a `ShapeDtypeStruct` with its sharding (another mesh than the one that saved
-                is fine).
+            target: the abstract state; each leaf a `ShapeDtypeStruct` with its sharding (another mesh than
+                the one that saved is fine).
 
         Raises:
             UserError: there are checkpoints, and none of them can be read.

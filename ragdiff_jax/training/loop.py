@@ -1,4 +1,6 @@
-"""The one training loop: mesh, sharded start or resume, steps, checkpoints, metrics, export; for every objective."""
+"""The one training loop: mesh, sharded start or resume, steps, checkpoints, metrics, export; for every
+objective.
+"""
 
 import contextlib
 import math
@@ -63,7 +65,9 @@ def _placed(abstract, shardings, dtype=None):
 
 
 def make_plan(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Plan:
-    """The abstract parameters, state and frozen tree (`ShapeDtypeStruct` with shardings) of a run on `mesh`."""
+    """The abstract parameters, state and frozen tree (`ShapeDtypeStruct` with shardings) of a run on
+    `mesh`.
+    """
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     params = _placed(unboxed(boxed), shardings_for(boxed, mesh))
     trainable, frozen = partition(params, objective.trainable)
@@ -122,20 +126,22 @@ def _agree(*flags: bool) -> tuple[bool, ...]:
 def train(
     objective: Objective, workdir: str | os.PathLike, settings: TrainSettings, mesh: Mesh | None = None
 ) -> TrainResult:
-    """Train `objective` in `workdir`, from its newest checkpoint if there is one, and export the model at the end.
+    """Train `objective` in `workdir`, from its newest checkpoint if there is one, and export the model at the
+    end.
 
-    SIGTERM and SIGINT save a checkpoint at the current step and return; calling again goes on from there. The result is
-    the same, bit for bit, as that of a run that wasn't interrupted (on the same mesh).
+    SIGTERM and SIGINT save a checkpoint at the current step and return; calling again goes on from there. The
+    result is the same, bit for bit, as that of a run that wasn't interrupted (on the same mesh).
 
     Args:
         objective: what is trained.
-        workdir: the folder of the run: `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `samples/`, `model/`.
+        workdir: the folder of the run: `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`,
+            `samples/`, `model/`.
         settings: how long and how.
         mesh: default: all devices on the `data` axis.
 
     Raises:
-        UserError: the settings contradict each other, the mesh or the run in `workdir`; the loss is not finite; no
-            checkpoint can be read.
+        UserError: the settings contradict each other, the mesh or the run in `workdir`; the loss is not
+            finite; no checkpoint can be read.
     """
     mesh = mesh if mesh is not None else make_mesh()
     workdir = Path(workdir).absolute()

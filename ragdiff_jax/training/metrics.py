@@ -1,4 +1,6 @@
-"""Where the numbers of a run go: the step line, a progress bar, metrics.jsonl, TensorBoard, sample pictures."""
+"""Where the numbers of a run go: the step line, a progress bar, metrics.jsonl, TensorBoard, sample
+pictures.
+"""
 
 import contextlib
 import json
@@ -20,7 +22,9 @@ def clock(seconds: float) -> str:
 
 
 def step_line(step: int, steps: int, scalars: Mapping[str, float], rate: float, eta: float) -> str:
-    """`step 120/4000  loss 0.1234  grad 0.98  lr 1.0e-4  54.2 samples/s  ETA 12:34`, other scalars after grad."""
+    """`step 120/4000  loss 0.1234  grad 0.98  lr 1.0e-4  54.2 samples/s  ETA 12:34`, other scalars after
+    grad.
+    """
     known = ("loss", "grad", "lr")
     lr = "{:.1e}".format(scalars["lr"]).replace("e-0", "e-").replace("e+00", "e0")
     parts = [f"step {step}/{steps}", f"loss {scalars['loss']:.4f}", f"grad {scalars['grad']:.2f}"]
@@ -74,7 +78,9 @@ class MetricWriter:
             print(text, file=sys.stderr, flush=True)
 
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
-        """The scalars after `step` steps: one line of `metrics.jsonl`; at intervals the step line and TensorBoard."""
+        """The scalars after `step` steps: one line of `metrics.jsonl`; at intervals the step line and
+        TensorBoard.
+        """
         if not self._active:
             return
         self._file.write(json.dumps({"step": step, **{k: _number(v) for k, v in scalars.items()}}) + "\n")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -13,10 +13,12 @@ Batch = Mapping[str, Any]
 Params = Mapping[str, Any]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """One stage: what is initialised, what trains, what the loss of a batch is.
 
-    An objective is a frozen dataclass that inherits from this class; the methods with a body here may be left out.
+    An objective is a frozen dataclass that inherits from this class; the methods with a body here may be left
+    out.
     `params` is always the whole tree of plain arrays, trainable (fp32) and frozen (`frozen_dtype`) together.
     """
 
@@ -47,7 +49,8 @@ class Objective(Protocol):
     ) -> Iterator[Mapping[str, np.ndarray]]:
         """Batches from the one of `start_step` on, for ever: a function of (seed, step) alone.
 
-        Each holds this process' `batch_size // process_count` rows of the global batch, as numpy arrays [rows, ...].
+        Each holds this process' `batch_size // process_count` rows of the global batch, as numpy arrays
+        [rows, ...].
         """
         ...
 
@@ -61,17 +64,22 @@ class Objective(Protocol):
         ...
 
     def sample(self, params: Params, constants: Any, key: jax.Array) -> dict[str, np.ndarray]:
-        """Pictures to look at, by name: uint8 [h, w, 3]. Called at intervals with the EMA parameters and the same key."""
+        """Pictures to look at, by name: uint8 [h, w, 3]. Called at intervals with the EMA parameters and the
+        same key.
+        """
         del params, constants, key
         return {}
 
     def validation(self, params: Params, constants: Any, key: jax.Array) -> dict[str, float]:
-        """Scalars to log at intervals. Called with the EMA parameters and the same key: fixed noise, fixed times."""
+        """Scalars to log at intervals. Called with the EMA parameters and the same key: fixed noise, fixed
+        times.
+        """
         del params, constants, key
         return {}
 
     def export(self, params: Params, directory: Path) -> None:
-        """Write the model folder into `directory`, which is there and empty. Called on every process, at the end.
+        """Write the model folder into `directory`, which is there and empty. Called on every process, at the
+        end.
 
         `params` holds the EMA of the trainable part where there is one. Only process 0 may write.
         """

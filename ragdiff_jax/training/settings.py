@@ -6,11 +6,15 @@ from typing import Any
 
 from ragdiff_jax.errors import UserError
 
-# What a resumed run may say differently: the rest decides what the arrays of the checkpoint are or which rows come next.
+# What a resumed run may say differently: the rest decides what the arrays of the checkpoint are or which rows
+# come next.
 MAY_CHANGE = frozenset(
     "steps learning_rate warmup schedule weight_decay clip_norm checkpoint_every checkpoint_seconds keep log_every "
     "sample_every validate_every".split()
 )
+
+
+Number = int | float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,8 @@ class TrainSettings:
         beta1, beta2, epsilon: of AdamW.
         weight_decay: of kernels and tables; norms and biases don't decay.
         clip_norm: global gradient norm to clip at; 0 is off.
-        ema_decay: of the fp32 average of the trained parameters; 0 is off. It rises as min(decay, (1+t)/(10+t)).
+        ema_decay: of the fp32 average of the trained parameters; 0 is off. It rises as min(decay,
+            (1+t)/(10+t)).
         frozen_dtype: `float32` or `bfloat16`, in which frozen parameters are kept.
         checkpoint_every: steps between checkpoints; 0 is off.
         checkpoint_seconds: seconds between checkpoints; 0 is off.
@@ -41,19 +46,19 @@ class TrainSettings:
     batch_size: int
     accumulate: int = 1
     seed: int = 0
-    learning_rate: float = 1e-4
+    learning_rate: Number = 1e-4
     warmup: int = 0
     schedule: str = "constant"
     optimizer: str = "adamw"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.01
-    clip_norm: float = 1.0
-    ema_decay: float = 0.0
+    beta1: Number = 0.9
+    beta2: Number = 0.999
+    epsilon: Number = 1e-8
+    weight_decay: Number = 0.01
+    clip_norm: Number = 1.0
+    ema_decay: Number = 0.0
     frozen_dtype: str = "float32"
     checkpoint_every: int = 0
-    checkpoint_seconds: float = 300.0
+    checkpoint_seconds: Number = 300.0
     keep: int = 2
     log_every: int = 20
     sample_every: int = 0

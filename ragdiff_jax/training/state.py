@@ -1,6 +1,7 @@
 """The optimizer, the state of a run and where its arrays lie."""
 
 import math
+from typing import Any
 
 import flax.struct
 import jax
@@ -16,7 +17,7 @@ DECAYED = frozenset({"kernel", "embedding"})
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes.
+    """What a step changes. The leaves are arrays, or stand for them: shapes, shardings.
 
     Attributes:
         step: int32, steps taken so far.
@@ -25,10 +26,10 @@ class TrainState:
         ema: average of `params` (same tree, fp32), or an empty dict.
     """
 
-    step: jax.Array
-    params: dict
-    opt_state: optax.OptState
-    ema: dict
+    step: Any
+    params: Any
+    opt_state: Any
+    ema: Any
 
 
 def learning_rate_schedule(settings: TrainSettings) -> optax.Schedule:
@@ -73,8 +74,8 @@ def _split_largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 def optimizer_shardings(abstract_opt_state, params_shardings, abstract_params, mesh: Mesh):
     """Where the optimizer's arrays lie: like the parameter of the same name and shape.
 
-    An array that belongs to a parameter but has another shape (a factored moment) is split along its largest axis; counters
-    go everywhere.
+    An array that belongs to a parameter but has another shape (a factored moment) is split along its largest
+    axis; counters go everywhere.
     """
     by_path = {
         jax.tree_util.keystr(path): (leaf.shape, sharding)
@@ -86,7 +87,8 @@ def optimizer_shardings(abstract_opt_state, params_shardings, abstract_params, m
     }
 
     def one(path, leaf):
-        # The name of the parameter is the tail of the path; what stands before it is the optimizer's own nesting.
+        # The name of the parameter is the tail of the path; what stands before it is the optimizer's own
+        # nesting.
         for start in range(len(path)):
             found = by_path.get(jax.tree_util.keystr(path[start:]))
             if found is not None:
@@ -100,13 +102,16 @@ def optimizer_shardings(abstract_opt_state, params_shardings, abstract_params, m
 
 
 def state_targets(settings: TrainSettings, abstract_params, params_shardings, mesh: Mesh) -> TrainState:
-    """The abstract state (`ShapeDtypeStruct` with sharding) of the trainable tree: what a restore asks for."""
+    """The abstract state (`ShapeDtypeStruct` with sharding) of the trainable tree: what a restore asks
+    for.
+    """
     abstract_opt = jax.eval_shape(make_optimizer(settings).init, abstract_params)
-    place = lambda tree, shardings: jax.tree.map(  # noqa: E731
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        shardings,
-    )
+
+    def place(tree, shardings):
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
+        )
+
     params = place(abstract_params, params_shardings)
     return TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),

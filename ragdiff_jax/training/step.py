@@ -19,7 +19,9 @@ ROW_LOSSES = "row_losses"
 
 
 def _micro_batches(batch, count: int, mesh: Mesh):
-    """[b, ...] -> [count, b / count, ...]; row i goes to micro-batch i % count, so no row leaves its device."""
+    """[b, ...] -> [count, b / count, ...]; row i goes to micro-batch i % count, so no row leaves its
+    device.
+    """
 
     def cut(x):
         if x.ndim == 0:
@@ -33,8 +35,8 @@ def _micro_batches(batch, count: int, mesh: Mesh):
 def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Callable:
     """`step(state, frozen, constants, batch) -> (state, metrics)`, to be traced under `mesh_context(mesh)`.
 
-    The pure function, not compiled: `jit_step` compiles it. The gradient is taken of `state.params` alone. `metrics` are
-    scalars (`loss`, `grad`, `lr` and the objective's own) and `row_losses` [batch_size].
+    The pure function, not compiled: `jit_step` compiles it. The gradient is taken of `state.params` alone.
+    `metrics` are scalars (`loss`, `grad`, `lr` and the objective's own) and `row_losses` [batch_size].
     """
     optimizer = make_optimizer(settings)
     rate = learning_rate_schedule(settings)

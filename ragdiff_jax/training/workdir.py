@@ -109,7 +109,9 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def export_model(workdir: Path, export: Callable[[Path], None]) -> Path:
-    """Run `export` on a folder beside `model/`, then put it in its place; a failed export leaves the old model."""
+    """Run `export` on a folder beside `model/`, then put it in its place; a failed export leaves the old
+    model.
+    """
     partial, model, old = workdir / ".model.partial", workdir / "model", workdir / ".model.old"
     if jax.process_index() == 0:
         for path in (partial, old):

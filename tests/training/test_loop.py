@@ -1,0 +1,169 @@
+"""What the loop promises whoever trains with it."""
+
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+from toy import Toy, exported, lines, losses, replace
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import make_mesh
+from ragdiff_jax.training import train
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_eight_devices_train_like_one(tmp_path, settings, one):
+    train(Toy(), tmp_path / "one", settings, one)
+    train(Toy(), tmp_path / "eight", settings, make_mesh(data=2, fsdp=4))
+    first, second = losses(tmp_path / "one"), losses(tmp_path / "eight")
+    assert list(first) == list(range(1, 11))
+    assert first[10] < first[1]
+    np.testing.assert_allclose(list(first.values()), list(second.values()), rtol=1e-5)
+
+
+def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, settings, one):
+    train(Toy(), tmp_path / "whole", settings, one)
+    # The line of step 6 to 8 stands in the file although the checkpoint is of step 5: as after a crash.
+    train(Toy(), tmp_path / "cut", replace(settings, steps=5), one)
+    with open(tmp_path / "cut" / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "loss": 99.0}\n{"step": 7, "lo')
+    result = train(Toy(), tmp_path / "cut", settings, one)
+    assert result.finished and result.model == tmp_path / "cut" / "model"
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    same(exported(tmp_path / "cut"), exported(tmp_path / "whole"))
+
+
+def test_accumulation_equals_the_big_batch(tmp_path, settings):
+    mesh = make_mesh(data=2, fsdp=2, devices=jax.devices()[:4])
+    still = Toy(noise=0.0)  # noise is drawn for each micro-batch, so the two would differ by it
+    train(still, tmp_path / "big", replace(settings, batch_size=16, steps=4), mesh)
+    train(still, tmp_path / "micro", replace(settings, batch_size=16, accumulate=4, steps=4), mesh)
+    big, micro = losses(tmp_path / "big"), losses(tmp_path / "micro")
+    np.testing.assert_allclose(list(big.values()), list(micro.values()), rtol=1e-5)
+    grads = [[line["grad"] for line in lines(tmp_path / name)] for name in ("big", "micro")]
+    np.testing.assert_allclose(*grads, rtol=1e-5)
+
+
+def test_trainable_parts_move_and_frozen_parts_stay(tmp_path, settings, one):
+    np.save(tmp_path / "part.npy", np.linspace(-1, 1, 16, dtype=np.float32))
+    toy = Toy(part=tmp_path / "part.npy")
+    train(toy, tmp_path / "short", replace(settings, steps=1), one)
+    before = exported(tmp_path / "short")
+    (tmp_path / "part.npy").unlink()  # a resume doesn't read the pretrained parts again
+    train(toy, tmp_path / "short", settings, one)
+    after = exported(tmp_path / "short")
+    np.testing.assert_array_equal(after["backbone.bias"], np.linspace(-1, 1, 16, dtype=np.float32))
+    for name in after:
+        assert (name.split(".")[0] == "backbone") == np.array_equal(before[name], after[name]), name
+
+
+def test_ema_is_the_average_with_a_rising_decay(tmp_path, settings, one):
+    # Without noise of optimizers in between: run the same steps without EMA and average by hand.
+    raw = []
+    for step in range(1, 4):
+        train(Toy(), tmp_path / "raw", replace(settings, steps=step, ema_decay=0.0), one)
+        raw.append(exported(tmp_path / "raw")["head.kernel"])
+    train(Toy(), tmp_path / "ema", replace(settings, steps=3), one)
+    initial = jax.jit(Toy().init)(jax.random.key(0))["head"]["kernel"].value
+    average = np.asarray(initial)
+    for t, value in enumerate(raw):
+        decay = min(0.9, (1 + t) / (10 + t))
+        average = decay * average + (1 - decay) * value
+    np.testing.assert_allclose(exported(tmp_path / "ema")["head.kernel"], average, rtol=1e-5, atol=1e-7)
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside_and_said(tmp_path, settings, one, caplog):
+    settings = replace(settings, checkpoint_every=4)
+    train(Toy(), tmp_path / "whole", settings, one)
+    train(Toy(), tmp_path / "cut", replace(settings, steps=8), one)
+    data = [p for p in (tmp_path / "cut/checkpoints/8/state").rglob("*") if p.is_file() and p.parent.name == "d"]
+    largest = max(data, key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    largest.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        train(Toy(), tmp_path / "cut", settings, one)
+    assert "checkpoint of step 8 can't be read" in caplog.text
+    assert (tmp_path / "cut/checkpoints/damaged-8").is_dir()
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    same(exported(tmp_path / "cut"), exported(tmp_path / "whole"))
+
+
+def test_a_half_written_checkpoint_is_not_taken(tmp_path, settings, one):
+    train(Toy(), tmp_path, replace(settings, steps=4, checkpoint_every=2), one)
+    # As a kill in the middle of a save leaves it, and as a copy that stopped leaves it.
+    (tmp_path / "checkpoints/6.orbax-checkpoint-tmp/state").mkdir(parents=True)
+    (tmp_path / "checkpoints/4/state/manifest.ocdbt").unlink()
+    assert train(Toy(), tmp_path, settings, one).finished
+    assert list(losses(tmp_path)) == list(range(1, 11))
+
+
+def test_only_damaged_checkpoints_stop_the_run(tmp_path, settings, one):
+    train(Toy(), tmp_path, replace(settings, steps=2), one)
+    (tmp_path / "checkpoints/2/state/manifest.ocdbt").unlink()
+    with pytest.raises(UserError, match="no checkpoint in .* can be read"):
+        train(Toy(), tmp_path, settings, one)
+    assert (tmp_path / "checkpoints/2").is_dir()
+
+
+def test_a_loss_that_is_not_finite_names_step_and_rows(tmp_path, settings, one):
+    settings = replace(settings, checkpoint_every=1)
+    with pytest.raises(UserError, match=r"step 6: loss nan.*batch rows 3\b"):
+        train(Toy(nan_at=5), tmp_path, settings, one)
+    assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == 5
+    assert list(losses(tmp_path)) == [1, 2, 3, 4, 5]
+
+
+def test_other_settings_on_an_old_workdir(tmp_path, settings, one, capsys):
+    train(Toy(), tmp_path, replace(settings, steps=2), one)
+    with pytest.raises(UserError, match=r"batch_size=8 \(now 16\)"):
+        train(Toy(), tmp_path, replace(settings, batch_size=16), one)
+    with pytest.raises(UserError, match="trainable"):
+        train(Toy(trainable="head"), tmp_path, settings, one)
+    capsys.readouterr()
+    train(Toy(), tmp_path, replace(settings, steps=3, learning_rate=1e-3), one)
+    assert "learning_rate 0.01 -> 0.001" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"accumulate": 3}, "accumulate=3"),
+        ({"schedule": "cosin"}, "cosine"),
+        ({"steps": 0}, "steps=0"),
+        ({"ema_decay": 1.0}, "ema_decay=1.0"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, changes, words):
+    with pytest.raises(UserError, match=words):
+        replace(settings, **changes)
+
+
+def test_a_batch_that_does_not_fit_the_mesh(tmp_path, settings):
+    with pytest.raises(UserError, match="multiple of 8"):
+        train(Toy(), tmp_path, replace(settings, batch_size=12), make_mesh())
+
+
+def test_a_pattern_that_matches_nothing_lists_the_parts(tmp_path, settings, one):
+    with pytest.raises(UserError, match="backbone, head, narrow|backbone, narrow, head"):
+        train(Toy(trainable="unet"), tmp_path, settings, one)
+
+
+def test_what_a_run_leaves_behind(tmp_path, settings, one, capsys):
+    settings = replace(settings, sample_every=5, validate_every=5, checkpoint_every=2, keep=2, schedule="cosine")
+    train(Toy(), tmp_path, settings, one)
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["step-10-grid.png", "step-5-grid.png"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "8", "frozen"]
+    assert json.loads((tmp_path / "config.json").read_text())["settings"]["batch_size"] == 8
+    assert [line["step"] for line in lines(tmp_path) if "validation/weight" in line] == [5, 10]
+    assert lines(tmp_path)[0]["lr"] == pytest.approx(1e-2)
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert "step 5/10  loss " in capsys.readouterr().err
+    assert not list(tmp_path.glob(".model*")) and not list(tmp_path.rglob("*.partial"))
