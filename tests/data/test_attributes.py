@@ -42,7 +42,7 @@ def test_unknown_value_is_named_with_its_nearest_valid_one():
 def test_file_round_trip(tmp_path):
     path = tmp_path / "a.jsonl"
     lines = [
-        {"image": "a.jpg", "attributes": {"Category": "Polo", "Fit": ""}, "caption": "polo", "annotator": "x"},
+        {"image": "a.jpg", "attributes": {"Category": "Polo", "Fit": ""}, "caption": "polo", "by": 1},
         {"image": "b.jpg", "attributes": {}},
     ]
     path.write_text("\n\n".join(json.dumps(line) for line in lines) + "\n")

@@ -1,0 +1,63 @@
+"""Named colours of SynthGarments: draw any colour, call it by the name a caption would use."""
+
+import colorsys
+
+import numpy as np
+
+NAMED: dict[str, tuple[int, int, int]] = {
+    "black": (24, 24, 27), "charcoal": (62, 64, 70), "grey": (128, 130, 134), "light grey": (186, 188, 192),
+    "white": (240, 240, 238), "cream": (238, 228, 205), "beige": (214, 192, 160), "camel": (186, 138, 88),
+    "brown": (104, 68, 46), "burgundy": (108, 24, 42), "red": (198, 32, 40), "coral": (236, 108, 92),
+    "orange": (232, 120, 30), "mustard": (206, 158, 40), "yellow": (242, 214, 66), "olive": (102, 104, 54),
+    "lime": (152, 206, 60), "green": (44, 142, 72), "dark green": (26, 72, 50), "mint": (164, 220, 194),
+    "teal": (22, 116, 122), "turquoise": (60, 190, 196), "light blue": (150, 190, 226), "blue": (42, 98, 192),
+    "denim blue": (78, 106, 148), "navy": (28, 38, 78), "purple": (104, 56, 146), "lavender": (186, 168, 218),
+    "pink": (240, 174, 190), "hot pink": (226, 52, 128), "plum": (120, 50, 92), "taupe": (146, 128, 116),
+}
+_NAMES = tuple(NAMED)
+_WEIGHTS = np.array(
+    [3.2 if n in ("black", "white", "navy", "grey") else 1.6 if n in ("beige", "red", "blue", "charcoal",
+     "light blue", "light grey", "pink", "olive") else 1.0 for n in _NAMES]
+)
+_TABLE = np.array([NAMED[n] for n in _NAMES], float)
+
+RGB = tuple[int, int, int]
+
+
+def colour_name(rgb: RGB) -> str:
+    """The nearest name; distance in a luma and two chroma axes, chroma counting a little more."""
+    return _NAMES[int(np.argmin(((_opponent(_TABLE) - _opponent(np.array(rgb, float))) ** 2).sum(-1)))]
+
+
+def draw_colour(rng: np.random.Generator) -> RGB:
+    """A colour as clothes have it: mostly a named one, jittered; one in four from anywhere in the gamut."""
+    if rng.random() < 0.25:
+        hue, saturation, value = rng.random(), rng.beta(1.6, 1.3), rng.uniform(0.12, 0.97)
+        rgb = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
+    else:
+        name = _NAMES[rng.choice(len(_NAMES), p=_WEIGHTS / _WEIGHTS.sum())]
+        rgb = np.array(NAMED[name], float) * rng.uniform(0.9, 1.06) + rng.normal(0, 5, 3)
+    return as_rgb(rgb)
+
+
+def contrasting(rng: np.random.Generator, other: RGB, least: float = 70.0) -> RGB:
+    """A colour that can be told from `other`."""
+    for _ in range(20):
+        rgb = draw_colour(rng)
+        if np.linalg.norm(_opponent(np.array(rgb, float)) - _opponent(np.array(other, float))) > least:
+            return rgb
+    return (245, 245, 242) if sum(other) < 380 else (24, 24, 28)
+
+
+def scaled(rgb: RGB, factor: float) -> RGB:
+    return as_rgb(np.array(rgb, float) * factor)
+
+
+def as_rgb(rgb: np.ndarray) -> RGB:
+    r, g, b = np.clip(np.rint(rgb), 6, 247).astype(int).tolist()
+    return r, g, b
+
+
+def _opponent(rgb: np.ndarray) -> np.ndarray:
+    luma = rgb @ np.array([0.3, 0.59, 0.11])
+    return np.stack([luma, 1.3 * (rgb[..., 0] - luma), 1.3 * (rgb[..., 2] - luma)], -1)
