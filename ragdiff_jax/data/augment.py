@@ -1,0 +1,128 @@
+"""R 9.5's augmentations on the device: flip, pad-and-resize, hue, contrast; pure functions of a key.
+
+"Each of these operations occurs independently with a 50% probability. Moreover, these operations are simultaneously
+applied to both": one draw per sample serves photo, flat-lay and silhouette.
+Where R is silent: padding repeats the photo's border and is white around the flat-lay; hue is in degrees of 360;
+contrast turns about mid-grey, so that a colour that photo and flat-lay share stays shared; hue and contrast leave the
+flat-lay's background as it is, so that the standard stays on its plain white.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+
+class Draws(NamedTuple):
+    """What was drawn for each sample of a batch; the values of "nothing happens" are False, 0, 0, 1."""
+
+    flip: Bool[Array, " b"]
+    padding: Float[Array, " b"]  # added on every side, as a share of the image
+    hue: Float[Array, " b"]  # degrees
+    contrast: Float[Array, " b"]  # factor
+
+
+def draw(
+    key: Key[Array, ""],
+    batch: int,
+    *,
+    flip_probability: float = 0.5,
+    pad_probability: float = 0.5,
+    hue_probability: float = 0.5,
+    contrast_probability: float = 0.5,
+    max_padding: float = 0.1,
+    max_hue: float = 5.0,
+    contrast_range: tuple[float, float] = (0.8, 1.2),
+) -> Draws:
+    """One draw per sample: whether each operation happens, and how strongly (uniform in its range)."""
+    keys = jax.random.split(key, 7)
+
+    def maybe(switch, strength, probability, low, high, nothing):
+        happens = jax.random.bernoulli(switch, probability, (batch,))
+        return jnp.where(happens, jax.random.uniform(strength, (batch,), minval=low, maxval=high), nothing)
+
+    return Draws(
+        flip=jax.random.bernoulli(keys[0], flip_probability, (batch,)),
+        padding=maybe(keys[1], keys[2], pad_probability, 0.0, max_padding, 0.0),
+        hue=maybe(keys[3], keys[4], hue_probability, -max_hue, max_hue, 0.0),
+        contrast=maybe(keys[5], keys[6], contrast_probability, *contrast_range, 1.0),
+    )
+
+
+def augment_pair(
+    key: Key[Array, ""],
+    photo: Float[Array, "b h w 3"],
+    flat: Float[Array, "b h w 3"],
+    mask: Float[Array, "b h w 1"],
+    **fields,
+) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
+    """Augments photo and flat-lay (in [-1,1]) and the flat-lay's silhouette (in {0,1}) alike; `fields` as in `draw`.
+
+    A partner's flat-lay is augmented with the same key by `augment_flat(draw(key, b, **fields), flat, mask)`.
+    """
+    draws = draw(key, photo.shape[0], **fields)
+    return augment_photo(draws, photo), *augment_flat(draws, flat, mask)
+
+
+def augment_photo(draws: Draws, photo: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """The drawn operations on photos in [-1,1]."""
+    return shift_colours(draws, move(draws, photo, fill=None))
+
+
+def augment_flat(
+    draws: Draws, flat: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"]
+) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
+    """The drawn operations on flat-lays in [-1,1] and their silhouettes, which stay in {0,1}."""
+    mask = (move(draws, mask, fill=0.0) >= 0.5).astype(mask.dtype)
+    flat = move(draws, flat, fill=1.0)
+    return jnp.where(mask > 0, shift_colours(draws, flat), flat), mask
+
+
+def move(draws: Draws, image: Float[Array, "b h w c"], *, fill: float | None) -> Float[Array, "b h w c"]:
+    """Flips, then pads by `padding` of the side on every side and scales back (bilinear).
+
+    New pixels get the value `fill`; with None they repeat the border.
+    """
+    _, height, width, _ = image.shape
+    image = jnp.where(draws.flip[:, None, None, None], image[:, :, ::-1], image)
+    rows, inside_rows = _samples(draws.padding, height)
+    columns, inside_columns = _samples(draws.padding, width)
+    moved = jnp.einsum("bih,bhwc->biwc", rows, image.astype(jnp.float32), precision="highest")
+    moved = jnp.einsum("bjw,biwc->bijc", columns, moved, precision="highest")
+    if fill is not None:
+        inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
+        moved = jnp.where(inside, moved, fill)
+    return moved.astype(image.dtype)
+
+
+def _samples(padding, size):
+    """Bilinear weights [b, size, size] of each new pixel over the old ones, and whether it lies on the old image."""
+    place = (jnp.arange(size) + 0.5 - size / 2) * (1 + 2 * padding[:, None]) + size / 2 - 0.5
+    inside = (place >= -0.5) & (place <= size - 0.5)
+    distance = jnp.abs(jnp.clip(place, 0, size - 1)[:, :, None] - jnp.arange(size))
+    return jnp.maximum(0.0, 1.0 - distance), inside
+
+
+def shift_colours(draws: Draws, image: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
+    """Turns the hue (HSV) and scales the contrast about mid-grey; images in [-1,1], clipped to it."""
+    turned = _turn_hue((image.astype(jnp.float32) + 1) / 2, draws.hue[:, None, None] / 360.0) * 2 - 1
+    turned = jnp.where((draws.hue == 0)[:, None, None, None], image, turned)  # rounding is a change too
+    return jnp.clip(turned * draws.contrast[:, None, None, None], -1.0, 1.0).astype(image.dtype)
+
+
+def _turn_hue(rgb, turn):
+    """HSV hue + turn (in whole turns), saturation and value kept: rgb in [0,1]."""
+    value, low = rgb.max(axis=-1), rgb.min(axis=-1)
+    chroma = value - low
+    safe = jnp.where(chroma > 0, chroma, 1.0)
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    hue = jnp.where(
+        value == red,
+        (green - blue) / safe,
+        jnp.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    )
+    hue = (hue + 6 * turn) % 6
+    # Each channel is the value less the chroma times a trapezoid of the hue.
+    place = (jnp.array([5.0, 3.0, 1.0]) + hue[..., None]) % 6
+    return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
