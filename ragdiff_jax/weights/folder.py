@@ -57,8 +57,8 @@ def load_part(
       shardings: a tree like the unboxed parameters, or one for all; None is the default device.
       dtype: of the result; None keeps the abstract leaves' own.
 
-    Raises `UserError` for files that are missing, broken or hostile, and one that lists every missing, surplus
-    and mis-shaped tensor.
+    Raises `UserError` for files that are missing, broken or hostile; one error lists every missing, surplus and
+    mis-shaped tensor.
     """
     folder = Path(folder)
     abstract = nn.meta.unbox(abstract_params)
@@ -127,8 +127,9 @@ def save_part(
 ) -> None:
     """Writes `config.json` and safetensors under torch's names and layouts; the inverse of `load_part`.
 
-    `dtype` (None: each leaf's own) is that of the file. Above `max_shard_bytes` it is split, with an index. Each
-    file appears whole or not at all, `config.json` last. Every process must call it; the first one writes. Raises `UserError` when `folder` can't be written.
+    `dtype` (None: each leaf's own) is that of the file. Above `max_shard_bytes` it is split, with an index.
+    Each file appears whole or not at all, `config.json` last. Every process must call it; the first one writes.
+    Raises `UserError` when `folder` can't be written.
     """
     folder = Path(folder)
     leaves = flatten(nn.meta.unbox(params))
@@ -175,7 +176,7 @@ def _finish(folder: Path, stem: str, config: dict[str, Any], weight_map: dict[st
         written.add(index.name)
     # Files of an earlier save under another split would be read in place of the new ones.
     stale = re.compile(rf"({'|'.join(STEMS)})(-\d{{5}}-of-\d{{5}})?\.safetensors(\.index\.json)?")
-    for path in folder.iterdir():
+    for path in sorted(folder.iterdir(), reverse=True):  # the index (`model.s`) before its shards (`model-0`)
         if stale.fullmatch(path.name) and path.name not in written:
             path.unlink()
     write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -196,9 +197,9 @@ def _split(plans, dtypes, limit: int) -> list[dict[str, tuple[str, tuple[int, ..
 
 
 def fingerprint(params: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over the tensors (path, dtype, shape, bytes, in path order) and `config` as canonical JSON.
+    """SHA-256 (hex) over the tensors (path, dtype, shape, bytes; in path order) and `config` as JSON.
 
-    Floating tensors are hashed as float32: an encoder kept in bfloat16 is the same one, loaded in either dtype.
+    Floating tensors are hashed as float32: an encoder kept in bfloat16 is one, loaded in either dtype.
     """
     digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True, separators=(",", ":")).encode())
     for path, leaf in sorted(flatten(nn.meta.unbox(params)).items()):
@@ -232,7 +233,7 @@ def read_model_json(folder: str | Path) -> ModelFile:
 
 
 def write_model_json(folder: str | Path, model: ModelFile) -> None:
-    """Writes `model.json` atomically; last, since a folder with one is whole. Raises `UserError` if it can't."""
+    """Writes `model.json` atomically; last, for a folder with one is whole. Raises `UserError`."""
     path = Path(folder) / "model.json"
     value = {
         "schema": SCHEMA,

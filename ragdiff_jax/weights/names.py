@@ -1,11 +1,11 @@
 """Torch's tensor names and layouts for our parameter trees: one generic rule, no table a network.
 
-    down_blocks_0/resnets_1/conv1/kernel           down_blocks.0.resnets.1.conv1.weight     HWIO <- OIHW
-    encoder/layers/mlp/fc1/kernel [12, in, out]    encoder.layers.{0..11}.mlp.fc1.weight    [in, out] <- [out, in]
-    transformer_blocks_last/attn1/to_k/kernel      transformer_blocks.{depth - 1}.attn1.to_k.weight
+    down_blocks_0/resnets_1/conv1/kernel        down_blocks.0.resnets.1.conv1.weight    HWIO <- OIHW
+    encoder/layers/mlp/fc1/kernel               encoder.layers.{0..}.mlp.fc1.weight     [in, out] <- [out, in]
+    transformer_blocks_last/attn1/to_k/kernel   transformer_blocks.{depth - 1}.attn1.to_k.weight
 
-A module's trailing numbers are indices on disk; `transformer_blocks` and `layers` without one are stacks, whose
-leading axis is the index. Leaves `kernel`, `scale`, `embedding` are `weight` on disk; others keep their own name.
+A module's trailing numbers are indices on disk; `transformer_blocks` and `layers` without one are stacks, with
+the index as leading axis. Leaves `kernel`, `scale`, `embedding` are `weight` on disk; others keep their name.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _OLD = re.compile(r"(\battentions\.\d+\.)(query|key|value|proj_attn)(\.\w+)$")
 
 @dataclasses.dataclass(frozen=True)
 class LeafPlan:
-    """Where a leaf comes from: `names` on disk (several for a stack), `axes`: the disk axis of each of ours."""
+    """Where a leaf comes from: `names` on disk (several for a stack), `axes`: the disk axis of each."""
 
     path: tuple[str, ...]
     names: tuple[str, ...]

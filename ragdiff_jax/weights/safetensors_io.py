@@ -101,7 +101,7 @@ def _read_index(path: Path) -> dict[Path, list[str]]:
 def write_file(
     path: Path, entries: Mapping[str, tuple[str, tuple[int, ...]]], tensors: Iterable[np.ndarray]
 ) -> None:
-    """Writes `path` atomically: `entries` {name: (dtype, shape)}, the arrays in the same order, one at a time.
+    """Writes `path` atomically: `entries` {name: (dtype, shape)}, the arrays in that order, one at a time.
 
     Only one array needs to be in memory. The header says `format: pt`, which transformers asks for.
     """
