@@ -8,7 +8,7 @@ from ragdiff_jax.diffusion.timesteps import spaced_timesteps
 from ragdiff_jax.errors import UserError
 
 
-def ddim(schedule: NoiseSchedule, steps: int, eta: float = 0.0) -> Sampler:
+def ddim(schedule: NoiseSchedule, steps: int, eta: float | int = 0.0) -> Sampler:
     """A DDIM sampler; `eta` 0 is deterministic, 1 adds DDPM's noise.
 
     Raises `UserError` if `steps` does not fit into the schedule or `eta` is outside [0, 1].

@@ -36,7 +36,7 @@ def guided(
     denoise: Callable[[Any, Array, Array], Array],
     conditions: PyTree,
     unconditional: PyTree,
-    scale: float | Float[Array, "..."],
+    scale: float | int | Float[Array, "..."],
     *,
     interval: tuple[int, int] | None = None,
     batch_axes: PyTree = 0,

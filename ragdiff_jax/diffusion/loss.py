@@ -14,7 +14,7 @@ def mse_loss(prediction: Float[Array, "b *rest"], target: Float[Array, "b *rest"
     return jnp.mean(jnp.square(difference), axis=tuple(range(1, difference.ndim)))
 
 
-def min_snr_weights(schedule: NoiseSchedule, t: Int[Array, " b"], gamma: float) -> Float[Array, " b"]:
+def min_snr_weights(schedule: NoiseSchedule, t: Int[Array, " b"], gamma: float | int) -> Float[Array, " b"]:
     """Min-SNR-gamma weights (arXiv 2303.09556) for what the schedule's network predicts; the paper's gamma is
     5.
 

@@ -12,16 +12,19 @@ rows.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ragdiff_jax.errors import UserError
 
 # denoise(latents [b, ...], t int32 [b]) -> the network's output, shaped as the latents.
 Denoise = Callable[[Array, Array], Array]
+# A pytree's leaf: an array of the shape its class says; inside transformations, whatever JAX puts there.
+Column = Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,14 +35,14 @@ class Sampler:
     `stochastic` (static): whether `sample` needs a key.
     """
 
-    timesteps: Int[Array, " steps"] | Int[np.ndarray, " steps"]
-    x0_x: Float[Array, " steps"] | Float[np.ndarray, " steps"]
-    x0_m: Float[Array, " steps"] | Float[np.ndarray, " steps"]
-    next_x: Float[Array, " steps"] | Float[np.ndarray, " steps"]
-    next_m: Float[Array, " steps"] | Float[np.ndarray, " steps"]
-    next_x0: Float[Array, " steps"] | Float[np.ndarray, " steps"]
-    next_x0_last: Float[Array, " steps"] | Float[np.ndarray, " steps"]
-    next_noise: Float[Array, " steps"] | Float[np.ndarray, " steps"]
+    timesteps: Column
+    x0_x: Column
+    x0_m: Column
+    next_x: Column
+    next_m: Column
+    next_x0: Column
+    next_x0_last: Column
+    next_noise: Column
     stochastic: bool = False
 
     @property
@@ -75,8 +78,8 @@ def make_sampler(
 class Trajectory:
     """`latents` and `x0`, float32 [steps, b, ...]: after each step, and as predicted in it."""
 
-    latents: Float[Array, "steps *shape"]
-    x0: Float[Array, "steps *shape"]
+    latents: Column
+    x0: Column
 
 
 jax.tree_util.register_dataclass(Trajectory, data_fields=["latents", "x0"], meta_fields=[])

@@ -6,7 +6,7 @@ x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, t in 0 .. num_train_timesteps -
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -76,47 +76,10 @@ class NoiseSchedule:
     rescale_betas_zero_snr: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("beta_schedule", BetaSchedule),
-            ("prediction_type", PredictionType),
-            ("timestep_spacing", TimestepSpacing),
-        ):
-            value = getattr(self, name)
-            if value not in get_args(allowed):
-                choices = ", ".join(get_args(allowed))
-                raise UserError(f"noise schedule: {name} {value!r} is not supported; use one of: {choices}")
-        for name in ("num_train_timesteps", "steps_offset"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise UserError(f"noise schedule: {name} {value!r} must be a whole number")
-        for name in ("beta_start", "beta_end"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise UserError(f"noise schedule: {name} {value!r} must be a number")
-        for name in ("set_alpha_to_one", "rescale_betas_zero_snr"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"noise schedule: {name} {getattr(self, name)!r} must be true or false")
-        if self.num_train_timesteps < 2:
-            raise UserError(
-                f"noise schedule: num_train_timesteps {self.num_train_timesteps} must be at least 2"
-            )
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise UserError(
-                f"noise schedule: beta_start {self.beta_start} and beta_end {self.beta_end} must satisfy "
-                "0 < beta_start <= beta_end < 1"
-            )
-        if not 0 <= self.steps_offset < self.num_train_timesteps:
-            raise UserError(
-                f"noise schedule: steps_offset {self.steps_offset} must be in 0 .. {self.num_train_timesteps - 1}"
-            )
-        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
-            raise UserError(
-                "noise schedule: rescale_betas_zero_snr with prediction_type 'epsilon' has no x_0 at the last "
-                "timestep; set prediction_type to 'v_prediction'"
-            )
+        _check(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+    def from_dict(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
         """Reads a diffusers `scheduler_config.json` (already parsed).
 
         A missing key takes diffusers' default for the config's `_class_name`, but a missing `clip_sample` is
@@ -149,6 +112,8 @@ class NoiseSchedule:
             "set_alpha_to_one": class_name != "PNDMScheduler",
         }
         values.update({name: config[name] for name in names & set(config)})
+        values = {field.name: values.get(field.name, field.default) for field in dataclasses.fields(cls)}
+        _check(values)
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,6 +130,46 @@ class NoiseSchedule:
     def alphas_cumprod(self) -> np.ndarray:
         """abar_t, float64 [num_train_timesteps], read-only."""
         return _alphas_cumprod(self)
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    for name, allowed in (
+        ("beta_schedule", BetaSchedule),
+        ("prediction_type", PredictionType),
+        ("timestep_spacing", TimestepSpacing),
+    ):
+        value = values[name]
+        if value not in get_args(allowed):
+            choices = ", ".join(get_args(allowed))
+            raise UserError(f"noise schedule: {name} {value!r} is not supported; use one of: {choices}")
+    for name in ("num_train_timesteps", "steps_offset"):
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"noise schedule: {name} {value!r} must be a whole number")
+    for name in ("beta_start", "beta_end"):
+        value = values[name]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"noise schedule: {name} {value!r} must be a number")
+    for name in ("set_alpha_to_one", "rescale_betas_zero_snr"):
+        if not isinstance(values[name], bool):
+            raise UserError(f"noise schedule: {name} {values[name]!r} must be true or false")
+    if values["num_train_timesteps"] < 2:
+        raise UserError(
+            f"noise schedule: num_train_timesteps {values['num_train_timesteps']} must be at least 2"
+        )
+    if not 0 < values["beta_start"] <= values["beta_end"] < 1:
+        raise UserError(
+            f"noise schedule: beta_start {values['beta_start']} and beta_end {values['beta_end']} need "
+            "0 < beta_start <= beta_end < 1"
+        )
+    if not 0 <= values["steps_offset"] < values["num_train_timesteps"]:
+        last = values["num_train_timesteps"] - 1
+        raise UserError(f"noise schedule: steps_offset {values['steps_offset']} must be in 0 .. {last}")
+    if values["rescale_betas_zero_snr"] and values["prediction_type"] == "epsilon":
+        raise UserError(
+            "noise schedule: rescale_betas_zero_snr with prediction_type 'epsilon' has no x_0 at the last"
+            " timestep; set prediction_type to 'v_prediction'"
+        )
 
 
 @functools.lru_cache(maxsize=32)

@@ -12,7 +12,7 @@ from ragdiff_jax.errors import UserError
 
 
 def slle_weights(
-    query: Float[Array, "b d"], neighbours: Float[Array, "b k d"], reg: float = 1e-3
+    query: Float[Array, "b d"], neighbours: Float[Array, "b k d"], reg: float | Float[Array, ""] = 1e-3
 ) -> Float[Array, "b k"]:
     """The weights that rebuild `query` from `neighbours` (equation 2), float32; they sum to 1 and may be
     negative.
@@ -44,7 +44,7 @@ def fuse_embeddings(
     embedding: Float[Array, "b d"],
     neighbours: Float[Array, "b k d"],
     weights: Float[Array, "b k"],
-    alpha: float | Float[Array, ""] = 0.5,
+    alpha: float | int | Float[Array, ""] = 0.5,
     *,
     renormalise: bool = False,
 ) -> Float[Array, "b d"]:
