@@ -9,11 +9,11 @@ ROOT = Path(__file__).parent
 
 
 def version() -> str:
-    """The one place that holds the version is ragdiff_jax/version.py; importing the package here would need JAX."""
+    """Read from ragdiff_jax/version.py, not imported: that would need JAX."""
     return re.search(r'__version__ = "(.+?)"', (ROOT / "ragdiff_jax" / "version.py").read_text())[1]
 
 
-# JAX 0.10.2 is the last release for Python 3.11. From 3.12 on the newest is taken; JAX 0.12 needs Flax 0.12.12.
+# JAX 0.10.2 is the last one for Python 3.11. From 3.12 on the newest is taken; JAX 0.12 needs Flax 0.12.12.
 JAX = [
     'jax>=0.10.2,<0.11; python_version < "3.12"',
     'jax>=0.10.2; python_version >= "3.12"',
@@ -21,18 +21,21 @@ JAX = [
     'flax>=0.12.12; python_version >= "3.12"',
 ]
 
-# The tests compare with torch on the CPU. pip ranks a "+cpu" build above the plain one when an index of yours offers it.
+# The tests compare with torch on the CPU. pip ranks a "+cpu" build above the plain one where it sees both.
 TORCH = ['torch==2.13.0; python_version < "3.12"', 'torch; python_version >= "3.12"']
 
 
 def jax_extra(name: str) -> list[str]:
-    return [f'jax[{name}]>=0.10.2,<0.11; python_version < "3.12"', f'jax[{name}]>=0.10.2; python_version >= "3.12"']
+    return [
+        f'jax[{name}]>=0.10.2,<0.11; python_version < "3.12"',
+        f'jax[{name}]>=0.10.2; python_version >= "3.12"',
+    ]
 
 
 setup(
     name="ragdiff_jax",
     version=version(),
-    description="Retrieval-augmented garment generation in JAX: a photo of a garment in, its standard flat-lay out",
+    description="Retrieval-augmented garment generation in JAX: a photo in, the standard flat-lay out",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -48,6 +51,7 @@ setup(
         "array_record>=0.8.1",
         "ml_collections>=1.1",
         "numpy>=2",
+        "scipy>=1.14",
         "pillow>=11",
         "safetensors>=0.5",
         "tokenizers>=0.21",

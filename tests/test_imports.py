@@ -36,7 +36,9 @@ def test_importing_every_module_pulls_in_no_other_framework():
 
 def test_import_is_quick():
     """Slow libraries are imported where they are used."""
-    loaded = run_python("import sys, ragdiff_jax; print(*sorted({name.split('.')[0] for name in sys.modules}))")
+    loaded = run_python(
+        "import sys, ragdiff_jax; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
     assert not (FOREIGN | SLOW) & set(loaded.split())
     times = []
     for _ in range(3):

@@ -1,0 +1,113 @@
+"""Photos of garments in, standard flat-lays out.
+
+  ragdiff generate hoodie.jpg --out out
+  ragdiff generate photos/*.jpg --out out --attributes photos.jsonl --seed 7
+
+Writes for hoodie.jpg: hoodie.png (the flat-lay), hoodie_panel.png (photo, neighbours with cosine and weight,
+the landmark used, the result) and hoodie_landmark.png (the silhouette used). A bad input is reported and the
+others go on.
+"""
+
+import argparse
+from pathlib import Path
+
+from ragdiff_jax.cli.errors import Report
+from ragdiff_jax.cli.inputs import (
+    Photo,
+    add_json,
+    add_model_arguments,
+    at_least,
+    load_generator,
+    prepare_out,
+    read_descriptions,
+    read_photos,
+    result_stems,
+)
+
+ENDINGS = (".png", "_panel.png", "_landmark.png")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing"
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--attributes", type=Path, metavar="FILE", help="JSONL: a line a photo (default: all unknown)"
+    )
+    parser.add_argument(
+        "--landmark",
+        type=at_least(0),
+        metavar="I",
+        help="use the I-th neighbour's silhouette, from 0 (default: fused)",
+    )
+    parser.add_argument(
+        "--steps", type=at_least(1), default=30, metavar="N", help="denoising steps (default %(default)s)"
+    )
+    parser.add_argument(
+        "--guidance", type=at_least(0, float), metavar="G", help="guidance scale (default: the model's own)"
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="S", help="of the noise (default %(default)s)"
+    )
+    parser.add_argument("--sampler", choices=("ddim", "dpm"), default="ddim", help="default %(default)s")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, report: Report) -> None:
+    prepare_out(arguments.out)
+    stems = result_stems(arguments.photos, ENDINGS, arguments.out)
+    described = read_descriptions(arguments.attributes, arguments.photos)
+    generator = load_generator(arguments)
+    generator.check(landmark=arguments.landmark, steps=arguments.steps, sampler=arguments.sampler)
+    chunks = read_photos(arguments.photos, stems, described, report, chunk=generator.batch_size)
+    with report.progress(len(arguments.photos), "photo") as bar:
+        for photos in chunks:
+            results = generator.generate(
+                [photo.image for photo in photos],
+                [photo.description.attributes for photo in photos],
+                captions=[photo.description.caption for photo in photos],
+                steps=arguments.steps,
+                guidance=arguments.guidance,
+                seed=arguments.seed,
+                sampler=arguments.sampler,
+                landmark=arguments.landmark,
+            )
+            for photo, result in zip(photos, results, strict=True):
+                _write(photo, result, generator, arguments, report)
+                bar.update()
+
+
+def _write(photo: Photo, result, generator, arguments: argparse.Namespace, report: Report) -> None:
+    from ragdiff_jax.cli.results import neighbour_records, save_landmark
+    from ragdiff_jax.data.images import save_image
+    from ragdiff_jax.errors import UserError
+    from ragdiff_jax.pipelines.panel import draw_panel, result_cells
+
+    output, panel, landmark = (arguments.out / (photo.stem + ending) for ending in ENDINGS)
+    try:
+        save_landmark(landmark, result.retrieved)
+        save_image(
+            panel, draw_panel([result_cells(photo.image, result.retrieved, result.image, generator.memory)])
+        )
+        save_image(output, result.image)
+    except UserError as error:
+        report.error(error, str(photo.path))
+        return
+    record = {
+        "input": str(photo.path),
+        "output": str(output),
+        "panel": str(panel),
+        "neighbours": neighbour_records(result.retrieved),
+        "landmark": str(landmark),
+        "landmark_source": result.retrieved.landmark_source,
+        "attributes_source": photo.description.source,
+        "seed": arguments.seed,
+        "seconds": {name: round(seconds, 4) for name, seconds in result.seconds.items()},
+    }
+    nearest = result.retrieved
+    report.result(
+        record, f"{photo.path} -> {output}  (nearest {nearest.ids[0]}, cosine {nearest.cosines[0]:.2f})"
+    )

@@ -1,0 +1,221 @@
+"""What the verbs that take pictures share: model and memory, photos, attributes, places of results."""
+
+import argparse
+import dataclasses
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragdiff_jax.cli.errors import Report
+from ragdiff_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ragdiff_jax.pipelines.generate import GarmentGenerator
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="model folder or finished workdir (default: shipped)"
+    )
+    parser.add_argument(
+        "--memory", type=Path, metavar="DIR", help="memory of flat-lays (default: the shipped one)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object a line on stdout, and nothing else there"
+    )
+
+
+def at_least(least: int | float, kind: type = int):
+    """An argparse type: a finite number of at least `least`."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least} and finite")
+        return value
+
+    return parse
+
+
+def shipped(name: str) -> Path:
+    """A folder of the package's assets: `tiny` (model) or `memory`."""
+    return Path(str(resources.files("ragdiff_jax"))) / "assets" / name
+
+
+def model_folder(path: Path | None) -> Path:
+    """The model folder that `--model` means: itself, or a workdir's `model/`. Raises UserError if neither."""
+    if path is None:
+        return shipped("tiny")
+    for folder in (path, path / "model"):
+        if (folder / "model.json").is_file():
+            return folder
+    if not path.is_dir():
+        raise UserError(f"{path}: no such model folder; check the path")
+    if (path / "checkpoints").is_dir():
+        raise UserError(f"{path}: this run has written no model/ yet; run `ragdiff train` on it to its end")
+    raise UserError(f"{path}: has no model.json; name a model folder or a finished workdir")
+
+
+def load_generator(arguments: argparse.Namespace, **options) -> "GarmentGenerator":
+    """The generator of `--model` and `--memory`."""
+    from ragdiff_jax.pipelines.generate import GarmentGenerator
+
+    return GarmentGenerator.from_folders(
+        model_folder(arguments.model), arguments.memory or shipped("memory"), **options
+    )
+
+
+def prepare_out(folder: Path) -> None:
+    """Makes the folder and tries to write there, before any work. Raises UserError."""
+    probe = folder / f".ragdiff-{secrets.token_hex(6)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); choose another --out") from error
+
+
+def result_stems(photos: Sequence[Path], endings: Sequence[str], out: Path) -> list[str]:
+    """A stem for each photo's results in `out`, so that none overwrites another's.
+
+    Photos of one name are told apart by -2, -3, ...; case is ignored, since some file systems do.
+    Raises UserError if a result would overwrite one of the photos.
+    """
+    sources = {photo.resolve() for photo in photos}
+    taken: set[str] = set()
+    stems = []
+    for photo in photos:
+        number, stem = 1, photo.stem
+        while any((stem + ending).lower() in taken for ending in endings):
+            number += 1
+            stem = f"{photo.stem}-{number}"
+        taken.update((stem + ending).lower() for ending in endings)
+        for ending in endings:
+            if (out / (stem + ending)).resolve() in sources:
+                raise UserError(
+                    f"{out / (stem + ending)}: a result would overwrite this photo; choose another --out"
+                )
+        stems.append(stem)
+    return stems
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is said of a photo, and by what: `file` or `unknown`."""
+
+    attributes: Mapping[str, str]
+    caption: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """Descriptions of photos by file name, and the mistakes in their lines by file name."""
+
+    records: Mapping[str, Description]
+    mistakes: Mapping[str, UserError]
+
+    def of(self, photo: Path) -> Description:
+        """What is said of the photo. Raises the mistake in its line."""
+        if photo.name in self.mistakes:
+            raise self.mistakes[photo.name]
+        return self.records.get(photo.name, Description({}, "", "unknown"))
+
+
+def read_descriptions(path: Path | None, photos: Iterable[Path]) -> Described:
+    """Reads `--attributes`, so that a bad value costs only the photo that it describes.
+
+    Raises UserError for a file that cannot be read, a line that is no description, and a file that describes
+    none of the photos (their names don't match).
+    """
+    if path is None:
+        return Described({}, {})
+    from ragdiff_jax.data.attributes import read_attributes
+
+    try:
+        described = Described(
+            {name: _description(record) for name, record in read_attributes(path).items()}, {}
+        )
+    except UserError as error:
+        described = _by_line(path, error)
+    names = [photo.name for photo in photos]
+    if not any(name in described.records or name in described.mistakes for name in names):
+        raise UserError(
+            f"{path}: describes none of the pictures; 'image' must be a file name such as {names[0]!r}"
+        )
+    return described
+
+
+def _description(record: Mapping) -> Description:
+    return Description(record["attributes"], record.get("caption") or "", "file")
+
+
+def _by_line(path: Path, error: UserError) -> Described:
+    """Reads a file with a mistake by line; raises `error` if it is not one picture's attributes."""
+    from ragdiff_jax.data.attributes import check_attributes
+
+    records, mistakes = {}, {}
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+            if not line.strip():
+                continue
+            record = json.loads(line)
+            name, caption = record["image"], record.get("caption")
+            if (
+                not isinstance(name, str)
+                or name in records
+                or name in mistakes
+                or not isinstance(caption, str | None)
+            ):
+                raise error
+            try:
+                checked = check_attributes(record.get("attributes", {}), f"{path} line {number}")
+                records[name] = _description(record | {"attributes": checked})
+            except UserError as mistake:
+                mistakes[name] = mistake
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise error from None
+    if not mistakes:
+        raise error
+    return Described(records, mistakes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A photo that was read: where from, the stem of its results, its pixels, what is said of it."""
+
+    path: Path
+    stem: str
+    image: "np.ndarray"
+    description: Description
+
+
+def read_photos(
+    photos: Sequence[Path], stems: Sequence[str], described: Described, report: Report, *, chunk: int
+) -> Iterator[list[Photo]]:
+    """Chunks of at most `chunk` readable photos; of an unreadable one only the error is reported."""
+    from ragdiff_jax.data.images import load_image
+
+    ready: list[Photo] = []
+    for path, stem in zip(photos, stems, strict=True):
+        try:
+            ready.append(Photo(path, stem, load_image(path), described.of(path)))
+        except UserError as error:
+            report.error(error, str(path))
+        if len(ready) == chunk:
+            yield ready
+            ready = []
+    if ready:
+        yield ready

@@ -1,0 +1,70 @@
+"""The `ragdiff` command: its verbs, and the promises in `errors.py` kept around them.
+
+A verb's file has `add_arguments(parser)` and `run(arguments, report)`; JAX is imported inside `run`, so that
+help is instant.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ragdiff_jax.cli import data, demo, generate, memory, retrieve, train
+from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.version import __version__
+
+VERBS = {
+    "demo": (demo, "the shipped model on held-out garments and on your pictures"),
+    "generate": (generate, "photos of garments in, flat-lays out"),
+    "retrieve": (retrieve, "the memory's nearest garments of each photo"),
+    "train": (train, "run or resume one training stage"),
+    "memory": (memory, "build, extend or describe a memory of flat-lays"),
+    "data": (data, "write generated garments as a data set"),
+}
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="ragdiff", description="Photo of a garment in, its standard flat-lay out.")
+    parser.add_argument("--version", action="version", version=f"ragdiff {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (module, help) in VERBS.items():
+        verb = verbs.add_parser(name, help=help, description=module.__doc__, formatter_class=_Help)
+        module.add_arguments(verb)
+    return parser
+
+
+class _Help(Parser().formatter_class):
+    """Keeps the line breaks of the module's docstring, which is the verb's description."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "".join(indent + line for line in text.strip().splitlines(keepends=True))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns 0, 2 after a user's mistake, 130 after Ctrl-C; a bug keeps its traceback."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    report = Report(as_json="--json" in argv)
+    try:
+        arguments = build_parser().parse_args(argv)
+        _remember_compilations()
+        arguments.run(arguments, report)
+    except UserError as error:
+        report.error(error)
+    except KeyboardInterrupt:
+        print("ragdiff: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our lines has gone; without this Python complains again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return report.code
+
+
+def _remember_compilations() -> None:
+    """Keeps XLA's programs between runs: compiling takes longer than running. JAX's own variable wins."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragdiff_jax" / "xla"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

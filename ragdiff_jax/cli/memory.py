@@ -1,0 +1,125 @@
+"""Memories of flat-lays: what the model retrieves shapes from.
+
+  ragdiff memory build --out memory --flats flatlays/ --attributes flatlays.jsonl
+  ragdiff memory add --memory memory --flats more/
+  ragdiff memory info --memory memory --json
+
+--flats is a folder of pictures on a plain background; masks/NAME.png in it, if there, is NAME's silhouette.
+"""
+
+import argparse
+from pathlib import Path
+
+from ragdiff_jax.cli.errors import Report
+from ragdiff_jax.cli.inputs import add_json, model_folder, prepare_out, read_descriptions, shipped
+from ragdiff_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    build = verbs.add_parser("build", help="a new memory")
+    build.add_argument("--out", required=True, type=Path, metavar="DIR", help="the memory, not there yet")
+    _add_sources(build)
+    build.set_defaults(run=run_build)
+    add = verbs.add_parser("add", help="more flat-lays into a memory")
+    add.add_argument("--memory", required=True, type=Path, metavar="DIR")
+    _add_sources(add)
+    add.set_defaults(run=run_add)
+    info = verbs.add_parser("info", help="what a memory holds")
+    info.add_argument("--memory", type=Path, metavar="DIR", help="default: the shipped one")
+    add_json(info)
+    info.set_defaults(run=run_info)
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--flats", type=Path, metavar="DIR", help="folder of flat-lay pictures")
+    source.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="pairs: a prepared data set or a folder of pairs"
+    )
+    parser.add_argument("--split", default="train", help="split of --dataset (default %(default)s)")
+    parser.add_argument("--attributes", type=Path, metavar="FILE", help="JSONL: a line a picture of --flats")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="model folder or finished workdir (default: shipped)"
+    )
+    add_json(parser)
+
+
+def run_build(arguments: argparse.Namespace, report: Report) -> None:
+    if arguments.out.exists():
+        raise UserError(f"{arguments.out}: is there already; use `ragdiff memory add`, or another --out")
+    prepare_out(arguments.out.parent)
+    total, flats = _flats(arguments, report)
+    builder = _builder(arguments)
+    with report.progress(total, "flat-lay") as bar:
+        memory = builder.build(
+            arguments.out, _counted(flats, bar), lambda name, error: report.error(error, name)
+        )
+    _say(memory, arguments.out, report)
+
+
+def run_add(arguments: argparse.Namespace, report: Report) -> None:
+    from ragdiff_jax.retrieval.memory import Memory
+
+    memory = Memory.open(arguments.memory)
+    total, flats = _flats(arguments, report)
+    builder = _builder(arguments)
+    with report.progress(total, "flat-lay") as bar:
+        builder.add(memory, _counted(flats, bar), lambda name, error: report.error(error, name))
+    _say(Memory.open(arguments.memory), arguments.memory, report)
+
+
+def run_info(arguments: argparse.Namespace, report: Report) -> None:
+    from ragdiff_jax.retrieval.memory import Memory
+
+    path = arguments.memory or shipped("memory")
+    _say(Memory.open(path), path, report)
+
+
+def _say(memory, path: Path, report: Report) -> None:
+    info = {"memory": str(path), **memory.info()}
+    report.result(info, "\n".join(f"{name}: {value}" for name, value in info.items()))
+
+
+def _builder(arguments: argparse.Namespace):
+    from ragdiff_jax.pipelines.generate import load_model
+    from ragdiff_jax.pipelines.memory_builder import MemoryBuilder
+
+    return MemoryBuilder(*load_model(model_folder(arguments.model)))
+
+
+def _flats(arguments: argparse.Namespace, report: Report):
+    """(how many, the flat-lays): pictures that cannot be read are reported and left out."""
+    from ragdiff_jax.pipelines.memory_builder import flat_lays_of_folder, flat_lays_of_pairs, pictures_in
+
+    if arguments.flats is not None:
+        pictures = pictures_in(arguments.flats)
+        described = read_descriptions(arguments.attributes, pictures)
+        flats = flat_lays_of_folder(
+            arguments.flats,
+            lambda path: described.of(path).attributes,
+            lambda name, error: report.error(error, name),
+        )
+        return len(pictures), flats
+    if arguments.attributes is not None:
+        raise UserError("--attributes goes with --flats: the records of --dataset have their own")
+    source = _open_pairs(arguments.dataset, arguments.split)
+    return len(source), flat_lays_of_pairs(source)
+
+
+def _open_pairs(folder: Path, split: str):
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such data set; check the path")
+    if (folder / "dataset_info.json").is_file():
+        from ragdiff_jax.data.records import TfdsPairs
+
+        return TfdsPairs(folder, split)
+    from ragdiff_jax.data.folder import FolderPairs
+
+    return FolderPairs(folder, split)
+
+
+def _counted(flats, bar):
+    for flat in flats:
+        yield flat
+        bar.update()

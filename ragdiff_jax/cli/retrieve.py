@@ -1,0 +1,89 @@
+"""The memory's nearest garments of each photo: cosine, SLLE weight, and whose silhouette is used.
+
+ragdiff retrieve hoodie.jpg --json
+ragdiff retrieve photos/*.jpg --out out        # also the silhouettes and a panel a photo
+"""
+
+import argparse
+from pathlib import Path
+
+from ragdiff_jax.cli.errors import Report
+from ragdiff_jax.cli.inputs import (
+    Photo,
+    add_json,
+    add_model_arguments,
+    at_least,
+    load_generator,
+    prepare_out,
+    read_descriptions,
+    read_photos,
+    result_stems,
+)
+
+ENDINGS = ("_panel.png", "_landmark.png")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write panels and silhouettes there (default: neither)"
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--attributes", type=Path, metavar="FILE", help="JSONL: a line a photo (default: all unknown)"
+    )
+    parser.add_argument(
+        "--landmark",
+        type=at_least(0),
+        metavar="I",
+        help="use the I-th neighbour's silhouette, from 0 (default: fused)",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, report: Report) -> None:
+    if arguments.out is None:
+        stems = [photo.stem for photo in arguments.photos]
+    else:
+        prepare_out(arguments.out)
+        stems = result_stems(arguments.photos, ENDINGS, arguments.out)
+    described = read_descriptions(arguments.attributes, arguments.photos)
+    generator = load_generator(arguments)
+    generator.check(landmark=arguments.landmark)
+    with report.progress(len(arguments.photos), "photo") as bar:
+        for photos in read_photos(arguments.photos, stems, described, report, chunk=generator.batch_size):
+            results = generator.retrieve(
+                [photo.image for photo in photos],
+                [photo.description.attributes for photo in photos],
+                landmark=arguments.landmark,
+            )
+            for photo, retrieved in zip(photos, results, strict=True):
+                _write(photo, retrieved, generator, arguments, report)
+                bar.update()
+
+
+def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, report: Report) -> None:
+    from ragdiff_jax.cli.results import neighbour_records, save_landmark
+    from ragdiff_jax.data.images import save_image
+    from ragdiff_jax.errors import UserError
+    from ragdiff_jax.pipelines.panel import draw_panel, result_cells
+
+    record = {"input": str(photo.path), "neighbours": neighbour_records(retrieved), "landmark": None}
+    if arguments.out is not None:
+        panel, landmark = (arguments.out / (photo.stem + ending) for ending in ENDINGS)
+        try:
+            save_landmark(landmark, retrieved)
+            save_image(panel, draw_panel([result_cells(photo.image, retrieved, None, generator.memory)]))
+        except UserError as error:
+            report.error(error, str(photo.path))
+            return
+        record |= {"landmark": str(landmark), "panel": str(panel)}
+    record |= {"landmark_source": retrieved.landmark_source, "landmark_id": retrieved.ids[retrieved.choice]}
+    lines = [f"{photo.path}"]
+    for rank, neighbour in enumerate(record["neighbours"]):
+        mark = "  <- silhouette" if rank == retrieved.choice else ""
+        lines.append(
+            f"  {neighbour['cosine']:.3f}  weight {neighbour['weight']:+.2f}  {neighbour['id']}{mark}"
+        )
+    report.result(record, "\n".join(lines))

@@ -1,0 +1,116 @@
+"""Run one training stage, or go on with it: the same command resumes a workdir.
+
+  ragdiff train --config configs/ragdiffusion/tiny.py --workdir runs/garments --set train.steps=2000
+
+A config is a Python file with get_config(); "FILE:ARG" hands ARG to it. --set changes its fields.
+"""
+
+import argparse
+import ast
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ragdiff_jax.cli.errors import Report
+from ragdiff_jax.cli.inputs import add_json
+from ragdiff_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file with get_config()")
+    parser.add_argument(
+        "--workdir", required=True, type=Path, metavar="DIR", help="where the run writes and resumes"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a field, e.g. train.seed=3"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, report: Report) -> None:
+    config = read_config(arguments.config)
+    apply_settings(config, arguments.set)
+    from ragdiff_jax.training.from_config import run as train
+
+    train(config, arguments.workdir)
+    report.result(
+        {"workdir": str(arguments.workdir), "model": str(arguments.workdir / "model")},
+        f"{arguments.workdir}/model",
+    )
+
+
+def read_config(name: str) -> Any:
+    """The ConfigDict of `FILE` or `FILE:ARG`, locked. Raises UserError when there is none."""
+    import runpy
+
+    from ml_collections import ConfigDict
+
+    file, separator, argument = name, "", ""
+    if not Path(name).is_file():
+        file, separator, argument = name.rpartition(":")
+        file = file or name
+    if not Path(file).is_file():
+        raise UserError(f"{file}: no such config file; see the folder configs/")
+    get_config = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise UserError(f"{file}: has no get_config(); name a config file such as those in configs/")
+    config = get_config(argument) if separator else get_config()
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{file}: get_config() must return an ml_collections.ConfigDict")
+    return config.lock()
+
+
+def apply_settings(config: Any, settings: Sequence[str]) -> None:
+    """Changes fields of `config` by "a.b=value"; a value keeps its field's type. Raises UserError."""
+    fields = _flatten(config)
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator:
+            raise UserError(f"--set {setting}: write KEY=VALUE")
+        if key not in fields:
+            raise UserError(f"--set {key}: the config has no such field; {_close(key, list(fields))}")
+        node = config
+        *path, last = key.split(".")
+        for part in path:
+            node = node[part]
+        value = _parse(text, fields[key], key)
+        try:
+            node[last] = value
+        except TypeError as error:
+            raise UserError(
+                f"--set {setting}: must be {type(fields[key]).__name__}, as {fields[key]!r} is"
+            ) from error
+
+
+def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    fields = {}
+    for key, value in config.items():
+        if hasattr(value, "items"):
+            fields |= _flatten(value, f"{prefix}{key}.")
+        else:
+            fields[prefix + key] = value
+    return fields
+
+
+def _parse(text: str, old: Any, key: str) -> Any:
+    if isinstance(old, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    wrong = old is not None and isinstance(value, bool) != isinstance(old, bool)
+    wrong |= isinstance(old, int | float) and not isinstance(value, int | float)
+    wrong |= isinstance(old, int) and isinstance(value, float)
+    if wrong:
+        raise UserError(f"--set {key}={text}: must be {type(old).__name__}, as {old!r} is")
+    return float(value) if isinstance(old, float) else value
+
+
+def _close(key: str, keys: list[str]) -> str:
+    close = difflib.get_close_matches(key, keys, n=3, cutoff=0.5)
+    last = key.rpartition(".")[2]
+    close += [other for other in keys if other.rpartition(".")[2] == last and other not in close]
+    return f"did you mean {' or '.join(close[:3])}?" if close else f"it has {', '.join(keys)}"

@@ -1,0 +1,186 @@
+"""Flat-lays in, a memory out: each encoded by StructureNet's standard tower, its silhouette beside it."""
+
+import dataclasses
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from ragdiff_jax.data.attributes import attribute_ids
+from ragdiff_jax.data.images import (
+    FORMATS,
+    decode_image,
+    decode_mask,
+    flat_mask,
+    load_image,
+    square,
+    square_mask,
+)
+from ragdiff_jax.data.records import PairSource
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.retrieval.memory import Memory, MemoryItem
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+BATCH = 16  # flat-lays encoded at a time
+SEGMENT = 4096  # items held before they are written
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlatLay:
+    """A garment for a memory. `mask` None: what is not near the background's colour is the garment."""
+
+    id: str
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"] | None = None
+    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+# Told of a flat-lay that cannot be used: its name and why; None in its place ends the work.
+OnError = Callable[[str, UserError], None]
+
+
+def flat_lays_of_folder(
+    folder: Path, attributes: Callable[[Path], Mapping[str, str]], on_error: OnError | None = None
+) -> Iterator[FlatLay]:
+    """The pictures of a folder by name, `id` their stem; `masks/STEM.png` in it is a picture's silhouette.
+
+    `attributes(path)` gives a picture's attributes or raises UserError. Without `on_error` the first bad
+    picture raises.
+    """
+    for path in pictures_in(folder):
+        try:
+            mask_file = folder / "masks" / f"{path.stem}.png"
+            mask = decode_mask(mask_file.read_bytes(), str(mask_file)) if mask_file.is_file() else None
+            named = attributes(path)
+            yield FlatLay(
+                id=path.stem,
+                image=load_image(path),
+                mask=mask,
+                attributes=named,
+                metadata={"file": str(path.resolve()), "attributes": dict(named)},
+            )
+        except UserError as error:
+            if on_error is None:
+                raise
+            on_error(str(path), error)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder, sorted. Raises UserError for none, or two of one stem."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of flat-lays; check the path")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise UserError(f"{folder}: holds no pictures ({', '.join(FORMATS)}); name a folder of flat-lays")
+    stems: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in stems:
+            raise UserError(f"{path}: has the same id as {stems[path.stem].name}; rename one of them")
+        stems[path.stem] = path
+    return paths
+
+
+def flat_lays_of_pairs(
+    source: PairSource, metadata: Callable[[str], Mapping[str, Any]] = lambda id: {}
+) -> Iterator[FlatLay]:
+    """The flat-lays of pair records with their masks and attributes; `metadata(id)` is kept beside each."""
+    for row in range(len(source)):
+        record = source[row]
+        yield FlatLay(
+            id=record.id,
+            image=decode_image(record.flat, f"flat-lay of record {record.id}"),
+            mask=None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}"),
+            attributes=record.flat_attributes,
+            metadata={"attributes": dict(record.flat_attributes), **metadata(record.id)},
+        )
+
+
+class MemoryBuilder:
+    """Encodes flat-lays with a model's standard tower and writes them to memories of that model."""
+
+    def __init__(self, model, params, *, batch_size: int = BATCH):
+        self.model, self.params, self.batch_size = model, params, batch_size
+        self._embed = jax.jit(model.embed_flat)
+
+    def items(self, flats: Iterable[FlatLay], on_error: OnError | None = None) -> Iterator[MemoryItem]:
+        """Items in the order of `flats`, encoded in batches of one size; no garment is an error."""
+        ready: list[tuple[FlatLay, np.ndarray, np.ndarray, np.ndarray]] = []
+        for flat in flats:
+            try:
+                ready.append((flat, *self._prepare(flat)))
+            except UserError as error:
+                if on_error is None:
+                    raise
+                on_error(flat.id, error)
+            if len(ready) == self.batch_size:
+                yield from self._encode(ready)
+                ready = []
+        if ready:
+            yield from self._encode(ready)
+
+    def build(self, path: Path, flats: Iterable[FlatLay], on_error: OnError | None = None) -> Memory:
+        """A new memory at `path`, whole or not at all. Raises UserError if nothing could be used."""
+        path = Path(path)
+        if path.exists():
+            raise UserError(f"{path}: is there already; use `ragdiff memory add`, or another --out")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            memory = Memory.create(
+                temporary,
+                fingerprint=self.model.fingerprint(self.params),
+                landmark_size=self.model.image_size,
+                dim=self.model.embed_dim,
+            )
+            if not self.add(memory, flats, on_error):
+                raise UserError(f"{path}: no flat-lay could be used; nothing was written")
+            os.rename(temporary, path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return Memory.open(path)
+
+    def add(self, memory: Memory, flats: Iterable[FlatLay], on_error: OnError | None = None) -> int:
+        """Adds to a memory and returns how many. Raises UserError if it was built by another encoder."""
+        memory.check_fingerprint(self.model.fingerprint(self.params))
+        count, pending = 0, []
+        for item in self.items(flats, on_error):
+            pending.append(item)
+            if len(pending) == SEGMENT:
+                memory.add(pending)
+                count, pending = count + len(pending), []
+        if pending:
+            memory.add(pending)
+        return count + len(pending)
+
+    def _prepare(self, flat: FlatLay) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        size = self.model.image_size
+        mask = flat_mask(flat.image) if flat.mask is None else flat.mask
+        mask = square_mask(mask, size)
+        if not mask.any():
+            raise UserError(
+                f"{flat.id}: no garment stands out from the background; give a mask or a plain background"
+            )
+        return square(flat.image, size, fill="white"), mask, attribute_ids(flat.attributes, flat.id)
+
+    def _encode(
+        self, ready: Sequence[tuple[FlatLay, np.ndarray, np.ndarray, np.ndarray]]
+    ) -> Iterator[MemoryItem]:
+        rows = [
+            *range(len(ready)),
+            *[0] * (self.batch_size - len(ready)),
+        ]  # padded: one shape, one compilation
+        images = jnp.asarray(np.stack([ready[row][1] for row in rows]), jnp.float32) / 127.5 - 1
+        ids = jnp.asarray(np.stack([ready[row][3] for row in rows]))
+        embeddings = np.asarray(self._embed(self.params, images, ids))
+        for (flat, _, mask, _), embedding in zip(ready, embeddings, strict=False):
+            yield MemoryItem(id=flat.id, embedding=embedding, landmark=mask, metadata=dict(flat.metadata))
