@@ -51,6 +51,11 @@ class PairArrays:
         record, size = self.source[row], self.image_size
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
         mask = flat_mask(flat) if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
+        if abs(mask.shape[0] * flat.shape[1] - mask.shape[1] * flat.shape[0]) > max(*mask.shape, *flat.shape):
+            raise UserError(
+                f"record {record.id}: the mask is {mask.shape[1]}x{mask.shape[0]}, the flat-lay "
+                f"{flat.shape[1]}x{flat.shape[0]}; they must have one shape"
+            )
         partner_row = self.row_of(record.structure_partner) if record.structure_partner else None
         item = {
             "photo": square(decode_image(record.photo, f"photo of record {record.id}"), size, fill="edge"),

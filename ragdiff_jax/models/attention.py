@@ -81,14 +81,22 @@ def reference_attention(
             key_lengths=lengths,
             implementation=implementation,
         )
-    own, own_lse = jax.nn.dot_product_attention(query, key, value, return_residual=True, implementation="xla")
-    other, other_lse = jax.nn.dot_product_attention(
-        query, reference_key, reference_value, return_residual=True, implementation="xla"
-    )
-    share = jax.nn.sigmoid(other_lse.astype(jnp.float32) - own_lse.astype(jnp.float32))
+    own, own_lse = _attend(query, key, value)
+    other, other_lse = _attend(query, reference_key, reference_value)
+    share = jax.nn.sigmoid(other_lse - own_lse)
     if gate is not None:
         share = share * gate[:, None, None]
     return own + share[..., None].astype(own.dtype) * (other - own)
+
+
+def _attend(query, key, value):
+    """Attention and its log-sum-exp [b, q, n] in fp32.
+
+    jax.nn's `return_residual` stops the gradient of the log-sum-exp, so that is computed here; XLA merges the logits.
+    """
+    out = jax.nn.dot_product_attention(query, key, value, implementation="xla")
+    logits = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
+    return out, jax.nn.logsumexp(logits, axis=-1).transpose(0, 2, 1)
 
 
 def _resolve(implementation: Implementation, query: jax.Array, key: jax.Array) -> Literal["xla", "cudnn"]:

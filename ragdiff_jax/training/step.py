@@ -78,7 +78,7 @@ def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Call
             decay = jnp.minimum(settings.ema_decay, (1 + t) / (10 + t))
             ema = jax.tree.map(lambda average, p: average + (1 - decay) * (p - average), ema, params)
         state = TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
-        metrics = {**metrics, "loss": loss, "grad": optax.global_norm(grads), "lr": lr, ROW_LOSSES: rows}
+        metrics = {**metrics, "loss": loss, "grad": optax.tree.norm(grads), "lr": lr, ROW_LOSSES: rows}
         return state, metrics
 
     return step

@@ -140,6 +140,12 @@ def test_a_damaged_record_is_named(source):
         batches(source, 6)
 
 
+def test_a_mask_of_another_shape_is_named(source):
+    source[3] = PairRecord(id="turned", photo=source[3].photo, flat=source[3].flat, mask=encode_mask(np.ones((10, 20), bool)))
+    with pytest.raises(UserError, match="record turned: the mask is 20x10, the flat-lay 10x20"):
+        batches(source, 6)
+
+
 def test_batches_must_divide_and_sources_must_not_be_empty(source):
     with pytest.raises(UserError, match="batch size 4 .* 3 processes"):
         batches(source, 1, process_count=3)

@@ -73,7 +73,7 @@ def _wood(rng, size):
 
 def _carpet(rng, size):
     noise = np.asarray(Image.fromarray(rng.standard_normal((size // 2, size // 2), np.float32)).resize((size, size)))
-    light = 1 + rng.uniform(0.06, 0.24) * noise + 0.06 * smooth_noise(rng, (5, 5), size)
+    light = 1 + rng.uniform(0.04, 0.13) * noise + 0.06 * smooth_noise(rng, (5, 5), size)
     return _finish(_tone(rng), light)
 
 

@@ -31,8 +31,8 @@ def colour_name(rgb: RGB) -> str:
 
 def draw_colour(rng: np.random.Generator) -> RGB:
     """A colour as clothes have it: mostly a named one, jittered; one in four from anywhere in the gamut."""
-    if rng.random() < 0.25:
-        hue, saturation, value = rng.random(), rng.beta(1.6, 1.3), rng.uniform(0.12, 0.97)
+    if rng.random() < 0.2:
+        hue, saturation, value = rng.random(), rng.beta(1.4, 1.7), rng.uniform(0.12, 0.97)
         rgb = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
     else:
         name = _NAMES[rng.choice(len(_NAMES), p=_WEIGHTS / _WEIGHTS.sum())]

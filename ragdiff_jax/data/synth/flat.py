@@ -71,7 +71,7 @@ def _sheet(spec, group, pieces: list[Piece], r, scale, offset, grid, light, cut)
     base = plain_colour(look, part)
     image = Image.new("RGB", (r, r), base)
     pattern = None
-    if group != "back":
+    if group != "back" or shape.collar == "Hooded":
         v, u = np.meshgrid((grid - offset[1]) / scale, (grid - offset[0]) / scale, indexing="ij")
         if part == "sleeve":
             side = 1.0 if group == "right" else -1.0
@@ -83,21 +83,23 @@ def _sheet(spec, group, pieces: list[Piece], r, scale, offset, grid, light, cut)
         image = Image.fromarray(pattern)
     alpha = Image.new("L", (r, r), 0)
     draw, stencil = ImageDraw.Draw(image), ImageDraw.Draw(alpha)
-    colours = {"lining": look.lining, "dark": scaled(look.lining, 0.6), "trim": look.trim}
+    colours = {"lining": look.lining, "dark": scaled(look.lining, 0.6), "trim": look.trim, "band": look.trim}
     line = max(1, round(r / 170))
     for piece in pieces:
         points = [tuple(p) for p in (piece.polygon * scale + offset)]
-        stencil.polygon(points, fill=255)
+        if piece.paint != "band":
+            stencil.polygon(points, fill=255)
         if piece.paint in colours:
             draw.polygon(points, fill=colours[piece.paint])
-            if piece.paint == "trim":
+            if piece.paint in ("trim", "band"):
                 draw.line(points + points[:1], fill=scaled(look.trim, 0.72), width=line)
     if group == "body":
         _sew(draw, spec, cut, scale, offset, r)
-    shade = light * _rim(alpha, r, 0.28 if group == "body" else 0.36)
+    shade = light * _rim(alpha, r, 0.2 if group == "body" else 0.27)
     if group == "back":
         shade = shade * 0.82
-    pixels = np.asarray(image, np.float32) * shade[..., None]
+    # A little light is added before shading, else the folds of black cloth wouldn't show.
+    pixels = (np.asarray(image, np.float32) + 16) * shade[..., None] - 10
     image = Image.fromarray(np.clip(pixels, 0, 250).astype(np.uint8))
     image.putalpha(alpha)
     return image

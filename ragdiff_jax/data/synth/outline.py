@@ -14,7 +14,10 @@ GROUPS = ("back", "left", "right", "body")  # drawing order; each group moves as
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One polygon [n, 2] of a group. `paint` is the cloth it's cut from: main, sleeve, trim, lining, dark."""
+    """One polygon [n, 2] of a group. `paint` is the cloth it's cut from: main, sleeve, trim, lining, dark.
+
+    A "band" is trim sewn onto the pieces before it: it shows on them only and adds nothing to the silhouette.
+    """
 
     group: str
     paint: str
@@ -53,7 +56,7 @@ def outline(shape: Shape) -> Outline:
 
 
 def _finish(pieces: list[Piece], shoulder, neckline, body) -> Outline:
-    everything = np.concatenate([p.polygon for p in pieces])
+    everything = np.concatenate([p.polygon for p in pieces if p.paint != "band"])
     low, high = everything.min(0), everything.max(0)
     ordered = tuple(p for g in GROUPS for p in pieces if p.group == g)
     return Outline(ordered, shoulder, (low[0], low[1], high[0], high[1]), neckline, body)
@@ -65,14 +68,21 @@ def _top(s: Shape) -> Outline:
     length = s.body_length
     waist_y = arm_y + (length - arm_y) * s.waist_at if s.category != "Dress" else arm_y + 0.42
     side_dip = -s.hem_vent - max(s.hem_curve, 0) * 0.3
+    start = np.array([sw - 0.012, y0 + 0.05])
+    straight = (sw - nw) * (0.55 if s.sleeve_length else 0.85)
     right = [
         np.array([[nw, 0.0]]),
-        curve((sw, y0), (sw - 0.05, y0 + 0.5 * s.armhole), (s.chest * 0.86, arm_y - 0.04), (s.chest, arm_y)),
+        curve((nw + straight, y0 * straight / (sw - nw)), (sw - 0.04, y0 - 0.03), (sw - 0.015, y0), start, 5),
+        curve(start, (sw - 0.05, y0 + 0.5 * s.armhole), (s.chest * 0.86, arm_y - 0.04), (s.chest, arm_y)),
     ]
     if s.category == "Dress":
+        grow, skirt = s.hem - s.waist, length - waist_y
         right += [
             curve((s.chest, arm_y), (s.chest * 0.95, arm_y + 0.15), (s.waist, waist_y - 0.2), (s.waist, waist_y)),
-            curve((s.waist, waist_y), (s.waist, waist_y + 0.25), (s.hem, length - 0.6), (s.hem, length + side_dip)),
+            curve(
+                (s.waist, waist_y), (s.waist * 1.02 + 0.1 * grow, waist_y + 0.2 * skirt),
+                (s.waist + grow * (0.7 + s.sleeve_bulge), waist_y + 0.6 * skirt), (s.hem, length + side_dip), 14,
+            ),
         ]
     else:
         right.append(
@@ -89,7 +99,7 @@ def _top(s: Shape) -> Outline:
     body = np.concatenate([half, mirror(half), neckline])
     pieces = [Piece("body", "main", body)]
     back_dip = min(0.05, s.neck_depth * 0.4)
-    back = np.concatenate([curve((-nw, 0), (-nw * 0.5, back_dip), (nw * 0.5, back_dip), (nw, 0)), neckline[::-1]])
+    back = np.concatenate([curve((-nw, 0), (-nw * 0.5, back_dip), (nw * 0.5, back_dip), (nw, 0)), [[nw, 0.0]], neckline[::-1]])
     pieces.append(Piece("back", "lining", back))
     if s.is_open or (s.opening != "none" and s.collar == "Suit"):
         pieces += _open_front(s, drop)
@@ -100,19 +110,10 @@ def _top(s: Shape) -> Outline:
             if cuff is not None:
                 pieces.append(Piece(group, "trim", mirror(cuff) if flip else cuff))
     if s.rib:
-        band = np.array([[-s.hem * 1.3, length - s.rib], [s.hem * 1.3, length - s.rib],
-                         [s.hem * 1.3, drop + 0.1], [-s.hem * 1.3, drop + 0.1]])
-        pieces.append(Piece("body", "band", band))
+        at = length - s.rib
+        pieces.append(Piece("body", "band", np.array([[-2, at], [2, at], [2, drop + 0.1], [-2, drop + 0.1]])))
     pieces += _collar(s)
-    clipped = [p if p.paint != "band" else Piece("body", "trim", _clip_band(p.polygon, body)) for p in pieces]
-    return _finish(clipped, (sw, y0), neckline, body)
-
-
-def _clip_band(band: np.ndarray, body: np.ndarray) -> np.ndarray:
-    """The part of the body's outline that lies below the band's top edge."""
-    low = body[body[:, 1] > band[0, 1]]
-    side = np.abs(low[:, 0]).max()
-    return np.concatenate([low, [[-side, band[0, 1]], [side, band[0, 1]]]])
+    return _finish(pieces, (sw, y0), neckline, body)
 
 
 def _wavy(hem: np.ndarray, folds: int) -> np.ndarray:
@@ -136,7 +137,7 @@ def _neckline(s: Shape) -> np.ndarray:
 
 def _sleeve(s: Shape) -> tuple[np.ndarray, np.ndarray | None]:
     """The right sleeve around the shoulder point, and its cuff or None."""
-    top = np.array([s.shoulder - 0.03, s.slope - 0.004])
+    top = np.array([s.shoulder - 0.1, s.slope - 0.01])
     under = np.array([s.chest * 0.97, s.slope + s.armhole])
     along = np.array([np.sin(s.sleeve_angle), np.cos(s.sleeve_angle)])
     across = np.array([-along[1], along[0]])  # from the outer to the inner edge: left and down
@@ -148,7 +149,7 @@ def _sleeve(s: Shape) -> tuple[np.ndarray, np.ndarray | None]:
     polygon = np.concatenate(
         [
             top[None],
-            curve(top, shoulder_round - across * 0.01, middle + bulge, outer, 10),
+            curve(top, shoulder_round, middle + bulge, outer, 12),
             curve(outer, outer, inner, inner, 4),
             curve(inner, (inner * 0.65 + under * 0.35) - bulge * 0.4, under + along * 0.12, under, 10),
             under[None],
@@ -218,7 +219,7 @@ def _collar(s: Shape) -> list[Piece]:
             curve((0, -high * 0.8), (nw * 1.25, -high * 0.8), (nw * 1.1, 0.0), (0, depth + 0.03)),
             curve((0, depth + 0.03), (-nw * 1.1, 0.0), (-nw * 1.25, -high * 0.8), (0, -high * 0.8)),
         ])
-        return [Piece("body", "main", hood), Piece("body", "dark", hole)]
+        return [Piece("back", "main", hood), Piece("back", "dark", hole)]
     if s.collar == "Suit":
         lapel = np.array([
             [nw * 0.8, -0.05], [nw + 0.05, 0.02], [nw + 0.07 * size, 0.17], [nw + 0.02, 0.2],
@@ -236,14 +237,16 @@ def _collar(s: Shape) -> list[Piece]:
 def _waistband(waist: float, height: float, dip: float) -> list[Piece]:
     band = np.concatenate([
         curve((-waist, 0), (-waist * 0.4, dip), (waist * 0.4, dip), (waist, 0)),
+        [[waist * 1.5, -0.05], [waist * 1.5, height]],
         curve((waist * 1.02, height), (waist * 0.4, height + dip), (-waist * 0.4, height + dip),
               (-waist * 1.02, height)),
+        [[-waist * 1.5, height], [-waist * 1.5, -0.05]],
     ])
     inside = np.concatenate([
         curve((-waist, 0), (-waist * 0.4, -dip * 0.4), (waist * 0.4, -dip * 0.4), (waist, 0)),
         curve((waist, 0), (waist * 0.4, dip + 0.01), (-waist * 0.4, dip + 0.01), (-waist, 0)),
     ])
-    return [Piece("back", "lining", inside), Piece("body", "trim", band)]
+    return [Piece("back", "lining", inside), Piece("body", "band", band)]
 
 
 def _skirt(s: Shape) -> Outline:

@@ -69,7 +69,10 @@ def render_photo(spec: GarmentSpec, seed: int, size: int, sheets: Sheets | None 
         coverage.paste(255, (0, 0), layer.getchannel("A"))
     _shadow(image, coverage, rng, canvas, view)
     light = _drape(rng, canvas, view)
-    for group in ("back", "head", "left", "right", "body"):
+    order = ("back", "head", "left", "right", "body")
+    if view != "laid" and spec.shape.sleeve_length > 0.5 and rng.random() < 0.65:
+        order = ("back", "head", "body", "left", "right")
+    for group in order:
         if group == "head" and person is not None and spec.shape.collar:
             paint_head(painter, person)
         elif group in garment:
@@ -92,7 +95,7 @@ def render_photo(spec: GarmentSpec, seed: int, size: int, sheets: Sheets | None 
 def _draw_pose(rng, spec: GarmentSpec, sheets: Sheets, view: str, canvas: int, person: Person | None) -> Pose:
     u, shape = rng.uniform, spec.shape
     x0, y0, x1, y1 = sheets.outline.bounds
-    fill = u(0.5, 0.95) if u() < 0.85 else u(0.95, 1.2)
+    fill = u(0.6, 0.96) if u() < 0.85 else u(0.96, 1.2)
     narrow, turn, deltas, bends, shear = 1.0, u(-0.12, 0.12), u(-0.25, 0.25, 2), u(-0.06, 0.06, 2), u(-0.06, 0.06)
     amount = 0.03
     if view == "laid":
@@ -103,12 +106,12 @@ def _draw_pose(rng, spec: GarmentSpec, sheets: Sheets, view: str, canvas: int, p
         if shape.sleeve_length > 0.5 and u() < 0.25:
             deltas[int(rng.integers(2))] -= u(0.3, 0.7)
     elif view == "hung":
-        deltas = u(0.0, 0.16, 2) - shape.sleeve_angle
+        deltas = u(0.08, 0.34, 2) - shape.sleeve_angle
         narrow, amount = u(0.78, 0.98), 0.025
     else:
         deltas = np.array(person.arms) - shape.sleeve_angle
         bends, narrow, amount = np.array(person.bend), person.narrow, 0.02
-        fill = u(0.5, 0.9)
+        fill = u(0.6, 0.95)
     half = max(abs(x0), abs(x1)) * narrow
     if view != "laid" and shape.sleeve_length > 0:
         reach = shape.shoulder * narrow + np.sin(max(shape.sleeve_angle + deltas.max(), 0)) * shape.sleeve_length
@@ -226,7 +229,12 @@ def _intruder(image: Image.Image, rng, canvas: int) -> None:
     inner = canvas / 2 + canvas * rng.uniform(0.25, 0.5) * np.array([np.cos(angle + 0.2), np.sin(angle + 0.2)])
     colour = (224, 178, 148) if rng.random() < 0.6 else draw_colour(rng)
     draw.line([tuple(outer), tuple(inner)], fill=colour, width=int(2 * width))
-    draw.ellipse((*(inner - width * 1.15), *(inner + width * 1.15)), fill=scaled(colour, 0.96))
+    draw.ellipse((*(inner - width * 1.1), *(inner + width * 1.1)), fill=scaled(colour, 0.96))
+    towards = (inner - outer) / np.linalg.norm(inner - outer)
+    for spread in (-0.9, -0.3, 0.3, 0.9):
+        tip = inner + width * 1.9 * (towards + 0.5 * spread * np.array([-towards[1], towards[0]]))
+        root = inner + 0.7 * spread * width * np.array([-towards[1], towards[0]])
+        draw.line([tuple(root), tuple(tip)], fill=scaled(colour, 0.93), width=max(1, int(width * 0.45)))
 
 
 def _photograph(rng, image: Image.Image, canvas: int) -> np.ndarray:
@@ -244,7 +252,7 @@ def _photograph(rng, image: Image.Image, canvas: int) -> np.ndarray:
         edge = np.cos(angle) * x + np.sin(angle) * y - u(-0.6, 0.6)
         light *= 1 - u(0.15, 0.45) / (1 + np.exp(-edge / u(0.01, 0.08)))
     warm, tint = rng.normal(0, 0.06), rng.normal(0, 0.02)
-    gain = np.array([1 + warm, 1 + tint, 1 - warm], np.float32) * u(0.7, 1.12)
+    gain = np.array([1 + warm, 1 + tint, 1 - warm], np.float32) * u(0.78, 1.15)
     pixels = pixels * light[..., None] * gain
     contrast = u(0.78, 1.15)
     pixels = (pixels - 0.5) * contrast + 0.5 + u(-0.02, 0.05)
