@@ -58,6 +58,12 @@ def synth_garment(index: int, seed: int = 0, size: int = 128) -> SynthGarment:
     flat, mask = flat_from_sheets(sheets, size)
     photo, seen = render_photo(spec, index, size, sheets)
     return SynthGarment(
-        id=f"synth-{seed}-{index:07d}", photo=photo, flat=flat, mask=mask, photo_attributes=seen,
-        flat_attributes=spec_attributes(spec), caption=caption(spec, seen), category=spec.category,
+        id=f"synth-{seed}-{index:07d}",
+        photo=photo,
+        flat=flat,
+        mask=mask,
+        photo_attributes=seen,
+        flat_attributes=spec_attributes(spec),
+        caption=caption(spec, seen),
+        category=spec.category,
     )

@@ -61,7 +61,11 @@ def _wood(rng, size):
     base = np.array([rng.uniform(120, 225), 0, 0])
     base[1] = base[0] * rng.uniform(0.68, 0.9)
     base[2] = base[1] * rng.uniform(0.62, 0.92)
-    light = 1 + 0.07 * smooth_noise(rng, (int(rng.integers(30, 60)), 4), size) + 0.04 * smooth_noise(rng, (3, 3), size)
+    light = (
+        1
+        + 0.07 * smooth_noise(rng, (int(rng.integers(30, 60)), 4), size)
+        + 0.04 * smooth_noise(rng, (3, 3), size)
+    )
     planks = int(rng.integers(2, 8))
     rows = np.arange(size) * planks // size
     light *= (1 + 0.06 * rng.standard_normal(planks))[rows][:, None]
@@ -72,7 +76,9 @@ def _wood(rng, size):
 
 
 def _carpet(rng, size):
-    noise = np.asarray(Image.fromarray(rng.standard_normal((size // 2, size // 2), np.float32)).resize((size, size)))
+    noise = np.asarray(
+        Image.fromarray(rng.standard_normal((size // 2, size // 2), np.float32)).resize((size, size))
+    )
     light = 1 + rng.uniform(0.04, 0.13) * noise + 0.06 * smooth_noise(rng, (5, 5), size)
     return _finish(_tone(rng), light)
 
@@ -94,8 +100,13 @@ def _patterned(rng, size):
             break
     angle, zoom = rng.uniform(-0.5, 0.5), rng.uniform(0.6, 2.0)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) * (2 * zoom / size)
-    colours = cloth(spec.look, spec.shape, x * np.cos(angle) - y * np.sin(angle), x * np.sin(angle) + y * np.cos(angle),
-                    "body")
+    colours = cloth(
+        spec.look,
+        spec.shape,
+        x * np.cos(angle) - y * np.sin(angle),
+        x * np.sin(angle) + y * np.cos(angle),
+        "body",
+    )
     light = 1 + 0.07 * smooth_noise(rng, (5, 5), size) + 0.05 * smooth_noise(rng, (11, 7), size)
     return _finish(spec.look.colours[0] if colours is None else colours, light)
 

@@ -5,17 +5,37 @@ from collections.abc import Mapping
 from ragdiff_jax.data.synth.garment import GarmentSpec, colour_names, spec_attributes
 
 _SLEEVES = {
-    "Sleeveless": "sleeveless", "Short": "short sleeve", "Mid": "mid sleeve", "Long": "long sleeve",
+    "Sleeveless": "sleeveless",
+    "Short": "short sleeve",
+    "Mid": "mid sleeve",
+    "Long": "long sleeve",
     "Extra Long": "extra long sleeve",
 }
 _PRINTS = {
-    "Solid Color": "plain", "Striped": "striped", "Plaid": "plaid", "Polka Dot": "polka dot", "Floral": "floral",
-    "Color Block": "color block", "Logo": "logo", "Text": "text print", "Camouflage": "camouflage",
-    "Geometric": "geometric", "Star": "star print", "Heart": "heart print",
+    "Solid Color": "plain",
+    "Striped": "striped",
+    "Plaid": "plaid",
+    "Polka Dot": "polka dot",
+    "Floral": "floral",
+    "Color Block": "color block",
+    "Logo": "logo",
+    "Text": "text print",
+    "Camouflage": "camouflage",
+    "Geometric": "geometric",
+    "Star": "star print",
+    "Artistic": "graphic print",
+    "Tie-dye": "tie-dye",
+    "Heart": "heart print",
 }
 _COLLARS = {
-    "Round": "round neck", "V-neck": "v-neck", "Square": "square neck", "Hooded": "hooded collar",
-    "Shirt": "shirt collar", "Polo": "polo collar", "Stand-up": "stand-up collar", "Suit": "suit collar",
+    "Round": "round neck",
+    "V-neck": "v-neck",
+    "Square": "square neck",
+    "Hooded": "hooded collar",
+    "Shirt": "shirt collar",
+    "Polo": "polo collar",
+    "Stand-up": "stand-up collar",
+    "Suit": "suit collar",
     "Baseball": "baseball collar",
 }
 

@@ -5,19 +5,49 @@ import colorsys
 import numpy as np
 
 NAMED: dict[str, tuple[int, int, int]] = {
-    "black": (24, 24, 27), "charcoal": (62, 64, 70), "grey": (128, 130, 134), "light grey": (186, 188, 192),
-    "white": (240, 240, 238), "cream": (238, 228, 205), "beige": (214, 192, 160), "camel": (186, 138, 88),
-    "brown": (104, 68, 46), "burgundy": (108, 24, 42), "red": (198, 32, 40), "coral": (236, 108, 92),
-    "orange": (232, 120, 30), "mustard": (206, 158, 40), "yellow": (242, 214, 66), "olive": (102, 104, 54),
-    "lime": (152, 206, 60), "green": (44, 142, 72), "dark green": (26, 72, 50), "mint": (164, 220, 194),
-    "teal": (22, 116, 122), "turquoise": (60, 190, 196), "light blue": (150, 190, 226), "blue": (42, 98, 192),
-    "denim blue": (78, 106, 148), "navy": (28, 38, 78), "purple": (104, 56, 146), "lavender": (186, 168, 218),
-    "pink": (240, 174, 190), "hot pink": (226, 52, 128), "plum": (120, 50, 92), "taupe": (146, 128, 116),
+    "black": (24, 24, 27),
+    "charcoal": (62, 64, 70),
+    "grey": (128, 130, 134),
+    "light grey": (186, 188, 192),
+    "white": (240, 240, 238),
+    "cream": (238, 228, 205),
+    "beige": (214, 192, 160),
+    "camel": (186, 138, 88),
+    "brown": (104, 68, 46),
+    "burgundy": (108, 24, 42),
+    "red": (198, 32, 40),
+    "coral": (236, 108, 92),
+    "orange": (232, 120, 30),
+    "mustard": (206, 158, 40),
+    "yellow": (242, 214, 66),
+    "olive": (102, 104, 54),
+    "lime": (152, 206, 60),
+    "green": (44, 142, 72),
+    "dark green": (26, 72, 50),
+    "mint": (164, 220, 194),
+    "teal": (22, 116, 122),
+    "turquoise": (60, 190, 196),
+    "light blue": (150, 190, 226),
+    "blue": (42, 98, 192),
+    "denim blue": (78, 106, 148),
+    "navy": (28, 38, 78),
+    "purple": (104, 56, 146),
+    "lavender": (186, 168, 218),
+    "pink": (240, 174, 190),
+    "hot pink": (226, 52, 128),
+    "plum": (120, 50, 92),
+    "taupe": (146, 128, 116),
 }
 _NAMES = tuple(NAMED)
 _WEIGHTS = np.array(
-    [3.2 if n in ("black", "white", "navy", "grey") else 1.6 if n in ("beige", "red", "blue", "charcoal",
-     "light blue", "light grey", "pink", "olive") else 1.0 for n in _NAMES]
+    [
+        3.2
+        if n in ("black", "white", "navy", "grey")
+        else 1.6
+        if n in ("beige", "red", "blue", "charcoal", "light blue", "light grey", "pink", "olive")
+        else 1.0
+        for n in _NAMES
+    ]
 )
 _TABLE = np.array([NAMED[n] for n in _NAMES], float)
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from ragdiff_jax.data.synth.colours import scaled
 from ragdiff_jax.data.synth.garment import GarmentSpec
 from ragdiff_jax.data.synth.outline import GROUPS, Outline, Piece, outline
-from ragdiff_jax.data.synth.prints import cloth, draw_logo, plain_colour
+from ragdiff_jax.data.synth.prints import PLACED, cloth, draw_logo, plain_colour
 
 FILL = 0.84  # the larger side of the garment, as a share of the frame
 _OVERSAMPLING = 2
@@ -108,7 +108,9 @@ def _sheet(spec, group, pieces: list[Piece], r, scale, offset, grid, light, cut)
 def _rim(alpha: Image.Image, r: int, depth: float) -> np.ndarray:
     """Darker towards the edge: what tells a white garment from white paper."""
     small = alpha.reduce(4)
-    near = np.asarray(small.filter(ImageFilter.GaussianBlur(r / 4 / 40)).resize((r, r), Image.BILINEAR), np.float32)
+    near = np.asarray(
+        small.filter(ImageFilter.GaussianBlur(r / 4 / 40)).resize((r, r), Image.BILINEAR), np.float32
+    )
     return 1 - depth * np.clip(2 - near / 127.5, 0, 1)
 
 
@@ -118,9 +120,13 @@ def _folds(spec: GarmentSpec, cut: Outline, r: int, scale: float, offset) -> np.
     rng = np.random.default_rng(look.fold_seed)
     n = 64
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
-    strength = look.fold_strength * {"Leather": 1.5, "Silk": 1.4, "Chiffon": 1.3, "Wool": 0.6, "Fleece": 0.6}.get(
-        fabric, 1.0
-    )
+    strength = look.fold_strength * {
+        "Leather": 1.5,
+        "Silk": 1.4,
+        "Chiffon": 1.3,
+        "Wool": 0.6,
+        "Fleece": 0.6,
+    }.get(fabric, 1.0)
     light = 0.07 * smooth_noise(rng, (4, 4), n) + 0.05 * smooth_noise(rng, (12, 5), n)
     for _ in range(int(rng.integers(4, 11))):
         cx, cy, angle = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.9), rng.normal(0.0, 0.6)
@@ -131,6 +137,9 @@ def _folds(spec: GarmentSpec, cut: Outline, r: int, scale: float, offset) -> np.
         light += rng.uniform(-0.16, 0.16) * crease
     if spec.shape.pleats:
         light += 0.1 * np.sin((x - 0.5) / np.maximum(0.35 + 0.65 * y, 0.1) * spec.shape.pleats * 12)
+    if fabric == "Denim" and look.variant % 2:  # washed along the middle of each leg or of the front
+        middle = np.minimum(np.abs(x - 0.36), np.abs(x - 0.64))
+        light += 0.22 * np.exp(-((middle / 0.07) ** 2) - ((y - 0.4) / 0.25) ** 2) / strength
     full = np.asarray(Image.fromarray(light * strength).resize((r, r), Image.BICUBIC))
     grain = {"Wool": 0.05, "Knitting": 0.05, "Tweed": 0.09, "Denim": 0.05, "Fleece": 0.03, "Linen": 0.03}
     noise = rng.standard_normal((r // 2, r // 2), np.float32) * grain.get(fabric, 0.012)
@@ -161,7 +170,7 @@ def _sew(draw: ImageDraw.ImageDraw, spec: GarmentSpec, cut: Outline, scale, offs
         draw.line(at(points), fill=colour, width=width, joint="curve")
 
     top = s.collar != ""
-    if top and look.print in ("Logo", "Text") and not s.is_open and s.opening in ("none", "quarter"):
+    if top and look.print in PLACED and not s.is_open and s.opening in ("none", "quarter"):
         x, y = look.logo_at
         width = min(look.logo_size, s.chest * 1.5)
         if width < 0.2:
@@ -173,7 +182,11 @@ def _sew(draw: ImageDraw.ImageDraw, spec: GarmentSpec, cut: Outline, scale, offs
         rib = np.concatenate([[[-s.neck_width, 0]], cut.neckline, [[s.neck_width, 0]]])
         wide = max(thin, round((0.035 + 0.03 * s.collar_size * (s.category != "Dress")) * scale * 2))
         line(rib, look.trim, wide)
-        line(rib * np.array([1.0, 1.0]) + np.array([0, 0.035 + 0.03 * s.collar_size]), scaled(look.trim, 0.75), thin)
+        line(
+            rib * np.array([1.0, 1.0]) + np.array([0, 0.035 + 0.03 * s.collar_size]),
+            scaled(look.trim, 0.75),
+            thin,
+        )
     if s.category == "Tank":
         edge = [p for p in cut.body if s.slope < p[1] < s.slope + s.armhole]
         for side in (1, -1):
@@ -191,7 +204,10 @@ def _sew(draw: ImageDraw.ImageDraw, spec: GarmentSpec, cut: Outline, scale, offs
         line([(0, 0.08), (0, s.crotch)], scaled(base, 0.6), thin * 2)
         hip = 0.4 * s.chest / 0.5
         for side in (1, -1):
-            line([(side * hip * 0.55, 0.1), (side * hip * 0.7, 0.24), (side * hip * 1.15, 0.32)], width=thin * 2)
+            line(
+                [(side * hip * 0.55, 0.1), (side * hip * 0.7, 0.24), (side * hip * 1.15, 0.32)],
+                width=thin * 2,
+            )
             if s.pocket == "none" and look.variant % 3 == 0 and s.category == "Trousers":
                 middle = side * (0.02 + np.tan(s.leg_angle) * s.body_length * 0.3 + hip * 0.5)
                 line([(middle, s.crotch), (middle * 1.25, low)], scaled(base, 0.85))
@@ -246,7 +262,9 @@ def _front(line, draw, at, s, look, low, scale, stitch, thin) -> None:
     radius = max(1.5, (0.014 if s.collar != "Suit" else 0.022) * scale)
     for y in np.linspace(start + 0.05, end - (0.05 if s.opening == "quarter" else 0.15), count):
         x, y = at([(0.0 if half else 0.04, y)])[0]
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=button, outline=scaled(button, 0.6))
+        draw.ellipse(
+            (x - radius, y - radius, x + radius, y + radius), fill=button, outline=scaled(button, 0.6)
+        )
 
 
 def _pockets(line, draw, at, s, look, low, stitch) -> None:
@@ -255,8 +273,15 @@ def _pockets(line, draw, at, s, look, low, stitch) -> None:
     if s.pocket == "kangaroo":
         y = low - (s.rib or 0.06)
         wide = s.chest * 0.62
-        shape = [(-wide * 0.6, y - 0.34), (wide * 0.6, y - 0.34), (wide, y - 0.1), (wide, y), (-wide, y),
-                 (-wide, y - 0.1), (-wide * 0.6, y - 0.34)]
+        shape = [
+            (-wide * 0.6, y - 0.34),
+            (wide * 0.6, y - 0.34),
+            (wide, y - 0.1),
+            (wide, y),
+            (-wide, y),
+            (-wide, y - 0.1),
+            (-wide * 0.6, y - 0.34),
+        ]
         line(shape, dark, 2)
     elif s.pocket == "chest":
         x, y, w = s.chest * 0.48, s.slope + s.armhole * 0.72, 0.13

@@ -135,12 +135,23 @@ _FABRICS = {
     "Shorts": ("Denim", "Linen", "Synthetic", "Stretch"),
 }
 _TOP_LENGTHS = {
-    "Extra Short": (0.74, 1.0), "Short": (1.08, 1.24), "Medium": (1.3, 1.5), "Long": (1.55, 1.78),
+    "Extra Short": (0.74, 1.0),
+    "Short": (1.08, 1.24),
+    "Medium": (1.3, 1.5),
+    "Long": (1.55, 1.78),
     "Extra Long": (1.82, 2.1),
 }
-_DRESS_LENGTHS = {"Short": (1.55, 1.8), "Medium": (1.85, 2.2), "Long": (2.25, 2.6), "Extra Long": (2.65, 2.95)}
+_DRESS_LENGTHS = {
+    "Short": (1.55, 1.8),
+    "Medium": (1.85, 2.2),
+    "Long": (2.25, 2.6),
+    "Extra Long": (2.65, 2.95),
+}
 _SLEEVE_LENGTHS = {
-    "Sleeveless": (0.0, 0.0), "Short": (0.26, 0.48), "Mid": (0.58, 0.82), "Long": (0.98, 1.22),
+    "Sleeveless": (0.0, 0.0),
+    "Short": (0.26, 0.48),
+    "Mid": (0.58, 0.82),
+    "Long": (0.98, 1.22),
     "Extra Long": (1.26, 1.42),
 }
 
@@ -167,7 +178,9 @@ def _draw_shape(rng: np.random.Generator, category: str) -> Shape:
         hem = chest * u(0.78, 0.98)
     if category == "Dress":
         hem, taper = chest * u(1.0, 2.3), u(0.66, 0.95)
-    neck_depth = {"V-neck": u(0.2, 0.46), "Square": u(0.14, 0.28), "Suit": u(0.5, 0.85)}.get(collar, u(0.09, 0.2))
+    neck_depth = {"V-neck": u(0.2, 0.46), "Square": u(0.14, 0.28), "Suit": u(0.5, 0.85)}.get(
+        collar, u(0.09, 0.2)
+    )
     shoulder = (0.42 if gender == "Male" else 0.38) * u(0.92, 1.08) + (0.09 * u() if fit == "Loose" else 0.0)
     neck_width = u(0.13, 0.22)
     if category in ("Tank", "Dress") and sleeve == "Sleeveless":
@@ -181,18 +194,45 @@ def _draw_shape(rng: np.random.Generator, category: str) -> Shape:
     lengths = _DRESS_LENGTHS if category == "Dress" else _TOP_LENGTHS
     body_length = u(*lengths[length]) if not bottom else _bottom_length(rng, category, length)
     return Shape(
-        category=category, fit=fit, collar=collar, sleeve=sleeve, length=length, gender=gender,
-        fabric=str(rng.choice(_FABRICS[category])), opening=opening, is_open=is_open,
+        category=category,
+        fit=fit,
+        collar=collar,
+        sleeve=sleeve,
+        length=length,
+        gender=gender,
+        fabric=str(rng.choice(_FABRICS[category])),
+        opening=opening,
+        is_open=is_open,
         rolled=bool(category == "Shirt" and sleeve == "Long" and u() < 0.15),
-        shoulder=min(shoulder, chest * 1.02), neck_width=neck_width, neck_depth=neck_depth, slope=u(0.05, 0.17),
-        chest=chest, waist=chest * taper, waist_at=u(0.3, 0.55), hem=hem, body_length=body_length,
-        armhole=armhole, hem_curve=u(-0.02, 0.04) if u() < 0.8 else u(0.05, 0.12),
+        shoulder=min(shoulder, chest * 1.02),
+        neck_width=neck_width,
+        neck_depth=neck_depth,
+        slope=u(0.05, 0.17),
+        chest=chest,
+        waist=chest * taper,
+        waist_at=u(0.3, 0.55),
+        hem=hem,
+        body_length=body_length,
+        armhole=armhole,
+        hem_curve=u(-0.02, 0.04) if u() < 0.8 else u(0.05, 0.12),
         hem_vent=u(0.03, 0.1) if category in ("Shirt", "Polo") and u() < 0.5 else 0.0,
-        sleeve_length=sleeve_length, sleeve_angle=sleeve_angle, sleeve_width=sleeve_width,
-        cuff=sleeve_width * (u(0.72, 1.1) if sleeve_length < 0.5 else u(0.36, 0.75)) * (1.25 if u() < 0.1 else 1),
-        sleeve_bulge=u(-0.03, 0.1), rib=rib, collar_size=u(0.8, 1.3), pocket=_draw_pocket(rng, category),
-        gap=u(0.08, 0.3), pleats=int(rng.integers(0, 9)) if category in ("Skirt", "Dress") and u() < 0.5 else 0,
-        hip=u(1.05, 1.35), crotch=u(0.5, 0.66), leg_angle=u(0.02, 0.3), knee=u(0.7, 1.15), panel=u(0.3, 0.65),
+        sleeve_length=sleeve_length,
+        sleeve_angle=sleeve_angle,
+        sleeve_width=sleeve_width,
+        cuff=sleeve_width
+        * (u(0.72, 1.1) if sleeve_length < 0.5 else u(0.36, 0.75))
+        * (1.25 if u() < 0.1 else 1),
+        sleeve_bulge=u(-0.03, 0.1),
+        rib=rib,
+        collar_size=u(0.8, 1.3),
+        pocket=_draw_pocket(rng, category),
+        gap=u(0.08, 0.3),
+        pleats=int(rng.integers(0, 9)) if category in ("Skirt", "Dress") and u() < 0.5 else 0,
+        hip=u(1.05, 1.35),
+        crotch=u(0.5, 0.66),
+        leg_angle=u(0.02, 0.3),
+        knee=u(0.7, 1.15),
+        panel=u(0.3, 0.65),
     )
 
 
@@ -206,12 +246,19 @@ def _draw_length(rng: np.random.Generator, category: str) -> str:
     if category == "Shorts":
         return _pick(rng, (("Extra Short", 0.35), ("Short", 0.65)))
     long = 0.25 if category in ("Jacket", "Shirt") else 0.12
-    return _pick(rng, (("Extra Short", 0.08), ("Short", 0.22), ("Medium", 0.55), ("Long", long), ("Extra Long", 0.03)))
+    return _pick(
+        rng, (("Extra Short", 0.08), ("Short", 0.22), ("Medium", 0.55), ("Long", long), ("Extra Long", 0.03))
+    )
 
 
 def _bottom_length(rng: np.random.Generator, category: str, length: str) -> float:
     ranges = {
-        "Skirt": {"Extra Short": (0.6, 0.8), "Short": (0.85, 1.1), "Medium": (1.2, 1.55), "Long": (1.65, 2.2)},
+        "Skirt": {
+            "Extra Short": (0.6, 0.8),
+            "Short": (0.85, 1.1),
+            "Medium": (1.2, 1.55),
+            "Long": (1.65, 2.2),
+        },
         "Trousers": {"Medium": (1.45, 1.75), "Long": (1.9, 2.3), "Extra Long": (2.35, 2.6)},
         "Shorts": {"Extra Short": (0.68, 0.82), "Short": (0.86, 1.2)},
     }
@@ -247,8 +294,19 @@ def _draw_pocket(rng: np.random.Generator, category: str) -> str:
 
 
 _PRINTS = (
-    ("Solid Color", 0.36), ("Striped", 0.17), ("Plaid", 0.08), ("Polka Dot", 0.06), ("Color Block", 0.08),
-    ("Logo", 0.07), ("Text", 0.06), ("Floral", 0.05), ("Camouflage", 0.02), ("Geometric", 0.03), ("Star", 0.01),
+    ("Solid Color", 0.36),
+    ("Striped", 0.17),
+    ("Plaid", 0.08),
+    ("Polka Dot", 0.06),
+    ("Color Block", 0.08),
+    ("Logo", 0.06),
+    ("Text", 0.05),
+    ("Artistic", 0.06),
+    ("Floral", 0.06),
+    ("Tie-dye", 0.04),
+    ("Camouflage", 0.02),
+    ("Geometric", 0.03),
+    ("Star", 0.01),
     ("Heart", 0.01),
 )
 
@@ -263,7 +321,7 @@ def _draw_look(rng: np.random.Generator, shape: Shape) -> Look:
     plain = shape.fabric in ("Denim", "Leather", "Corduroy") or shape.collar == "Suit"
     if plain and u() < 0.75:
         print_ = "Solid Color"
-    if shape.category in ("Skirt", "Trousers", "Shorts") and print_ in ("Logo", "Text"):
+    if shape.category in ("Skirt", "Trousers", "Shorts") and print_ in ("Logo", "Text", "Artistic"):
         print_ = "Solid Color"
     second = contrasting(rng, base)
     third = contrasting(rng, base, 40)
@@ -272,12 +330,19 @@ def _draw_look(rng: np.random.Generator, shape: Shape) -> Look:
     text = "".join(letters[i] for i in rng.integers(0, len(letters), rng.integers(1, 6)))
     shapes = ("circle", "star", "heart", "triangle", "square", "ring", "bolt", "swoosh")
     return Look(
-        colours=(base, second, third), print=print_, variant=int(rng.integers(0, 1000)), scale=float(2 ** u(-1, 1)),
-        phase=u(), angle=u(-0.6, 0.6), logo=text if print_ == "Text" else str(rng.choice(shapes)),
-        logo_size=u(0.12, 0.62) if u() < 0.75 else 0.1, logo_at=(u(-0.12, 0.12), u(0.25, 0.5)),
+        colours=(base, second, third),
+        print=print_,
+        variant=int(rng.integers(0, 1000)),
+        scale=float(2 ** u(-1, 1)),
+        phase=u(),
+        angle=u(-0.6, 0.6),
+        logo=text if print_ == "Text" else str(rng.choice(shapes)),
+        logo_size=u(0.12, 0.62) if u() < 0.75 else 0.1,
+        logo_at=(u(-0.12, 0.12), u(0.25, 0.5)),
         trim=scaled(base, u(0.78, 1.2)) if same else contrasting(rng, base, 40),
         lining=scaled(base, u(0.45, 0.75)) if u() < 0.7 else scaled(third, 0.7),
-        fold_seed=int(rng.integers(2**31)), fold_strength=u(0.5, 1.3),
+        fold_seed=int(rng.integers(2**31)),
+        fold_strength=u(0.5, 1.3),
     )
 
 
@@ -294,10 +359,19 @@ def spec_attributes(spec: GarmentSpec) -> dict[str, str]:
     elif look.print != "Solid Color":
         craft = "Printed"
     attributes = {
-        "Category": shape.category, "Fit": shape.fit, "Collar": shape.collar, "Sleeve Length": shape.sleeve,
-        "Fabric": shape.fabric, "Print": look.print, "Surface Texture": craft, "Age": "Adult",
-        "Gender": shape.gender, "Length": shape.length, "With Inner Wear": "No",
-        "Sleeves Rolled Up": "Yes" if shape.rolled else "No", "Top Open": "Yes" if shape.is_open else "No",
+        "Category": shape.category,
+        "Fit": shape.fit,
+        "Collar": shape.collar,
+        "Sleeve Length": shape.sleeve,
+        "Fabric": shape.fabric,
+        "Print": look.print,
+        "Surface Texture": craft,
+        "Age": "Adult",
+        "Gender": shape.gender,
+        "Length": shape.length,
+        "With Inner Wear": "No",
+        "Sleeves Rolled Up": "Yes" if shape.rolled else "No",
+        "Top Open": "Yes" if shape.is_open else "No",
         "Top Tuck In": "No",
     }
     return {name: value for name, value in attributes.items() if value}

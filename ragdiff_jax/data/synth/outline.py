@@ -78,16 +78,25 @@ def _top(s: Shape) -> Outline:
     if s.category == "Dress":
         grow, skirt = s.hem - s.waist, length - waist_y
         right += [
-            curve((s.chest, arm_y), (s.chest * 0.95, arm_y + 0.15), (s.waist, waist_y - 0.2), (s.waist, waist_y)),
             curve(
-                (s.waist, waist_y), (s.waist * 1.02 + 0.1 * grow, waist_y + 0.2 * skirt),
-                (s.waist + grow * (0.7 + s.sleeve_bulge), waist_y + 0.6 * skirt), (s.hem, length + side_dip), 14,
+                (s.chest, arm_y), (s.chest * 0.95, arm_y + 0.15), (s.waist, waist_y - 0.2), (s.waist, waist_y)
+            ),
+            curve(
+                (s.waist, waist_y),
+                (s.waist * 1.02 + 0.1 * grow, waist_y + 0.2 * skirt),
+                (s.waist + grow * (0.7 + s.sleeve_bulge), waist_y + 0.6 * skirt),
+                (s.hem, length + side_dip),
+                14,
             ),
         ]
     else:
         right.append(
             curve(
-                (s.chest, arm_y), (s.chest * 0.98, arm_y + 0.1), (s.waist, waist_y), (s.hem, length + side_dip), 14
+                (s.chest, arm_y),
+                (s.chest * 0.98, arm_y + 0.1),
+                (s.waist, waist_y),
+                (s.hem, length + side_dip),
+                14,
             )
         )
     drop = length + s.hem_curve
@@ -99,7 +108,9 @@ def _top(s: Shape) -> Outline:
     body = np.concatenate([half, mirror(half), neckline])
     pieces = [Piece("body", "main", body)]
     back_dip = min(0.05, s.neck_depth * 0.4)
-    back = np.concatenate([curve((-nw, 0), (-nw * 0.5, back_dip), (nw * 0.5, back_dip), (nw, 0)), [[nw, 0.0]], neckline[::-1]])
+    back = np.concatenate(
+        [curve((-nw, 0), (-nw * 0.5, back_dip), (nw * 0.5, back_dip), (nw, 0)), [[nw, 0.0]], neckline[::-1]]
+    )
     pieces.append(Piece("back", "lining", back))
     if s.is_open or (s.opening != "none" and s.collar == "Suit"):
         pieces += _open_front(s, drop)
@@ -131,13 +142,15 @@ def _neckline(s: Shape) -> np.ndarray:
         left = curve((-nw, 0), (-nw * 0.85, depth * 0.3), (-nw * 0.3, depth * 0.8), (0, depth), 8)
         return np.concatenate([left, [[0, depth]], mirror(left)])[1:-1]
     if s.collar == "Square":
-        return np.array([[-nw * 0.95, depth * 0.5], [-nw * 0.9, depth], [nw * 0.9, depth], [nw * 0.95, depth * 0.5]])
+        return np.array(
+            [[-nw * 0.95, depth * 0.5], [-nw * 0.9, depth], [nw * 0.9, depth], [nw * 0.95, depth * 0.5]]
+        )
     return curve((-nw, 0), (-nw, depth * 1.33), (nw, depth * 1.33), (nw, 0), 14)[1:]
 
 
 def _sleeve(s: Shape) -> tuple[np.ndarray, np.ndarray | None]:
     """The right sleeve around the shoulder point, and its cuff or None."""
-    top = np.array([s.shoulder - 0.1, s.slope - 0.01])
+    top = np.array([s.shoulder - 0.07, s.slope * (1 - 0.07 / (s.shoulder - s.neck_width)) + 0.008])
     under = np.array([s.chest * 0.97, s.slope + s.armhole])
     along = np.array([np.sin(s.sleeve_angle), np.cos(s.sleeve_angle)])
     across = np.array([-along[1], along[0]])  # from the outer to the inner edge: left and down
@@ -145,7 +158,7 @@ def _sleeve(s: Shape) -> tuple[np.ndarray, np.ndarray | None]:
     inner = outer + across * s.cuff
     bulge = -across * s.sleeve_bulge * s.sleeve_length
     middle = (np.array([s.shoulder, s.slope]) + outer) / 2
-    shoulder_round = np.array([s.shoulder, s.slope]) + along * 0.12 * s.sleeve_length
+    shoulder_round = np.array([s.shoulder + 0.01, s.slope]) + along * 0.08 * s.sleeve_length
     polygon = np.concatenate(
         [
             top[None],
@@ -182,70 +195,142 @@ def _collar(s: Shape) -> list[Piece]:
     depth = min(s.neck_depth, 0.13)
     if s.collar in ("Shirt", "Polo"):
         spread = s.gap * 0.4 if s.is_open else 0.0
-        leaf = np.array([
-            [nw * 0.8, -0.055 * size], [nw + 0.045 * size, 0.03],
-            [nw * 0.85 + 0.03 * size, depth + 0.11 * size], [nw * 0.1 + spread, depth + 0.015],
-        ])
-        stand = np.concatenate([
-            curve((-nw * 0.9, -0.05 * size), (-nw * 0.5, -0.085 * size), (nw * 0.5, -0.085 * size),
-                  (nw * 0.9, -0.05 * size)),
-            curve((nw * 0.9, 0.01), (nw * 0.5, 0.04), (-nw * 0.5, 0.04), (-nw * 0.9, 0.01)),
-        ])
-        return [Piece("back", "lining", stand), Piece("body", "trim", leaf), Piece("body", "trim", mirror(leaf))]
+        leaf = np.array(
+            [
+                [nw * 0.8, -0.055 * size],
+                [nw + 0.045 * size, 0.03],
+                [nw * 0.85 + 0.03 * size, depth + 0.11 * size],
+                [nw * 0.1 + spread, depth + 0.015],
+            ]
+        )
+        stand = np.concatenate(
+            [
+                curve(
+                    (-nw * 0.9, -0.05 * size),
+                    (-nw * 0.5, -0.085 * size),
+                    (nw * 0.5, -0.085 * size),
+                    (nw * 0.9, -0.05 * size),
+                ),
+                curve((nw * 0.9, 0.01), (nw * 0.5, 0.04), (-nw * 0.5, 0.04), (-nw * 0.9, 0.01)),
+            ]
+        )
+        return [
+            Piece("back", "lining", stand),
+            Piece("body", "trim", leaf),
+            Piece("body", "trim", mirror(leaf)),
+        ]
     if s.collar == "Stand-up":
         height = 0.1 * size
-        stand = np.concatenate([
-            curve((-nw * 1.02, 0.03), (-nw * 1.0, -0.3 * height), (-nw * 0.96, -height), (-nw * 0.9, -height), 5),
-            curve((-nw * 0.9, -height), (-nw * 0.4, -height * 1.25), (nw * 0.4, -height * 1.25), (nw * 0.9, -height)),
-            curve((nw * 0.9, -height), (nw * 0.96, -height), (nw, -0.3 * height), (nw * 1.02, 0.03), 5),
-            curve((nw * 1.02, 0.03), (nw * 0.7, depth * 1.4), (-nw * 0.7, depth * 1.4), (-nw * 1.02, 0.03)),
-        ])
-        hole = np.concatenate([
-            curve((-nw * 0.86, -height * 0.98), (-nw * 0.4, -height * 1.2), (nw * 0.4, -height * 1.2),
-                  (nw * 0.86, -height * 0.98)),
-            curve((nw * 0.86, -height * 0.98), (nw * 0.5, -height * 0.3), (-nw * 0.5, -height * 0.3),
-                  (-nw * 0.86, -height * 0.98)),
-        ])
+        stand = np.concatenate(
+            [
+                curve(
+                    (-nw * 1.02, 0.03),
+                    (-nw * 1.0, -0.3 * height),
+                    (-nw * 0.96, -height),
+                    (-nw * 0.9, -height),
+                    5,
+                ),
+                curve(
+                    (-nw * 0.9, -height),
+                    (-nw * 0.4, -height * 1.25),
+                    (nw * 0.4, -height * 1.25),
+                    (nw * 0.9, -height),
+                ),
+                curve((nw * 0.9, -height), (nw * 0.96, -height), (nw, -0.3 * height), (nw * 1.02, 0.03), 5),
+                curve(
+                    (nw * 1.02, 0.03), (nw * 0.7, depth * 1.4), (-nw * 0.7, depth * 1.4), (-nw * 1.02, 0.03)
+                ),
+            ]
+        )
+        hole = np.concatenate(
+            [
+                curve(
+                    (-nw * 0.86, -height * 0.98),
+                    (-nw * 0.4, -height * 1.2),
+                    (nw * 0.4, -height * 1.2),
+                    (nw * 0.86, -height * 0.98),
+                ),
+                curve(
+                    (nw * 0.86, -height * 0.98),
+                    (nw * 0.5, -height * 0.3),
+                    (-nw * 0.5, -height * 0.3),
+                    (-nw * 0.86, -height * 0.98),
+                ),
+            ]
+        )
         return [Piece("body", "trim", stand), Piece("body", "dark", hole)]
     if s.collar == "Hooded":
         wide, high = nw * 1.35 + 0.03 * size, 0.3 * size
-        hood = np.concatenate([
-            curve((-nw - 0.05, 0.05), (-wide - 0.06, -0.1), (-wide, -high), (-wide * 0.3, -high), 10),
-            curve((-wide * 0.3, -high), (-wide * 0.1, -high * 1.04), (wide * 0.1, -high * 1.04), (wide * 0.3, -high), 4),
-            curve((wide * 0.3, -high), (wide, -high), (wide + 0.06, -0.1), (nw + 0.05, 0.05), 10),
-            curve((nw + 0.05, 0.05), (nw * 0.6, depth + 0.1), (-nw * 0.6, depth + 0.1), (-nw - 0.05, 0.05)),
-        ])
-        hole = np.concatenate([
-            curve((0, -high * 0.8), (nw * 1.25, -high * 0.8), (nw * 1.1, 0.0), (0, depth + 0.03)),
-            curve((0, depth + 0.03), (-nw * 1.1, 0.0), (-nw * 1.25, -high * 0.8), (0, -high * 0.8)),
-        ])
+        hood = np.concatenate(
+            [
+                curve((-nw - 0.05, 0.05), (-wide - 0.06, -0.1), (-wide, -high), (-wide * 0.3, -high), 10),
+                curve(
+                    (-wide * 0.3, -high),
+                    (-wide * 0.1, -high * 1.04),
+                    (wide * 0.1, -high * 1.04),
+                    (wide * 0.3, -high),
+                    4,
+                ),
+                curve((wide * 0.3, -high), (wide, -high), (wide + 0.06, -0.1), (nw + 0.05, 0.05), 10),
+                curve(
+                    (nw + 0.05, 0.05), (nw * 0.6, depth + 0.1), (-nw * 0.6, depth + 0.1), (-nw - 0.05, 0.05)
+                ),
+            ]
+        )
+        hole = np.concatenate(
+            [
+                curve((0, -high * 0.8), (nw * 1.25, -high * 0.8), (nw * 1.1, 0.0), (0, depth + 0.03)),
+                curve((0, depth + 0.03), (-nw * 1.1, 0.0), (-nw * 1.25, -high * 0.8), (0, -high * 0.8)),
+            ]
+        )
         return [Piece("back", "main", hood), Piece("back", "dark", hole)]
     if s.collar == "Suit":
-        lapel = np.array([
-            [nw * 0.8, -0.05], [nw + 0.05, 0.02], [nw + 0.07 * size, 0.17], [nw + 0.02, 0.2],
-            [nw + 0.09 * size, 0.25], [0.02, s.neck_depth + 0.05], [0.0, s.neck_depth],
-            [nw * 0.62, s.neck_depth * 0.42],
-        ])
-        stand = np.concatenate([
-            curve((-nw, 0), (-nw * 0.5, -0.07), (nw * 0.5, -0.07), (nw, 0)),
-            curve((nw, 0), (nw * 0.5, 0.04), (-nw * 0.5, 0.04), (-nw, 0)),
-        ])
-        return [Piece("back", "trim", stand), Piece("body", "trim", lapel), Piece("body", "trim", mirror(lapel))]
+        lapel = np.array(
+            [
+                [nw * 0.8, -0.05],
+                [nw + 0.05, 0.02],
+                [nw + 0.07 * size, 0.17],
+                [nw + 0.02, 0.2],
+                [nw + 0.09 * size, 0.25],
+                [0.02, s.neck_depth + 0.05],
+                [0.0, s.neck_depth],
+                [nw * 0.62, s.neck_depth * 0.42],
+            ]
+        )
+        stand = np.concatenate(
+            [
+                curve((-nw, 0), (-nw * 0.5, -0.07), (nw * 0.5, -0.07), (nw, 0)),
+                curve((nw, 0), (nw * 0.5, 0.04), (-nw * 0.5, 0.04), (-nw, 0)),
+            ]
+        )
+        return [
+            Piece("back", "trim", stand),
+            Piece("body", "trim", lapel),
+            Piece("body", "trim", mirror(lapel)),
+        ]
     return []
 
 
 def _waistband(waist: float, height: float, dip: float) -> list[Piece]:
-    band = np.concatenate([
-        curve((-waist, 0), (-waist * 0.4, dip), (waist * 0.4, dip), (waist, 0)),
-        [[waist * 1.5, -0.05], [waist * 1.5, height]],
-        curve((waist * 1.02, height), (waist * 0.4, height + dip), (-waist * 0.4, height + dip),
-              (-waist * 1.02, height)),
-        [[-waist * 1.5, height], [-waist * 1.5, -0.05]],
-    ])
-    inside = np.concatenate([
-        curve((-waist, 0), (-waist * 0.4, -dip * 0.4), (waist * 0.4, -dip * 0.4), (waist, 0)),
-        curve((waist, 0), (waist * 0.4, dip + 0.01), (-waist * 0.4, dip + 0.01), (-waist, 0)),
-    ])
+    band = np.concatenate(
+        [
+            curve((-waist, 0), (-waist * 0.4, dip), (waist * 0.4, dip), (waist, 0)),
+            [[waist * 1.5, -0.05], [waist * 1.5, height]],
+            curve(
+                (waist * 1.02, height),
+                (waist * 0.4, height + dip),
+                (-waist * 0.4, height + dip),
+                (-waist * 1.02, height),
+            ),
+            [[-waist * 1.5, height], [-waist * 1.5, -0.05]],
+        ]
+    )
+    inside = np.concatenate(
+        [
+            curve((-waist, 0), (-waist * 0.4, -dip * 0.4), (waist * 0.4, -dip * 0.4), (waist, 0)),
+            curve((waist, 0), (waist * 0.4, dip + 0.01), (-waist * 0.4, dip + 0.01), (-waist, 0)),
+        ]
+    )
     return [Piece("back", "lining", inside), Piece("body", "band", band)]
 
 
@@ -254,14 +339,26 @@ def _skirt(s: Shape) -> Outline:
     hip = waist * s.hip
     hem = max(hip * s.hem / s.chest * (0.75 + s.crotch), waist * 0.9) * (0.8 + s.hem_vent * 3 + s.gap * 1.4)
     side = length - max(s.hem_curve, 0.0)
-    half = np.concatenate([
-        curve((waist, 0), (waist * 1.1, length * 0.12), (hip, length * 0.25), (hip, length * 0.38)),
-        curve((hip, length * 0.38), (hip * 1.02, length * 0.6), (hem * 0.96, length * 0.8), (hem, side)),
-        _wavy(curve((hem, side), (hem * 0.6, length + s.hem_curve), (hem * 0.3, length + s.hem_curve),
-                    (0, length + s.hem_curve), 24), s.pleats),
-    ])
+    half = np.concatenate(
+        [
+            curve((waist, 0), (waist * 1.1, length * 0.12), (hip, length * 0.25), (hip, length * 0.38)),
+            curve((hip, length * 0.38), (hip * 1.02, length * 0.6), (hem * 0.96, length * 0.8), (hem, side)),
+            _wavy(
+                curve(
+                    (hem, side),
+                    (hem * 0.6, length + s.hem_curve),
+                    (hem * 0.3, length + s.hem_curve),
+                    (0, length + s.hem_curve),
+                    24,
+                ),
+                s.pleats,
+            ),
+        ]
+    )
     dip = 0.03
-    body = np.concatenate([half, mirror(half), curve((-waist, 0), (-waist * 0.4, dip), (waist * 0.4, dip), (waist, 0))])
+    body = np.concatenate(
+        [half, mirror(half), curve((-waist, 0), (-waist * 0.4, dip), (waist * 0.4, dip), (waist, 0))]
+    )
     pieces = [Piece("body", "main", body)] + _waistband(waist, 0.06 + 0.05 * s.collar_size, dip)
     return _finish(pieces, (waist, 0.0), None, body)
 
@@ -276,13 +373,23 @@ def _legs(s: Shape) -> Outline:
     outer = max(inner + width, hip * 0.75)
     hem_tilt = 0.1 * s.leg_angle
     middle = (crotch + length) / 2
-    half = np.concatenate([
-        curve((waist, 0), (waist * 1.06, crotch * 0.3), (hip, crotch * 0.6), (hip, crotch * 0.85)),
-        curve((hip, crotch * 0.85), (hip * 1.0, middle), (outer, middle), (outer, length - hem_tilt), 10),
-        curve((outer, length - hem_tilt), (outer, length - hem_tilt), (inner, length + 0.02), (inner, length), 5),
-        curve((inner, length), (inner, middle), (0.03, crotch + 0.15), (0.0, crotch), 8),
-    ])
+    half = np.concatenate(
+        [
+            curve((waist, 0), (waist * 1.06, crotch * 0.3), (hip, crotch * 0.6), (hip, crotch * 0.85)),
+            curve((hip, crotch * 0.85), (hip * 1.0, middle), (outer, middle), (outer, length - hem_tilt), 10),
+            curve(
+                (outer, length - hem_tilt),
+                (outer, length - hem_tilt),
+                (inner, length + 0.02),
+                (inner, length),
+                5,
+            ),
+            curve((inner, length), (inner, middle), (0.03, crotch + 0.15), (0.0, crotch), 8),
+        ]
+    )
     dip = 0.03 + 0.03 * s.gap
-    body = np.concatenate([half, mirror(half), curve((-waist, 0), (-waist * 0.4, dip), (waist * 0.4, dip), (waist, 0))])
+    body = np.concatenate(
+        [half, mirror(half), curve((-waist, 0), (-waist * 0.4, dip), (waist * 0.4, dip), (waist, 0))]
+    )
     pieces = [Piece("body", "main", body)] + _waistband(waist, 0.05 + 0.05 * s.collar_size, dip)
     return _finish(pieces, (waist, 0.0), None, body)

@@ -9,7 +9,15 @@ from ragdiff_jax.data.synth.colours import RGB, draw_colour, scaled
 from ragdiff_jax.data.synth.garment import GarmentSpec
 
 _SKIN = ((244, 208, 184), (232, 188, 156), (214, 164, 124), (180, 126, 88), (134, 88, 60), (92, 58, 42))
-_HAIR = ((30, 24, 22), (64, 42, 30), (112, 76, 46), (180, 140, 88), (216, 186, 130), (120, 60, 36), (150, 150, 150))
+_HAIR = (
+    (30, 24, 22),
+    (64, 42, 30),
+    (112, 76, 46),
+    (180, 140, 88),
+    (216, 186, 130),
+    (120, 60, 36),
+    (150, 150, 150),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +42,15 @@ def draw_person(rng: np.random.Generator, spec: GarmentSpec) -> Person:
     if spec.shape.sleeve_length < 0.5 and rng.random() < 0.25:
         arms[int(rng.integers(2))] = rng.uniform(0.4, 0.9)
     return Person(
-        skin=skin, hair=scaled(_HAIR[rng.integers(len(_HAIR))], rng.uniform(0.8, 1.2)),
-        long_hair=bool(rng.random() < (0.7 if spec.shape.gender == "Female" else 0.1)), other=draw_colour(rng),
-        other_long=bool(rng.random() < 0.7), shoes=draw_colour(rng), arms=(float(arms[0]), float(arms[1])),
-        bend=(float(rng.uniform(-0.12, 0.2)), float(rng.uniform(-0.12, 0.2))), stance=float(rng.uniform(0.05, 0.2)),
+        skin=skin,
+        hair=scaled(_HAIR[rng.integers(len(_HAIR))], rng.uniform(0.8, 1.2)),
+        long_hair=bool(rng.random() < (0.7 if spec.shape.gender == "Female" else 0.1)),
+        other=draw_colour(rng),
+        other_long=bool(rng.random() < 0.7),
+        shoes=draw_colour(rng),
+        arms=(float(arms[0]), float(arms[1])),
+        bend=(float(rng.uniform(-0.12, 0.2)), float(rng.uniform(-0.12, 0.2))),
+        stance=float(rng.uniform(0.05, 0.2)),
         narrow=float(rng.uniform(0.74, 0.9)),
     )
 
@@ -64,7 +77,9 @@ class Painter:
 
     def ellipse(self, centre, radii, colour: RGB) -> None:
         t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
-        self.polygon(np.stack([centre[0] + radii[0] * np.cos(t), centre[1] + radii[1] * np.sin(t)], -1), colour)
+        self.polygon(
+            np.stack([centre[0] + radii[0] * np.cos(t), centre[1] + radii[1] * np.sin(t)], -1), colour
+        )
 
 
 def arm_points(spec: GarmentSpec, person: Person, side: int, length: float) -> np.ndarray:
@@ -118,8 +133,11 @@ def paint_front(painter: Painter, rng: np.random.Generator, spec: GarmentSpec, p
     s = spec.shape
     if s.collar and person.long_hair and rng.random() < 0.6:
         for side in (-1, 1):
-            painter.limb([[side * 0.17, -0.4], [side * 0.2, -0.1], [side * 0.19, rng.uniform(0.1, 0.4)]],
-                         (0.06, 0.07, 0.03), person.hair)
+            painter.limb(
+                [[side * 0.17, -0.4], [side * 0.2, -0.1], [side * 0.19, rng.uniform(0.1, 0.4)]],
+                (0.06, 0.07, 0.03),
+                person.hair,
+            )
     chance = rng.random()
     if chance < 0.12 and s.collar:
         colour = draw_colour(rng)
@@ -128,7 +146,11 @@ def paint_front(painter: Painter, rng: np.random.Generator, spec: GarmentSpec, p
     elif chance < 0.26:
         y = rng.uniform(0.3, 0.9) * s.body_length
         side = 1 if rng.random() < 0.5 else -1
-        painter.limb([[side * 0.75, y + 0.35], [side * 0.4, y + 0.05], [side * 0.2, y]], (0.08, 0.07, 0.06), person.skin)
+        painter.limb(
+            [[side * 0.75, y + 0.35], [side * 0.4, y + 0.05], [side * 0.2, y]],
+            (0.08, 0.07, 0.06),
+            person.skin,
+        )
         painter.ellipse((side * 0.15, y), (0.1, 0.065), person.skin)
 
 
@@ -138,19 +160,37 @@ def _torso(painter: Painter, spec: GarmentSpec, person: Person) -> None:
         arm = np.array([[side * 0.42, -0.98], [side * 0.52, -0.5], [side * 0.56, -0.05], [side * 0.55, 0.2]])
         painter.limb(arm, (0.1, 0.09, 0.07, 0.06), person.other if person.other_long else person.skin)
         painter.ellipse(arm[-1], (0.07, 0.1), person.skin)
-    shape = [[-0.15, -1.15], [-0.46, -1.02], [-0.42, -0.5], [-waist * 1.03, 0.08], [waist * 1.03, 0.08], [0.42, -0.5],
-             [0.46, -1.02], [0.15, -1.15]]
+    shape = [
+        [-0.15, -1.15],
+        [-0.46, -1.02],
+        [-0.42, -0.5],
+        [-waist * 1.03, 0.08],
+        [waist * 1.03, 0.08],
+        [0.42, -0.5],
+        [0.46, -1.02],
+        [0.15, -1.15],
+    ]
     painter.polygon(shape, person.other)
-    painter.polygon([[-0.34, -1.0], [-0.3, -0.4], [-waist * 0.5, 0.08], [waist * 0.2, 0.08], [0.1, -1.0]],
-                    scaled(person.other, 1.06))
+    painter.polygon(
+        [[-0.34, -1.0], [-0.3, -0.4], [-waist * 0.5, 0.08], [waist * 0.2, 0.08], [0.1, -1.0]],
+        scaled(person.other, 1.06),
+    )
 
 
-def _legs(painter: Painter, person: Person, top: float, bottom: float, cloth_to: float, *, skin: bool) -> None:
+def _legs(
+    painter: Painter, person: Person, top: float, bottom: float, cloth_to: float, *, skin: bool
+) -> None:
     hip = 0.36
     for side in (-1, 1):
         foot = side * (0.12 + person.stance)
-        line = np.array([[side * 0.17, top], [side * 0.17, top + 0.3], [(foot + side * 0.17) / 2, (top + bottom) / 2],
-                         [foot, bottom]])
+        line = np.array(
+            [
+                [side * 0.17, top],
+                [side * 0.17, top + 0.3],
+                [(foot + side * 0.17) / 2, (top + bottom) / 2],
+                [foot, bottom],
+            ]
+        )
         painter.limb(line, (0.19, 0.18, 0.13, 0.08), person.skin)
         painter.ellipse((foot + side * 0.03, bottom + 0.05), (0.11, 0.08), person.shoes)
         if not skin:
@@ -158,4 +198,6 @@ def _legs(painter: Painter, person: Person, top: float, bottom: float, cloth_to:
             covered = line[: max(2, int((share > 0).sum()))]
             painter.limb(covered, np.array([0.2, 0.2, 0.16, 0.11])[: len(covered)], person.other)
     if not skin:
-        painter.polygon([[-hip, top], [hip, top], [hip * 1.05, top + 0.35], [-hip * 1.05, top + 0.35]], person.other)
+        painter.polygon(
+            [[-hip, top], [hip, top], [hip * 1.05, top + 0.35], [-hip * 1.05, top + 0.35]], person.other
+        )

@@ -3,16 +3,50 @@
 import numpy as np
 from PIL import ImageDraw
 
+from ragdiff_jax.data.synth.colours import draw_colour
 from ragdiff_jax.data.synth.garment import Look, Shape
 
 # 3x5 letters, rows from the top, so that no font file decides what is drawn.
 _ROWS = {
-    "A": "25755", "B": "65656", "C": "34443", "D": "65556", "E": "74647", "F": "74644", "G": "34553", "H": "55755",
-    "I": "72227", "J": "11152", "K": "55655", "L": "44447", "M": "57755", "N": "57775", "O": "25552", "P": "65644",
-    "R": "65655", "S": "34216", "T": "72222", "U": "55557", "V": "55552", "W": "55775", "X": "55255", "Y": "55222",
-    "Z": "71247", "0": "75557", "1": "26227", "2": "71747", "3": "71717", "4": "55711", "5": "74717", "6": "74757",
-    "7": "71244", "8": "75757", "9": "75717",
+    "A": "25755",
+    "B": "65656",
+    "C": "34443",
+    "D": "65556",
+    "E": "74647",
+    "F": "74644",
+    "G": "34553",
+    "H": "55755",
+    "I": "72227",
+    "J": "11152",
+    "K": "55655",
+    "L": "44447",
+    "M": "57755",
+    "N": "57775",
+    "O": "25552",
+    "P": "65644",
+    "R": "65655",
+    "S": "34216",
+    "T": "72222",
+    "U": "55557",
+    "V": "55552",
+    "W": "55775",
+    "X": "55255",
+    "Y": "55222",
+    "Z": "71247",
+    "0": "75557",
+    "1": "26227",
+    "2": "71747",
+    "3": "71717",
+    "4": "55711",
+    "5": "74717",
+    "6": "74757",
+    "7": "71244",
+    "8": "75757",
+    "9": "75717",
 }
+
+
+PLACED = ("Logo", "Text", "Artistic")  # prints that sit in one place
 
 
 def cloth(look: Look, shape: Shape, u: np.ndarray, v: np.ndarray, part: str) -> np.ndarray | None:
@@ -20,6 +54,8 @@ def cloth(look: Look, shape: Shape, u: np.ndarray, v: np.ndarray, part: str) -> 
 
     `part` is "body" or "sleeve"; some prints (colour blocks, sleeve stripes) differ between them.
     """
+    if look.print == "Tie-dye":
+        return _blended(look, u, v)
     index = _index(look, shape, u, v, part)
     return None if index is None else np.array(look.colours, np.uint8)[index]
 
@@ -91,6 +127,17 @@ def _index(look: Look, shape: Shape, u, v, part) -> np.ndarray | None:
     return None
 
 
+def _blended(look: Look, u, v) -> np.ndarray:
+    """Tie-dye: two colours run into each other; every third one is a plain gradient down the garment."""
+    if look.variant % 3 == 0:
+        mix = np.clip((v - 0.2) / (0.6 + 0.6 * look.scale), 0, 1)
+    else:
+        a, b, c = u / look.scale, v / look.scale, look.phase * 7
+        mix = 0.5 + 0.5 * np.sin(6 * a + 2.5 * np.sin(5 * b + c) + c) * np.cos(5 * b + 2 * np.sin(4 * a - c))
+    first, second = (np.array(colour, np.float32) for colour in look.colours[:2])
+    return (first + mix[..., None].astype(np.float32) * (second - first)).astype(np.uint8)
+
+
 def _scattered(look: Look, u, v, kind) -> np.ndarray:
     """Flowers, stars or hearts on a grid with every cell shifted by its own hash."""
     period = (0.2 if kind == "Floral" else 0.26) * look.scale
@@ -116,6 +163,9 @@ def _scattered(look: Look, u, v, kind) -> np.ndarray:
 def draw_logo(draw: ImageDraw.ImageDraw, look: Look, centre: tuple[float, float], size: float) -> None:
     """The chest print: a shape or a word, `size` pixels wide, in the second colour with a little of the third."""
     x, y = centre
+    if look.print == "Artistic":
+        _draw_picture(draw, look, x, y, size)
+        return
     if look.print == "Text":
         _draw_text(draw, look.logo, x, y, size, look.colours[1])
         return
@@ -130,16 +180,37 @@ def draw_logo(draw: ImageDraw.ImageDraw, look: Look, centre: tuple[float, float]
         return
     unit = {
         "star": _star(),
-        "heart": np.stack(
-            [16 * np.sin(t) ** 3, -13 * np.cos(t) + 5 * np.cos(2 * t) + 2 * np.cos(3 * t)], -1) / 17,
+        "heart": np.stack([16 * np.sin(t) ** 3, -13 * np.cos(t) + 5 * np.cos(2 * t) + 2 * np.cos(3 * t)], -1)
+        / 17,
         "triangle": np.array([[0, -0.9], [1, 0.8], [-1, 0.8]]),
         "square": np.array([[-1, -0.7], [1, -0.7], [1, 0.7], [-1, 0.7]]),
-        "bolt": np.array([[0.2, -1], [-0.6, 0.15], [-0.05, 0.15], [-0.25, 1], [0.6, -0.2], [0.05, -0.2], [0.4, -1]]),
+        "bolt": np.array(
+            [[0.2, -1], [-0.6, 0.15], [-0.05, 0.15], [-0.25, 1], [0.6, -0.2], [0.05, -0.2], [0.4, -1]]
+        ),
         "swoosh": np.array([[-1, 0], [-0.7, 0.4], [-0.3, 0.42], [1, -0.45], [-0.2, 0.1], [-0.7, 0.1]]),
     }[look.logo]
     draw.polygon([(x + r * a, y + r * b) for a, b in unit], fill=colour)
     if look.variant % 2:
         draw.polygon([(x + 0.5 * r * a, y + 0.5 * r * b) for a, b in unit], fill=accent)
+
+
+def _draw_picture(draw, look: Look, x, y, size) -> None:
+    """A picture as T-shirts carry: a framed or free heap of shapes in several colours."""
+    rng = np.random.default_rng(look.variant + 5)
+    tall = size * rng.uniform(0.7, 1.2)
+    palette = [*look.colours[1:], draw_colour(rng), draw_colour(rng)]
+    if look.variant % 2:
+        draw.rectangle((x - size / 2, y - tall / 2, x + size / 2, y + tall / 2), fill=palette[0])
+    for i in range(int(rng.integers(4, 11))):
+        w, h = rng.uniform(0.06, 0.3, 2) * size
+        a, b = x + rng.uniform(-0.5, 0.5) * (size - 2 * w), y + rng.uniform(-0.5, 0.5) * (tall - 2 * h)
+        kind, fill = int(rng.integers(3)), palette[(i + 1) % 4]
+        if kind == 0:
+            draw.ellipse((a - w, b - h, a + w, b + h), fill=fill)
+        elif kind == 1:
+            draw.polygon([(a - w, b + h), (a + w * rng.uniform(-1, 1), b - h), (a + w, b + h)], fill=fill)
+        else:
+            draw.rectangle((a - w, b - h * 0.4, a + w, b + h * 0.4), fill=fill)
 
 
 def _star() -> np.ndarray:

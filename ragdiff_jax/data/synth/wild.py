@@ -33,7 +33,9 @@ class Pose:
         p = (points - self.middle) * self.scale
         p = np.stack([p[..., 0] + self.shear * p[..., 1], p[..., 1]], -1)
         cos, sin = np.cos(self.turn), np.sin(self.turn)
-        return np.stack([cos * p[..., 0] - sin * p[..., 1], sin * p[..., 0] + cos * p[..., 1]], -1) + self.centre
+        return (
+            np.stack([cos * p[..., 0] - sin * p[..., 1], sin * p[..., 0] + cos * p[..., 1]], -1) + self.centre
+        )
 
     def from_target(self, pixels: np.ndarray) -> np.ndarray:
         p = pixels - self.centre
@@ -78,13 +80,17 @@ def render_photo(spec: GarmentSpec, seed: int, size: int, sheets: Sheets | None 
         elif group in garment:
             layer = garment[group]
             shaded = np.asarray(layer.convert("RGB"), np.float32) * light[..., None]
-            image.paste(Image.fromarray(np.clip(shaded, 0, 255).astype(np.uint8)), (0, 0), layer.getchannel("A"))
+            image.paste(
+                Image.fromarray(np.clip(shaded, 0, 255).astype(np.uint8)), (0, 0), layer.getchannel("A")
+            )
     if person is not None:
         if tucked:
             low = spec.shape.body_length * rng.uniform(0.8, 0.92)
             w = spec.shape.hem * person.narrow * 1.1
             painter.polygon([[-w, low], [w, low], [w, low + 0.5], [-w, low + 0.5]], person.other)
-            painter.polygon([[-w, low], [w, low], [w, low + 0.06], [-w, low + 0.06]], scaled(person.other, 0.7))
+            painter.polygon(
+                [[-w, low], [w, low], [w, low + 0.06], [-w, low + 0.06]], scaled(person.other, 0.7)
+            )
         paint_front(painter, rng, spec, person)
     elif rng.random() < 0.12:
         _intruder(image, rng, canvas)
@@ -96,7 +102,13 @@ def _draw_pose(rng, spec: GarmentSpec, sheets: Sheets, view: str, canvas: int, p
     u, shape = rng.uniform, spec.shape
     x0, y0, x1, y1 = sheets.outline.bounds
     fill = u(0.6, 0.96) if u() < 0.85 else u(0.96, 1.2)
-    narrow, turn, deltas, bends, shear = 1.0, u(-0.12, 0.12), u(-0.25, 0.25, 2), u(-0.06, 0.06, 2), u(-0.06, 0.06)
+    narrow, turn, deltas, bends, shear = (
+        1.0,
+        u(-0.12, 0.12),
+        u(-0.25, 0.25, 2),
+        u(-0.06, 0.06, 2),
+        u(-0.06, 0.06),
+    )
     amount = 0.03
     if view == "laid":
         turn = u(-0.44, 0.44) if u() < 0.5 else u(-0.1, 0.1)
@@ -114,16 +126,24 @@ def _draw_pose(rng, spec: GarmentSpec, sheets: Sheets, view: str, canvas: int, p
         fill = u(0.6, 0.95)
     half = max(abs(x0), abs(x1)) * narrow
     if view != "laid" and shape.sleeve_length > 0:
-        reach = shape.shoulder * narrow + np.sin(max(shape.sleeve_angle + deltas.max(), 0)) * shape.sleeve_length
+        reach = (
+            shape.shoulder * narrow + np.sin(max(shape.sleeve_angle + deltas.max(), 0)) * shape.sleeve_length
+        )
         half = max(shape.hem, shape.chest, reach) * narrow
     low = max(y1, (shape.slope + shape.sleeve_length) if shape.collar else 0)
     scale = fill * canvas / max(2 * half, low - y0)
     middle = np.array([0.0, (y0 + low) / 2])
     shift = u(-0.5, 0.5, 2) * canvas * (0.35 * max(0.0, 1 - fill) + 0.04)
     return Pose(
-        centre=canvas / 2 + shift, middle=middle, turn=turn, scale=(scale * u(0.95, 1.05), scale * u(0.93, 1.05)),
-        narrow=narrow, bow=_bow(rng, amount), sleeve_turn=(float(deltas[0]), float(deltas[1])),
-        sleeve_bend=(float(bends[0]), float(bends[1])), shear=shear if view == "laid" else 0.0,
+        centre=canvas / 2 + shift,
+        middle=middle,
+        turn=turn,
+        scale=(scale * u(0.95, 1.05), scale * u(0.93, 1.05)),
+        narrow=narrow,
+        bow=_bow(rng, amount),
+        sleeve_turn=(float(deltas[0]), float(deltas[1])),
+        sleeve_bend=(float(bends[0]), float(bends[1])),
+        shear=shear if view == "laid" else 0.0,
     )
 
 
@@ -148,7 +168,9 @@ def _source(pixels: np.ndarray, pose: Pose, sheets: Sheets, spec: GarmentSpec, g
         across = p @ np.array([-np.cos(angle), np.sin(angle)])
         across = across + pose.sleeve_bend[which] * np.clip(along, 0, 2) ** 2
         a = s.sleeve_angle
-        p = along[..., None] * np.array([np.sin(a), np.cos(a)]) + across[..., None] * np.array([-np.cos(a), np.sin(a)])
+        p = along[..., None] * np.array([np.sin(a), np.cos(a)]) + across[..., None] * np.array(
+            [-np.cos(a), np.sin(a)]
+        )
         g = (p + np.array([s.shoulder, s.slope])) * np.array([side, 1.0])
     return sheets.to_pixels(g)
 
@@ -196,8 +218,11 @@ def _drape(rng, canvas: int, view: str) -> np.ndarray:
         along = (x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
         across = (x - cx) * np.cos(angle) - (y - cy) * np.sin(angle) + rng.normal(0, 0.4) * along * along
         width = rng.uniform(0.012, 0.045)
-        creases += rng.uniform(-0.3, 0.3) * across / width * np.exp(
-            -0.5 * (across / width) ** 2 - (along / rng.uniform(0.06, 0.25)) ** 2
+        creases += (
+            rng.uniform(-0.3, 0.3)
+            * across
+            / width
+            * np.exp(-0.5 * (across / width) ** 2 - (along / rng.uniform(0.06, 0.25)) ** 2)
         )
     light = light + np.asarray(Image.fromarray(creases).resize((canvas, canvas), Image.BICUBIC))
     return (1 + strength * light).astype(np.float32)
@@ -208,7 +233,9 @@ def _hanger(painter: Painter, rng, spec: GarmentSpec, pose: Pose) -> None:
     colour = ((40, 38, 38), (150, 110, 70), (225, 225, 225), (170, 170, 175))[rng.integers(4)]
     if s.collar:
         wide = s.shoulder * pose.narrow * 0.95
-        painter.limb([[-wide, s.slope + 0.03], [0, -0.06], [wide, s.slope + 0.03]], (0.02, 0.03, 0.02), colour)
+        painter.limb(
+            [[-wide, s.slope + 0.03], [0, -0.06], [wide, s.slope + 0.03]], (0.02, 0.03, 0.02), colour
+        )
         top = -0.06
     else:
         top = -0.1
@@ -226,7 +253,9 @@ def _intruder(image: Image.Image, rng, canvas: int) -> None:
     draw = ImageDraw.Draw(image)
     angle, width = rng.uniform(0, 2 * np.pi), canvas * rng.uniform(0.03, 0.08)
     outer = canvas / 2 + canvas * 0.75 * np.array([np.cos(angle), np.sin(angle)])
-    inner = canvas / 2 + canvas * rng.uniform(0.25, 0.5) * np.array([np.cos(angle + 0.2), np.sin(angle + 0.2)])
+    inner = canvas / 2 + canvas * rng.uniform(0.25, 0.5) * np.array(
+        [np.cos(angle + 0.2), np.sin(angle + 0.2)]
+    )
     colour = (224, 178, 148) if rng.random() < 0.6 else draw_colour(rng)
     draw.line([tuple(outer), tuple(inner)], fill=colour, width=int(2 * width))
     draw.ellipse((*(inner - width * 1.1), *(inner + width * 1.1)), fill=scaled(colour, 0.96))
@@ -243,7 +272,7 @@ def _photograph(rng, image: Image.Image, canvas: int) -> np.ndarray:
     if u() < 0.6:
         image = image.filter(ImageFilter.GaussianBlur(u(0.1, 0.75) * canvas / 128))
     pixels = np.asarray(image, np.float32) / 255
-    y, x = np.mgrid[-1:1:canvas * 1j, -1:1:canvas * 1j].astype(np.float32)
+    y, x = np.mgrid[-1 : 1 : canvas * 1j, -1 : 1 : canvas * 1j].astype(np.float32)
     angle, slope = u(0, 2 * np.pi), u(0.0, 0.28)
     light = 1 + slope * (np.cos(angle) * x + np.sin(angle) * y)
     if u() < 0.4:
@@ -261,7 +290,9 @@ def _photograph(rng, image: Image.Image, canvas: int) -> np.ndarray:
     return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _seen(spec: GarmentSpec, pose: Pose, sheets: Sheets, view: str, canvas: int, tucked: bool) -> dict[str, str]:
+def _seen(
+    spec: GarmentSpec, pose: Pose, sheets: Sheets, view: str, canvas: int, tucked: bool
+) -> dict[str, str]:
     attributes = spec_attributes(spec)
     if view == "worn":
         attributes["Top Tuck In"] = "Yes" if tucked else "No"
