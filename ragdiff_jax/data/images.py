@@ -32,7 +32,7 @@ _DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError,
     NotImplementedError, RuntimeError, MemoryError, struct.error, Image.DecompressionBombError,
 )  # fmt: skip
-_open_lock = threading.Lock()  # warnings.catch_warnings is not thread-safe
+_warnings_lock = threading.Lock()  # warnings.catch_warnings is not thread-safe
 
 
 def load_image(
@@ -78,8 +78,8 @@ def _decode(file, name, max_pixels, max_side):
         with _open(file, name, max_pixels) as image:
             if image.format in ("JPEG", "MPO"):
                 image.draft(None, (max_side, max_side))  # JPEG decodes at 1/2, 1/4 or 1/8: no full-size buffer
-            orientation = image.getexif().get(0x0112, 1)
             image.load()
+            orientation = image.getexif().get(0x0112, 1)  # after load(), which already turns a TIFF
             image = _to_rgb(image, max_side)
             if orientation in range(2, 9):
                 image.getexif()[0x0112] = orientation
@@ -91,10 +91,18 @@ def _decode(file, name, max_pixels, max_side):
         ) from error
 
 
+@contextlib.contextmanager
+def _quiet():
+    """Pillow's remarks on odd metadata are no news to the user; a bomb is an error."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def _open(file, name, max_pixels):
     try:
-        with _open_lock, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with _quiet():
             image = Image.open(file, formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(
@@ -160,9 +168,7 @@ def pad_to_square(
     widths = ((top, side - height - top), (left, side - width - left), (0, 0))
     if fill == "edge":
         return np.pad(image, widths, mode="edge")
-    if fill == "white":
-        return np.pad(image, widths, constant_values=255)
-    raise UserError(f"padding {fill!r} is not known; use edge or white")
+    return np.pad(image, widths, constant_values=255)
 
 
 def square(
@@ -242,8 +248,9 @@ def save_image(path: str | os.PathLike, image: UInt8[np.ndarray, "h w 3"]) -> No
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
     if path.suffix.lower() not in kinds:
         raise UserError(f"{one_line(path)}: cannot write {path.suffix or 'a file without ending'}; use .png or .jpg")
-    data = _encode(Image.fromarray(image), kinds[path.suffix.lower()], **({} if path.suffix == ".png" else {"quality": 95}))
-    write_atomic(path, data)
+    kind = kinds[path.suffix.lower()]
+    options = {} if kind == "PNG" else {"quality": 95}
+    write_atomic(path, _encode(Image.fromarray(image), kind, **options))
 
 
 def write_atomic(path: str | os.PathLike, data: bytes) -> None:

@@ -18,6 +18,9 @@ from absl import logging
 
 from ragdiff_jax.data.images import encode_jpeg, encode_mask, encode_png
 from ragdiff_jax.data.records import PairRecord, TfdsPairs, pair_features, to_example
+from ragdiff_jax.data.synth import render_photo, spec_attributes, structure_partner, synth_spec
+from ragdiff_jax.data.synth.captions import caption
+from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
 from ragdiff_jax.errors import UserError
 
 DEFAULT_SPLITS = {"train": 0.9, "validation": 0.05, "test": 0.05}
@@ -64,24 +67,22 @@ class SynthGarments(tfds.core.GeneratorBasedBuilder):
 
 def synth_record(index: int, *, seed: int = 0, size: int = 128, split: str = "train") -> PairRecord:
     """Garment `index` of the endless series `seed`; `index ^ 1` is its structure twin."""
-    from ragdiff_jax.data import synth
-
-    base, own = _mix(seed, index // 2), _mix(seed, index, 1)
-    spec = synth.garment_spec(base)
+    spec = synth_spec(index - index % 2, seed)
+    own = _mix(seed, index)
     if index % 2:
-        spec = synth.structure_partner(spec, own)
-    flat, mask = synth.render_flat(spec, size)
-    photo, photo_attributes = synth.render_photo(spec, own, size)
-    flat_attributes = synth.spec_attributes(spec)
+        spec = structure_partner(spec, own)
+    sheets = make_sheets(spec, size)
+    flat, mask = flat_from_sheets(sheets, size)
+    photo, photo_attributes = render_photo(spec, own, size, sheets)
     return PairRecord(
         id=f"synth-{seed}-{index:07d}",
         photo=encode_jpeg(photo),
         flat=encode_png(flat),
         mask=encode_mask(mask),
-        photo_attributes=dict(photo_attributes),
-        flat_attributes=dict(flat_attributes),
-        caption=synth.caption(spec),
-        category=flat_attributes["Category"],
+        photo_attributes=photo_attributes,
+        flat_attributes=spec_attributes(spec),
+        caption=caption(spec, photo_attributes),
+        category=spec.category,
         structure_partner=f"synth-{seed}-{index ^ 1:07d}",
         split=split,
     )
