@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SynthGarment:
-    """One pair: images uint8 [size, size, 3], mask bool [size, size], Table 6 attributes of each image alone."""
+    """One pair: images uint8 [size, size, 3], mask bool [size, size], attributes of each image alone."""
 
     id: str
     photo: np.ndarray

@@ -47,7 +47,7 @@ def caption(spec: GarmentSpec, attributes: Mapping[str, str] | None = None) -> s
     """
     seen = spec_attributes(spec) if attributes is None else attributes
     words = [_SLEEVES.get(seen.get("Sleeve Length", ""), ""), _PRINTS.get(seen.get("Print", ""), "")]
-    words.append(spec.category.lower())
+    words.append(seen.get("Category", spec.category).lower())
     noun = " ".join(word for word in words if word)
     article = "a pair of" if spec.category in ("Trousers", "Shorts") else "an" if noun[0] in "aeiou" else "a"
     parts = [f"a photo of {article} {noun} in {' and '.join(colour_names(spec.look))}"]

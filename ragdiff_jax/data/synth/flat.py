@@ -1,4 +1,4 @@
-"""The standard flat-lay: a garment cut, printed, sewn and lit, as sheets that can be moved, and as an image."""
+"""The standard flat-lay: a garment cut, printed, sewn and lit, as movable sheets and as an image."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ _OVERSAMPLING = 2
 
 @dataclasses.dataclass(frozen=True)
 class Sheets:
-    """The garment in its flat pose: one RGBA image [r, r] a group, in drawing order, and the way to its pixels."""
+    """The garment in its flat pose: one RGBA image [r, r] a group, in drawing order, and its place there."""
 
     images: dict[str, Image.Image]
     outline: Outline
@@ -135,6 +135,8 @@ def _folds(spec: GarmentSpec, cut: Outline, r: int, scale: float, offset) -> np.
         width = rng.uniform(0.012, 0.05)
         crease = across / width * np.exp(-0.5 * (across / width) ** 2 - (along / rng.uniform(0.08, 0.3)) ** 2)
         light += rng.uniform(-0.16, 0.16) * crease
+    if spec.shape.quilt:
+        light += (0.3 * np.abs(np.sin(np.pi * y * spec.shape.quilt)) - 0.2) / strength
     if spec.shape.pleats:
         light += 0.1 * np.sin((x - 0.5) / np.maximum(0.35 + 0.65 * y, 0.1) * spec.shape.pleats * 12)
     if fabric == "Denim" and look.variant % 2:  # washed along the middle of each leg or of the front

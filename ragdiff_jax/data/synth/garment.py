@@ -51,6 +51,7 @@ class Shape:
     crotch: float
     leg_angle: float
     knee: float
+    quilt: int  # bands of stuffing, 0 for none
     panel: float  # where seams and colour blocks lie, as a share of the length
 
 
@@ -96,7 +97,7 @@ def garment_spec(seed: int | np.random.Generator, category: str | None = None) -
 
 
 def structure_partner(spec: GarmentSpec, seed: int) -> GarmentSpec:
-    """The same structure in another texture, colour and print (R 3.1's positive that only shares its edges)."""
+    """The same structure in another texture, colour and print (R 3.1's positive of equal edges)."""
     rng = np.random.default_rng([seed, 77])
     return dataclasses.replace(spec, look=_draw_look(rng, spec.shape))
 
@@ -149,7 +150,7 @@ _DRESS_LENGTHS = {
 }
 _SLEEVE_LENGTHS = {
     "Sleeveless": (0.0, 0.0),
-    "Short": (0.26, 0.48),
+    "Short": (0.3, 0.5),
     "Mid": (0.58, 0.82),
     "Long": (0.98, 1.22),
     "Extra Long": (1.26, 1.42),
@@ -182,6 +183,8 @@ def _draw_shape(rng: np.random.Generator, category: str) -> Shape:
         collar, u(0.09, 0.2)
     )
     shoulder = (0.42 if gender == "Male" else 0.38) * u(0.92, 1.08) + (0.09 * u() if fit == "Loose" else 0.0)
+    if fit != "Slim":
+        shoulder = max(shoulder, chest * u(0.76, 0.94))
     neck_width = u(0.13, 0.22)
     if category in ("Tank", "Dress") and sleeve == "Sleeveless":
         shoulder = neck_width + u(0.04, 0.16)
@@ -193,6 +196,8 @@ def _draw_shape(rng: np.random.Generator, category: str) -> Shape:
     sleeve_width = armhole * u(0.85, 1.05)
     lengths = _DRESS_LENGTHS if category == "Dress" else _TOP_LENGTHS
     body_length = u(*lengths[length]) if not bottom else _bottom_length(rng, category, length)
+    fabric = str(rng.choice(_FABRICS[category]))
+    stuffed = category == "Jacket" and fabric == "Synthetic" and collar in ("Stand-up", "Hooded")
     return Shape(
         category=category,
         fit=fit,
@@ -200,7 +205,7 @@ def _draw_shape(rng: np.random.Generator, category: str) -> Shape:
         sleeve=sleeve,
         length=length,
         gender=gender,
-        fabric=str(rng.choice(_FABRICS[category])),
+        fabric=fabric,
         opening=opening,
         is_open=is_open,
         rolled=bool(category == "Shirt" and sleeve == "Long" and u() < 0.15),
@@ -232,6 +237,7 @@ def _draw_shape(rng: np.random.Generator, category: str) -> Shape:
         crotch=u(0.5, 0.66),
         leg_angle=u(0.02, 0.3),
         knee=u(0.7, 1.15),
+        quilt=int(rng.integers(7, 15)) if stuffed else 0,
         panel=u(0.3, 0.65),
     )
 
@@ -324,7 +330,7 @@ def _draw_look(rng: np.random.Generator, shape: Shape) -> Look:
     if shape.category in ("Skirt", "Trousers", "Shorts") and print_ in ("Logo", "Text", "Artistic"):
         print_ = "Solid Color"
     second = contrasting(rng, base)
-    third = contrasting(rng, base, 40)
+    third = contrasting(rng, base, 40.0)
     same = u() < 0.6
     letters = "ABCDEFGHIJKLMNOPRSTUVWXYZ0123456789"
     text = "".join(letters[i] for i in rng.integers(0, len(letters), rng.integers(1, 6)))
@@ -339,7 +345,7 @@ def _draw_look(rng: np.random.Generator, shape: Shape) -> Look:
         logo=text if print_ == "Text" else str(rng.choice(shapes)),
         logo_size=u(0.12, 0.62) if u() < 0.75 else 0.1,
         logo_at=(u(-0.12, 0.12), u(0.25, 0.5)),
-        trim=scaled(base, u(0.78, 1.2)) if same else contrasting(rng, base, 40),
+        trim=scaled(base, u(0.78, 1.2)) if same else contrasting(rng, base, 40.0),
         lining=scaled(base, u(0.45, 0.75)) if u() < 0.7 else scaled(third, 0.7),
         fold_seed=int(rng.integers(2**31)),
         fold_strength=u(0.5, 1.3),
@@ -352,6 +358,8 @@ def spec_attributes(spec: GarmentSpec) -> dict[str, str]:
     craft = "No Craft"
     if shape.pleats:
         craft = "Pleated"
+    elif shape.quilt:
+        craft = "Quilted"
     elif shape.rib or shape.fabric == "Knitting":
         craft = "Knit Rib"
     elif shape.fabric == "Denim":
@@ -359,7 +367,7 @@ def spec_attributes(spec: GarmentSpec) -> dict[str, str]:
     elif look.print != "Solid Color":
         craft = "Printed"
     attributes = {
-        "Category": shape.category,
+        "Category": _table_category(shape),
         "Fit": shape.fit,
         "Collar": shape.collar,
         "Sleeve Length": shape.sleeve,
@@ -375,6 +383,21 @@ def spec_attributes(spec: GarmentSpec) -> dict[str, str]:
         "Top Tuck In": "No",
     }
     return {name: value for name, value in attributes.items() if value}
+
+
+def _table_category(shape: Shape) -> str:
+    """Table 6 is finer than our patterns: it tells jackets and sweaters apart by cloth and cut."""
+    if shape.category == "Sweater" and shape.opening == "buttons":
+        return "Knitted Cardigan"
+    if shape.category != "Jacket":
+        return shape.category
+    if shape.sleeve == "Sleeveless":
+        return "Waistcoat" if shape.collar == "Suit" else "Vest"
+    if shape.quilt:
+        return "Down Jacket"
+    if shape.fabric in ("Denim", "Leather"):
+        return f"{shape.fabric} Jacket"
+    return "Suit" if shape.collar == "Suit" else "Jacket"
 
 
 def colour_names(look: Look) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def _scattered(look: Look, u, v, kind) -> np.ndarray:
 
 
 def draw_logo(draw: ImageDraw.ImageDraw, look: Look, centre: tuple[float, float], size: float) -> None:
-    """The chest print: a shape or a word, `size` pixels wide, in the second colour with a little of the third."""
+    """The chest print: a shape or a word, `size` pixels wide, in the second and third colour."""
     x, y = centre
     if look.print == "Artistic":
         _draw_picture(draw, look, x, y, size)

@@ -1,4 +1,4 @@
-"""The in-the-wild view: the very garment of the flat-lay, warped, worn, laid or hung, lit and photographed."""
+"""The in-the-wild view: the very garment of the flat-lay, warped, worn, laid or hung, and lit."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from ragdiff_jax.data.synth.flat import Sheets, make_sheets, smooth_noise
 from ragdiff_jax.data.synth.garment import GarmentSpec, spec_attributes
 from ragdiff_jax.data.synth.person import Painter, Person, draw_person, paint_behind, paint_front, paint_head
 
-_GRID = 12
+_GRID = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,8 @@ def render_photo(spec: GarmentSpec, seed: int, size: int, sheets: Sheets | None 
     _shadow(image, coverage, rng, canvas, view)
     light = _drape(rng, canvas, view)
     order = ("back", "head", "left", "right", "body")
-    if view != "laid" and spec.shape.sleeve_length > 0.5 and rng.random() < 0.65:
+    folded = min(pose.sleeve_turn) + spec.shape.sleeve_angle < 0.05
+    if spec.shape.sleeve_length > 0.5 and (folded or (view != "laid" and rng.random() < 0.65)):
         order = ("back", "head", "body", "left", "right")
     for group in order:
         if group == "head" and person is not None and spec.shape.collar:
@@ -101,7 +102,7 @@ def render_photo(spec: GarmentSpec, seed: int, size: int, sheets: Sheets | None 
 def _draw_pose(rng, spec: GarmentSpec, sheets: Sheets, view: str, canvas: int, person: Person | None) -> Pose:
     u, shape = rng.uniform, spec.shape
     x0, y0, x1, y1 = sheets.outline.bounds
-    fill = u(0.6, 0.96) if u() < 0.85 else u(0.96, 1.2)
+    fill = u(0.66, 0.98) if u() < 0.85 else u(0.98, 1.2)
     narrow, turn, deltas, bends, shear = (
         1.0,
         u(-0.12, 0.12),
@@ -115,13 +116,14 @@ def _draw_pose(rng, spec: GarmentSpec, sheets: Sheets, view: str, canvas: int, p
         if u() < 0.06:
             turn = u(-np.pi, np.pi)
         narrow, amount = u(0.9, 1.02), u(0.01, 0.06)
-        if shape.sleeve_length > 0.5 and u() < 0.25:
-            deltas[int(rng.integers(2))] -= u(0.3, 0.7)
+        deltas = np.maximum(deltas, 0.12 - shape.sleeve_angle)
+        if shape.sleeve_length > 0.5 and u() < 0.25:  # a sleeve folded over the front
+            deltas[int(rng.integers(2))] = -shape.sleeve_angle - u(0.1, 0.7)
     elif view == "hung":
-        deltas = u(0.08, 0.34, 2) - shape.sleeve_angle
+        deltas = (u(0.5, 1.0, 2) if shape.sleeve_length < 0.5 else u(0.1, 0.36, 2)) - shape.sleeve_angle
         narrow, amount = u(0.78, 0.98), 0.025
     else:
-        deltas = np.array(person.arms) - shape.sleeve_angle
+        deltas = np.array(person.arms) + (0.25 if shape.sleeve_length < 0.5 else 0.04) - shape.sleeve_angle
         bends, narrow, amount = np.array(person.bend), person.narrow, 0.02
         fill = u(0.6, 0.95)
     half = max(abs(x0), abs(x1)) * narrow
@@ -179,21 +181,15 @@ def _warp(sheet: Image.Image, pose: Pose, sheets: Sheets, spec, group: str, canv
     ticks = np.linspace(0, canvas, _GRID + 1)
     nodes = np.stack(np.meshgrid(ticks, ticks), -1)
     source = _source(nodes, pose, sheets, spec, group)
+    corners = (source[:-1, :-1], source[1:, :-1], source[1:, 1:], source[:-1, 1:])
+    quads = np.stack(corners, 2).reshape(-1, 4, 2)
+    hit = ((quads.max(1) > 0) & (quads.min(1) < sheet.size[0])).all(-1)
     edges = np.rint(ticks).astype(int)
-    mesh = []
-    for i in range(_GRID):
-        for j in range(_GRID):
-            quad = (source[i, j], source[i + 1, j], source[i + 1, j + 1], source[i, j + 1])
-            if _outside(quad, sheet.size[0]):
-                continue
-            box = (int(edges[j]), int(edges[i]), int(edges[j + 1]), int(edges[i + 1]))
-            mesh.append((box, tuple(float(c) for p in quad for c in p)))
+    low_y, low_x = np.meshgrid(edges[:-1], edges[:-1], indexing="ij")
+    high_y, high_x = np.meshgrid(edges[1:], edges[1:], indexing="ij")
+    boxes = np.stack([low_x, low_y, high_x, high_y], -1).reshape(-1, 4)
+    mesh = list(zip(map(tuple, boxes[hit].tolist()), quads[hit].reshape(-1, 8).tolist(), strict=True))
     return sheet.transform((canvas, canvas), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
-
-
-def _outside(quad, size: int) -> bool:
-    q = np.array(quad)
-    return bool((q.max(0) < 0).any() or (q.min(0) > size).any())
 
 
 def _shadow(image: Image.Image, coverage: Image.Image, rng, canvas: int, view: str) -> None:
@@ -269,8 +265,8 @@ def _intruder(image: Image.Image, rng, canvas: int) -> None:
 def _photograph(rng, image: Image.Image, canvas: int) -> np.ndarray:
     """Light falling off, colour temperature, exposure, contrast, blur and noise of a phone's photo."""
     u = rng.uniform
-    if u() < 0.6:
-        image = image.filter(ImageFilter.GaussianBlur(u(0.1, 0.75) * canvas / 128))
+    if u() < 0.4:
+        image = image.filter(ImageFilter.GaussianBlur(u(0.1, 0.6) * canvas / 128))
     pixels = np.asarray(image, np.float32) / 255
     y, x = np.mgrid[-1 : 1 : canvas * 1j, -1 : 1 : canvas * 1j].astype(np.float32)
     angle, slope = u(0, 2 * np.pi), u(0.0, 0.28)
@@ -285,7 +281,7 @@ def _photograph(rng, image: Image.Image, canvas: int) -> np.ndarray:
     pixels = pixels * light[..., None] * gain
     contrast = u(0.78, 1.15)
     pixels = (pixels - 0.5) * contrast + 0.5 + u(-0.02, 0.05)
-    pixels += u(0.0, 0.028) * rng.standard_normal((canvas, canvas, 1), np.float32)
+    pixels += u(0.0, 0.02) * rng.standard_normal((canvas, canvas, 1), np.float32)
     pixels += u(0.0, 0.012) * rng.standard_normal((canvas, canvas, 3), np.float32)
     return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
 
