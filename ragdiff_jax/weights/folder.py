@@ -57,8 +57,8 @@ def load_part(
       shardings: a tree like the unboxed parameters, or one for all; None is the default device.
       dtype: of the result; None keeps the abstract leaves' own.
 
-    Raises `UserError` for files that are missing, broken or hostile; one error lists every missing, surplus and
-    mis-shaped tensor.
+    Raises `UserError` for files that are missing, broken or hostile; one lists all missing, surplus and mis-shaped
+    tensors.
     """
     folder = Path(folder)
     abstract = nn.meta.unbox(abstract_params)
@@ -128,7 +128,7 @@ def save_part(
     """Writes `config.json` and safetensors under torch's names and layouts; the inverse of `load_part`.
 
     `dtype` (None: each leaf's own) is that of the file. Above `max_shard_bytes` it is split, with an index.
-    Each file appears whole or not at all, `config.json` last. Every process must call it; the first one writes.
+    Each file appears whole or not at all, `config.json` last. Every process must call it, the first writes.
     Raises `UserError` when `folder` can't be written.
     """
     folder = Path(folder)

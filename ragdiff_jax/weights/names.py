@@ -4,8 +4,8 @@
     encoder/layers/mlp/fc1/kernel               encoder.layers.{0..}.mlp.fc1.weight     [in, out] <- [out, in]
     transformer_blocks_last/attn1/to_k/kernel   transformer_blocks.{depth - 1}.attn1.to_k.weight
 
-A module's trailing numbers are indices on disk; `transformer_blocks` and `layers` without one are stacks, with
-the index as leading axis. Leaves `kernel`, `scale`, `embedding` are `weight` on disk; others keep their name.
+A module's trailing numbers are indices on disk; `transformer_blocks` and `layers` without one are stacks, the
+index their leading axis. Leaves `kernel`, `scale`, `embedding` are `weight` on disk; others keep their name.
 """
 
 import dataclasses
