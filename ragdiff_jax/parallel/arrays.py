@@ -49,7 +49,8 @@ def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
         rows = value.shape[0] * processes
         if rows % parts:
             raise UserError(
-                f"batch of {rows} rows does not divide over {parts} devices (data x fsdp); choose a multiple of {parts}"
+                f"batch of {rows} rows does not divide over {parts} devices (data x fsdp); "
+                f"choose a multiple of {parts}"
             )
         out[name] = jax.make_array_from_process_local_data(batch_sharding(mesh), value)
     return out

@@ -257,8 +257,8 @@ class _Run:
             )
             more = f" and {bad.size - 8} more" if bad.size > 8 else ""
             raise UserError(
-                f"step {step}: loss {scalars['loss']}, gradient {scalars['grad']} ({where}{more}); look at these rows, or "
-                "lower learning_rate; the last checkpoint is from before"
+                f"step {step}: loss {scalars['loss']}, gradient {scalars['grad']} ({where}{more}); "
+                "look at these rows, or lower learning_rate; the last checkpoint is from before"
             )
         self.writer.step(step, scalars)
 

@@ -21,15 +21,20 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
 
 
-def step_line(step: int, steps: int, scalars: Mapping[str, float], rate: float, eta: float) -> str:
+def step_line(
+    step: int, steps: int, scalars: Mapping[str, float], rate: float | None = None, eta: float = 0.0
+) -> str:
     """`step 120/4000  loss 0.1234  grad 0.98  lr 1.0e-4  54.2 samples/s  ETA 12:34`, other scalars after
-    grad.
+    grad; `rate` in samples a second (None: not known yet) and `eta` in seconds.
     """
     known = ("loss", "grad", "lr")
     lr = "{:.1e}".format(scalars["lr"]).replace("e-0", "e-").replace("e+00", "e0")
     parts = [f"step {step}/{steps}", f"loss {scalars['loss']:.4f}", f"grad {scalars['grad']:.2f}"]
     parts += [f"{name} {value:.4g}" for name, value in scalars.items() if name not in known]
-    return "  ".join([*parts, f"lr {lr}", f"{rate:.1f} samples/s", f"ETA {clock(eta)}"])
+    parts.append(f"lr {lr}")
+    if rate is not None:
+        parts += [f"{rate:.1f} samples/s", f"ETA {clock(eta)}"]
+    return "  ".join(parts)
 
 
 def _truncate(path: Path, last_step: int) -> None:
@@ -92,10 +97,13 @@ class MetricWriter:
             return
         last_step, last_time = self._last
         now = time.monotonic()
-        rate = max(1, step - last_step) / max(1e-9, now - last_time)
+        rate = (step - last_step) / max(1e-9, now - last_time)
         self._last = (step, now)
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
+        if rate == 0:
+            self.say(step_line(step, self._steps, scalars))
+            return
         self._board.add_scalar("samples_per_second", rate * self._batch_size, step)
         self.say(step_line(step, self._steps, scalars, rate * self._batch_size, (self._steps - step) / rate))
 

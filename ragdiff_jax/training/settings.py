@@ -9,8 +9,8 @@ from ragdiff_jax.errors import UserError
 # What a resumed run may say differently: the rest decides what the arrays of the checkpoint are or which rows
 # come next.
 MAY_CHANGE = frozenset(
-    "steps learning_rate warmup schedule weight_decay clip_norm checkpoint_every checkpoint_seconds keep log_every "
-    "sample_every validate_every".split()
+    "steps learning_rate warmup schedule weight_decay clip_norm checkpoint_every checkpoint_seconds keep "
+    "log_every sample_every validate_every".split()
 )
 
 

@@ -109,7 +109,9 @@ def state_targets(settings: TrainSettings, abstract_params, params_shardings, me
 
     def place(tree, shardings):
         return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree, shardings
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            tree,
+            shardings,
         )
 
     params = place(abstract_params, params_shardings)

@@ -57,7 +57,8 @@ def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:
     changed, refused = [], []
     if old_class != config["objective"]["class"]:
         raise UserError(
-            f"{workdir} belongs to a run of {old_class}, not {config['objective']['class']}; use a new workdir"
+            f"{workdir} belongs to a run of {old_class}, not {config['objective']['class']}; "
+            "use a new workdir"
         )
     if old["objective"].get("trainable") != config["objective"].get("trainable"):
         refused.append(

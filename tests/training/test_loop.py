@@ -83,7 +83,9 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_said(tmp_path, settings, o
     settings = replace(settings, checkpoint_every=4)
     train(Toy(), tmp_path / "whole", settings, one)
     train(Toy(), tmp_path / "cut", replace(settings, steps=8), one)
-    data = [p for p in (tmp_path / "cut/checkpoints/8/state").rglob("*") if p.is_file() and p.parent.name == "d"]
+    data = [
+        p for p in (tmp_path / "cut/checkpoints/8/state").rglob("*") if p.is_file() and p.parent.name == "d"
+    ]
     largest = max(data, key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
@@ -157,7 +159,9 @@ def test_a_pattern_that_matches_nothing_lists_the_parts(tmp_path, settings, one)
 
 
 def test_what_a_run_leaves_behind(tmp_path, settings, one, capsys):
-    settings = replace(settings, sample_every=5, validate_every=5, checkpoint_every=2, keep=2, schedule="cosine")
+    settings = replace(
+        settings, sample_every=5, validate_every=5, checkpoint_every=2, keep=2, schedule="cosine"
+    )
     train(Toy(), tmp_path, settings, one)
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["step-10-grid.png", "step-5-grid.png"]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "8", "frozen"]

@@ -1,4 +1,4 @@
-"""A small objective with every kind of part: convolution, dense, frozen, constants; for the tests of the loop."""
+"""A small objective with every kind of part, for the tests of the loop."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ragdiff_jax.training import Objective
 
 
 class Net(nn.Module):
-    """[b, 8, 8, 3] -> [b, 8]; `backbone` is frozen in the tests, `head` trains. conv_out of 3 divides no mesh."""
+    """[b, 8, 8, 3] -> [b, 8]; `backbone` is frozen in the tests, `head` trains; `narrow` divides no mesh."""
 
     @nn.compact
     def __call__(self, x):
@@ -80,7 +80,9 @@ class Toy(Objective):
 
     def export(self, params, directory):
         if jax.process_index() == 0:
-            np.savez(directory / "params.npz", **{k.replace("/", "."): np.asarray(v) for k, v in flatten(params)})
+            np.savez(
+                directory / "params.npz", **{k.replace("/", "."): np.asarray(v) for k, v in flatten(params)}
+            )
 
 
 def lines(workdir):

@@ -1,0 +1,141 @@
+"""Mesh, rules, batches, partition."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import AxisType, PartitionSpec
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.models.layers import Conv, Dense
+from ragdiff_jax.parallel import (
+    flatten,
+    initialize_processes,
+    make_mesh,
+    merge,
+    partition,
+    resolve,
+    shard_batch,
+    shardings_for,
+    unboxed,
+)
+
+SIZES = {"data": 2, "fsdp": 4, "tensor": 1}
+
+
+def test_mesh_fills_up_and_is_auto():
+    mesh = make_mesh(fsdp=4)
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
+    assert mesh.axis_types == (AxisType.Auto,) * 3
+    assert dict(make_mesh(devices=jax.devices()[:1]).shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+
+
+@pytest.mark.parametrize(
+    "sizes, words",
+    [
+        ({"fsdp": 3}, "3 does not divide the 8 devices"),
+        ({"data": 2, "fsdp": 2}, "needs 4 devices, there are 8"),
+        ({"data": -1, "fsdp": -1}, "at most one is -1"),
+        ({"tensor": 0}, "sizes are positive"),
+    ],
+)
+def test_mesh_sizes_that_do_not_fit(sizes, words):
+    with pytest.raises(UserError, match=words):
+        make_mesh(**sizes)
+
+
+@pytest.mark.parametrize(
+    "names, shape, spec",
+    [
+        (("embed", "mlp"), (8, 16), ("fsdp", None)),
+        (("mlp", "embed"), (16, 8), (None, "fsdp")),
+        (("embed", "mlp"), (6, 16), (None, "fsdp")),  # embed doesn't divide: the wide axis takes fsdp
+        (("embed", "embed"), (8, 8), ("fsdp", None)),  # fsdp is given away once
+        ((None, None, "conv_in", "conv_out"), (3, 3, 4, 320), (None, None, None, "fsdp")),
+        ((None, None, "conv_in", "conv_out"), (3, 3, 320, 3), (None, None, "fsdp", None)),
+        (("layers", "embed", "heads"), (10, 8, 16), (None, "fsdp", None)),
+        (("norm",), (8,), (None,)),
+        (("act_batch", None), (8, 3), (("data", "fsdp"), None)),
+        (("act_batch", None), (4, 3), (None, None)),
+    ],
+)
+def test_resolve(names, shape, spec):
+    assert resolve(names, shape, SIZES) == PartitionSpec(*spec)
+
+
+def test_tensor_axis_splits_the_wide_side():
+    sizes = {"data": 1, "fsdp": 2, "tensor": 4}
+    assert resolve(("embed", "heads"), (8, 16), sizes) == PartitionSpec("fsdp", "tensor")
+
+
+def test_a_dropped_axis_is_logged(caplog):
+    with caplog.at_level(logging.INFO):
+        resolve((None, None, "conv_in", "conv_out"), (3, 3, 3, 6), SIZES)
+    assert "conv_out" in caplog.text and "does not divide" in caplog.text
+
+
+def test_parameters_land_in_their_shards():
+    mesh = make_mesh(fsdp=4)
+
+    def init(key):
+        return {
+            "dense": Dense(16).init(key, jnp.zeros((1, 8)))["params"],
+            "conv": Conv(4).init(key, jnp.zeros((1, 4, 4, 3)))["params"],
+            "plain": jnp.zeros(5),
+        }
+
+    boxed = jax.eval_shape(init, jax.random.key(0))
+    shardings = shardings_for(boxed, mesh)
+    params = jax.jit(lambda key: unboxed(init(key)), out_shardings=shardings)(jax.random.key(0))
+    assert params["dense"]["kernel"].addressable_shards[0].data.shape == (2, 16)
+    assert params["conv"]["kernel"].addressable_shards[0].data.shape == (3, 3, 3, 1)
+    assert params["plain"].sharding.is_fully_replicated
+
+
+def test_batches_are_cut_by_rows():
+    mesh = make_mesh(fsdp=4)
+    batch = shard_batch(mesh, {"x": np.arange(16.0).reshape(8, 2), "t": np.int32(3)})
+    assert batch["x"].addressable_shards[0].data.shape == (1, 2)
+    np.testing.assert_array_equal(batch["x"], np.arange(16.0).reshape(8, 2))
+    assert batch["t"].sharding.is_fully_replicated
+    with pytest.raises(UserError, match="multiple of 8"):
+        shard_batch(mesh, {"x": np.zeros((6, 2))})
+    with pytest.raises(UserError, match="'id'"):
+        shard_batch(mesh, {"id": np.array(["a"] * 8)})
+
+
+trees = st.recursive(
+    st.integers(),
+    lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, min_size=1, max_size=3),
+    max_leaves=8,
+).filter(lambda tree: isinstance(tree, dict))
+
+
+@given(trees, st.sampled_from(["a", "^a/", "b$", "c|d", "."]))
+def test_merge_undoes_partition(tree, regex):
+    try:
+        matched, rest = partition(tree, regex)
+    except UserError:
+        return
+    assert merge(matched, rest) == tree == merge(rest, matched)
+    paths = [set(dict(flatten(part))) for part in (matched, rest)]
+    assert not paths[0] & paths[1]
+
+
+def test_partition_says_what_there_is():
+    params = {"main": {"kernel": 1}, "vae": {"kernel": 2}}
+    with pytest.raises(UserError, match="no parameter matches 'unet'; the top-level parts are: main, vae"):
+        partition(params, "unet")
+    with pytest.raises(UserError, match="not a regular expression"):
+        partition(params, "(")
+    with pytest.raises(ValueError, match="kernel"):
+        merge(params, {"main": {"kernel": 3}})
+
+
+def test_processes_need_all_three_or_none():
+    with pytest.raises(UserError, match="give all three"):
+        initialize_processes(coordinator="localhost:1234")
