@@ -55,7 +55,7 @@ def run_build(arguments: argparse.Namespace, report: Report) -> None:
         memory = builder.build(
             arguments.out, _counted(flats, bar), lambda name, error: report.error(error, name)
         )
-    _say(memory, arguments.out, report)
+    _say(memory, report)
 
 
 def run_add(arguments: argparse.Namespace, report: Report) -> None:
@@ -66,18 +66,17 @@ def run_add(arguments: argparse.Namespace, report: Report) -> None:
     builder = _builder(arguments)
     with report.progress(total, "flat-lay") as bar:
         builder.add(memory, _counted(flats, bar), lambda name, error: report.error(error, name))
-    _say(Memory.open(arguments.memory), arguments.memory, report)
+    _say(memory, report)
 
 
 def run_info(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.retrieval.memory import Memory
 
-    path = arguments.memory or shipped("memory")
-    _say(Memory.open(path), path, report)
+    _say(Memory.open(arguments.memory or shipped("memory")), report)
 
 
-def _say(memory, path: Path, report: Report) -> None:
-    info = {"memory": str(path), **memory.info()}
+def _say(memory, report: Report) -> None:
+    info = memory.info()
     report.result(info, "\n".join(f"{name}: {value}" for name, value in info.items()))
 
 
@@ -103,20 +102,10 @@ def _flats(arguments: argparse.Namespace, report: Report):
         return len(pictures), flats
     if arguments.attributes is not None:
         raise UserError("--attributes goes with --flats: the records of --dataset have their own")
-    source = _open_pairs(arguments.dataset, arguments.split)
+    from ragdiff_jax.data.folder import open_pairs
+
+    source = open_pairs(arguments.dataset, arguments.split)
     return len(source), flat_lays_of_pairs(source)
-
-
-def _open_pairs(folder: Path, split: str):
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such data set; check the path")
-    if (folder / "dataset_info.json").is_file():
-        from ragdiff_jax.data.records import TfdsPairs
-
-        return TfdsPairs(folder, split)
-    from ragdiff_jax.data.folder import FolderPairs
-
-    return FolderPairs(folder, split)
 
 
 def _counted(flats, bar):

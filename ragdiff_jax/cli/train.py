@@ -34,11 +34,19 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     apply_settings(config, arguments.set)
     from ragdiff_jax.training.from_config import run as train
 
-    train(config, arguments.workdir)
-    report.result(
-        {"workdir": str(arguments.workdir), "model": str(arguments.workdir / "model")},
-        f"{arguments.workdir}/model",
-    )
+    result = train(config, arguments.workdir)
+    model = None if result.model is None else str(result.model)
+    record = {
+        "workdir": str(arguments.workdir),
+        "step": result.step,
+        "finished": result.finished,
+        "model": model,
+    }
+    if result.finished:
+        report.result(record, f"{result.step} steps; the model is in {model}")
+    else:
+        report.result(record, f"stopped after {result.step} steps; the same command goes on")
+        raise KeyboardInterrupt
 
 
 def read_config(name: str) -> Any:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, UInt8
 
@@ -30,6 +29,7 @@ from ragdiff_jax.retrieval.memory import Memory, MemoryItem
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 BATCH = 16  # flat-lays encoded at a time
 SEGMENT = 4096  # items held before they are written
+THUMBNAIL = 128  # pixels a side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +103,15 @@ def flat_lays_of_pairs(
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    flat: FlatLay
+    image: np.ndarray
+    mask: np.ndarray
+    attributes: np.ndarray
+    thumbnail: bytes
+
+
 class MemoryBuilder:
     """Encodes flat-lays with a model's standard tower and writes them to memories of that model."""
 
@@ -112,10 +121,10 @@ class MemoryBuilder:
 
     def items(self, flats: Iterable[FlatLay], on_error: OnError | None = None) -> Iterator[MemoryItem]:
         """Items in the order of `flats`, encoded in batches of one size; no garment is an error."""
-        ready: list[tuple[FlatLay, np.ndarray, np.ndarray, np.ndarray]] = []
+        ready: list[_Prepared] = []
         for flat in flats:
             try:
-                ready.append((flat, *self._prepare(flat)))
+                ready.append(self._prepare(flat))
             except UserError as error:
                 if on_error is None:
                     raise
@@ -151,7 +160,12 @@ class MemoryBuilder:
 
     def add(self, memory: Memory, flats: Iterable[FlatLay], on_error: OnError | None = None) -> int:
         """Adds to a memory and returns how many. Raises UserError if it was built by another encoder."""
-        memory.check_fingerprint(self.model.fingerprint(self.params))
+        own = self.model.fingerprint(self.params)
+        if memory.fingerprint != own:
+            raise UserError(
+                f"{memory.path}: built by encoder {memory.fingerprint}, the model's is {own}; "
+                "name the model that built it, or build a memory of this one: ragdiff memory build"
+            )
         count, pending = 0, []
         for item in self.items(flats, on_error):
             pending.append(item)
@@ -162,25 +176,26 @@ class MemoryBuilder:
             memory.add(pending)
         return count + len(pending)
 
-    def _prepare(self, flat: FlatLay) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _prepare(self, flat: FlatLay) -> _Prepared:
         size = self.model.image_size
-        mask = flat_mask(flat.image) if flat.mask is None else flat.mask
-        mask = square_mask(mask, size)
+        mask = square_mask(flat_mask(flat.image) if flat.mask is None else flat.mask, size)
         if not mask.any():
             raise UserError(
                 f"{flat.id}: no garment stands out from the background; give a mask or a plain background"
             )
-        return square(flat.image, size, fill="white"), mask, attribute_ids(flat.attributes, flat.id)
+        image = square(flat.image, size, fill="white")
+        thumbnail = encode_jpeg(square(flat.image, min(size, THUMBNAIL), fill="white"), quality=85)
+        return _Prepared(flat, image, mask, attribute_ids(flat.attributes, flat.id), thumbnail)
 
-    def _encode(
-        self, ready: Sequence[tuple[FlatLay, np.ndarray, np.ndarray, np.ndarray]]
-    ) -> Iterator[MemoryItem]:
-        rows = [
-            *range(len(ready)),
-            *[0] * (self.batch_size - len(ready)),
-        ]  # padded: one shape, one compilation
-        images = jnp.asarray(np.stack([ready[row][1] for row in rows]), jnp.float32) / 127.5 - 1
-        ids = jnp.asarray(np.stack([ready[row][3] for row in rows]))
-        embeddings = np.asarray(self._embed(self.params, images, ids))
-        for (flat, _, mask, _), embedding in zip(ready, embeddings, strict=False):
-            yield MemoryItem(id=flat.id, embedding=embedding, landmark=mask, metadata=dict(flat.metadata))
+    def _encode(self, ready: Sequence[_Prepared]) -> Iterator[MemoryItem]:
+        padded = [*ready, *ready[:1] * (self.batch_size - len(ready))]  # one shape, one compilation
+        images = to_device_range(np.stack([one.image for one in padded]))
+        embeddings = self._embed(self.params, images, np.stack([one.attributes for one in padded]))
+        for one, embedding in zip(ready, np.asarray(embeddings), strict=False):
+            yield MemoryItem(
+                id=one.flat.id,
+                embedding=embedding,
+                landmark=one.mask,
+                metadata=dict(one.flat.metadata),
+                thumbnail=one.thumbnail,
+            )

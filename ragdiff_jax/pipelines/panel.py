@@ -2,14 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from ragdiff_jax.data.images import load_image
-from ragdiff_jax.errors import UserError
+from ragdiff_jax.data.images import decode_image
 from ragdiff_jax.pipelines.generate import Retrieved
 from ragdiff_jax.retrieval.memory import Memory
 
@@ -122,13 +120,8 @@ def result_cells(
 
 
 def neighbour_picture(memory: Memory, row: int) -> UInt8[np.ndarray, "h w 3"] | Bool[np.ndarray, "h w"]:
-    """The garment's own picture if the memory knows its file and it is still there, else its silhouette."""
-    file = memory.items[row].metadata.get("file")
-    if file and Path(file).is_file():
-        try:
-            return load_image(file, max_side=512)
-        except UserError:
-            return memory.landmarks[
-                row
-            ]  # the panel is an explanation: a picture that went bad must not end the work
-    return memory.landmarks[row]
+    """The garment's thumbnail, or its silhouette where the memory holds none."""
+    thumbnail = memory.thumbnail(row)
+    if thumbnail is None:
+        return memory.landmarks[row]
+    return decode_image(thumbnail, f"thumbnail of {memory.items[row].id}", max_side=512)
