@@ -41,7 +41,7 @@ NAMED: dict[str, tuple[int, int, int]] = {
 _NAMES = tuple(NAMED)
 _WEIGHTS = np.array(
     [
-        3.2
+        3.4
         if n in ("black", "white", "navy", "grey")
         else 1.6
         if n in ("beige", "red", "blue", "charcoal", "light blue", "light grey", "pink", "olive")

@@ -55,63 +55,71 @@ def make_sheets(spec: GarmentSpec, size: int) -> Sheets:
     x0, y0, x1, y1 = cut.bounds
     scale = FILL * r / max(x1 - x0, y1 - y0)
     offset = np.array([r / 2 - scale * (x0 + x1) / 2, r / 2 - scale * (y0 + y1) / 2])
-    grid = np.arange(r, dtype=np.float32) + 0.5
     light = _folds(spec, cut, r, scale, offset)
     images = {}
     for group in GROUPS:
         pieces = [p for p in cut.pieces if p.group == group]
         if pieces:
-            images[group] = _sheet(spec, group, pieces, r, scale, offset, grid, light, cut)
+            images[group] = _sheet(spec, group, pieces, r, scale, offset, light, cut)
     return Sheets(images, cut, scale, offset)
 
 
-def _sheet(spec, group, pieces: list[Piece], r, scale, offset, grid, light, cut) -> Image.Image:
-    look, shape = spec.look, spec.shape
-    part = "sleeve" if group in ("left", "right") else "body"
-    base = plain_colour(look, part)
-    image = Image.new("RGB", (r, r), base)
-    pattern = None
-    if group != "back" or shape.collar == "Hooded":
-        v, u = np.meshgrid((grid - offset[1]) / scale, (grid - offset[0]) / scale, indexing="ij")
-        if part == "sleeve":
-            side = 1.0 if group == "right" else -1.0
-            du, dv = side * u - shape.shoulder, v - shape.slope
-            cos, sin = np.cos(shape.sleeve_angle), np.sin(shape.sleeve_angle)
-            u, v = cos * du - sin * dv, sin * du + cos * dv
-        pattern = cloth(look, shape, u, v, part)
-    if pattern is not None:
-        image = Image.fromarray(pattern)
+def _sheet(spec, group, pieces: list[Piece], r, scale, offset, light, cut) -> Image.Image:
+    """One group's RGBA image [r, r]; only the box around its pieces is painted and shaded."""
+    look = spec.look
     alpha = Image.new("L", (r, r), 0)
-    draw, stencil = ImageDraw.Draw(image), ImageDraw.Draw(alpha)
-    colours = {"lining": look.lining, "dark": scaled(look.lining, 0.6), "trim": look.trim, "band": look.trim}
-    line = max(1, round(r / 170))
-    for piece in pieces:
-        points = [tuple(p) for p in (piece.polygon * scale + offset)]
+    stencil = ImageDraw.Draw(alpha)
+    polygons = [[tuple(p) for p in (piece.polygon * scale + offset)] for piece in pieces]
+    for piece, points in zip(pieces, polygons, strict=True):
         if piece.paint != "band":
             stencil.polygon(points, fill=255)
+    box = alpha.getbbox()
+    image = Image.new("RGB", (r, r), plain_colour(look, "sleeve" if group in ("left", "right") else "body"))
+    if look.print != "Solid Color":
+        pattern = _pattern(spec, group, box, scale, offset)
+        if pattern is not None:
+            image.paste(Image.fromarray(pattern), box)
+    draw = ImageDraw.Draw(image)
+    colours = {"lining": look.lining, "dark": scaled(look.lining, 0.6), "trim": look.trim, "band": look.trim}
+    for piece, points in zip(pieces, polygons, strict=True):
         if piece.paint in colours:
             draw.polygon(points, fill=colours[piece.paint])
             if piece.paint in ("trim", "band"):
-                draw.line(points + points[:1], fill=scaled(look.trim, 0.72), width=line)
+                draw.line(points + points[:1], fill=scaled(look.trim, 0.72), width=max(1, round(r / 170)))
     if group == "body":
         _sew(draw, spec, cut, scale, offset, r)
-    shade = light * _rim(alpha, r, 0.2 if group == "body" else 0.27)
+    left, top, right, bottom = box
+    shade = light[top:bottom, left:right] * _rim(alpha, r, box, 0.2 if group == "body" else 0.27)
     if group == "back":
-        shade = shade * 0.82
+        shade *= 0.82
     # A little light is added before shading, else the folds of black cloth wouldn't show.
-    pixels = (np.asarray(image, np.float32) + 16) * shade[..., None] - 10
-    image = Image.fromarray(np.clip(pixels, 0, 250).astype(np.uint8))
+    pixels = (np.asarray(image.crop(box), np.float32) + 16) * shade[..., None] - 10
+    image.paste(Image.fromarray(np.clip(pixels, 0, 250).astype(np.uint8)), box)
     image.putalpha(alpha)
     return image
 
 
-def _rim(alpha: Image.Image, r: int, depth: float) -> np.ndarray:
-    """Darker towards the edge: what tells a white garment from white paper."""
-    small = alpha.reduce(4)
-    near = np.asarray(
-        small.filter(ImageFilter.GaussianBlur(r / 4 / 40)).resize((r, r), Image.BILINEAR), np.float32
+def _pattern(spec: GarmentSpec, group: str, box, scale: float, offset) -> np.ndarray | None:
+    """The printed cloth inside `box`, or None where it's plain; a sleeve's cloth turns with it."""
+    shape = spec.shape
+    if group == "back" and shape.collar != "Hooded":
+        return None
+    x = (np.arange(box[0], box[2], dtype=np.float32) + 0.5 - offset[0]) / scale
+    y = (np.arange(box[1], box[3], dtype=np.float32) + 0.5 - offset[1]) / scale
+    v, u = np.meshgrid(y.astype(np.float32), x.astype(np.float32), indexing="ij")
+    if group in ("back", "body"):
+        return cloth(spec.look, shape, u, v, "body")
+    du, dv = (1 if group == "right" else -1) * u - shape.shoulder, v - shape.slope
+    cos, sin = float(np.cos(shape.sleeve_angle)), float(np.sin(shape.sleeve_angle))
+    return cloth(spec.look, shape, cos * du - sin * dv, sin * du + cos * dv, "sleeve")
+
+
+def _rim(alpha: Image.Image, r: int, box, depth: float) -> np.ndarray:
+    """Darker towards the edge: what tells a white garment from white paper. Only inside `box`."""
+    soft = (
+        alpha.reduce(4).filter(ImageFilter.GaussianBlur(r / 4 / 40)).resize((r, r), Image.BILINEAR).crop(box)
     )
-    return 1 - depth * np.clip(2 - near / 127.5, 0, 1)
+    return 1 - depth * np.clip(2 - np.asarray(soft, np.float32) / 127.5, 0, 1)
 
 
 def _folds(spec: GarmentSpec, cut: Outline, r: int, scale: float, offset) -> np.ndarray:

@@ -205,6 +205,7 @@ def _drape(rng, canvas: int, view: str) -> np.ndarray:
     strength = rng.uniform(0.4, 1.5)
     cells = (int(rng.integers(6, 14)), int(rng.integers(5, 12)))
     light = 0.05 * smooth_noise(rng, cells, canvas) + 0.05 * smooth_noise(rng, (4, 4), canvas)
+    light += rng.uniform(0.0, 0.035) * smooth_noise(rng, (36, 30), canvas)
     n = 48
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
     creases = np.zeros((n, n), np.float32)
@@ -279,7 +280,7 @@ def _photograph(rng, image: Image.Image, canvas: int) -> np.ndarray:
     warm, tint = rng.normal(0, 0.06), rng.normal(0, 0.02)
     gain = np.array([1 + warm, 1 + tint, 1 - warm], np.float32) * u(0.78, 1.15)
     pixels = pixels * light[..., None] * gain
-    contrast = u(0.78, 1.15)
+    contrast = u(0.88, 1.28)
     pixels = (pixels - 0.5) * contrast + 0.5 + u(-0.02, 0.05)
     pixels += u(0.0, 0.02) * rng.standard_normal((canvas, canvas, 1), np.float32)
     pixels += u(0.0, 0.012) * rng.standard_normal((canvas, canvas, 3), np.float32)
