@@ -1,0 +1,50 @@
+"""The tiny world's autoencoder: 128 px -> 16x16x4 latents, trained on 64 px crops of drawn pairs.
+
+    ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder --set data.folder=runs/tiny/data
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.objective = "autoencoder"
+    config.data = ConfigDict(
+        {"folder": "runs/tiny/data", "image_size": 128, "cache": True, "tokenizer": "", "held_out": "validation"}
+    )
+    config.model = ConfigDict(
+        {
+            "vae": {
+                "block_out_channels": (24, 48, 64, 64),
+                "layers_per_block": 1,
+                "latent_channels": 4,
+                "norm_num_groups": 4,
+                "sample_size": 128,
+                "use_quant_conv": True,
+                "use_post_quant_conv": True,
+                "mid_block_add_attention": True,
+            },
+            "crop": 64,
+            "kl_weight": 1e-4,
+            "edge_weight": 1.0,
+            "init_from": "",
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "steps": 6000,
+            "batch_size": 16,
+            "learning_rate": 1e-3,
+            "warmup": 100,
+            "schedule": "cosine",
+            "weight_decay": 0.0,
+            "ema_decay": 0.995,
+            "checkpoint_seconds": 300.0,
+            "log_every": 50,
+            "sample_every": 1000,
+            "validate_every": 500,
+            "seed": 0,
+        }
+    )
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    return config

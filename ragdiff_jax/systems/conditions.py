@@ -1,0 +1,59 @@
+"""What MainNet is told beside noise and time, as one pytree, and how each piece of it is taken away exactly."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ragdiff_jax.models.transformer import Gates
+
+
+@flax.struct.dataclass
+class Text:
+    """Encoded prompts: tokens for cross-attention, one pooled vector for the added condition."""
+
+    context: Float[Array, "b l d"]
+    pooled: Float[Array, "b p"]
+
+
+@flax.struct.dataclass
+class Conditions:
+    """Everything that doesn't change between denoising steps, made once an image.
+
+    Attributes:
+      text: encoded prompts.
+      landmark_features: Landmark Guider's output [b, h, w, c], already times its gate.
+      reference, adapter: {site: KeyValue [depth, b, l, heads, d]} of ReferenceNet and EP-Adapter, or None: absent.
+      gates: [b] each; 0 removes reference or adapter from that sample exactly.
+    """
+
+    text: Text
+    landmark_features: Float[Array, "b h w c"]
+    reference: Mapping[str, Any] | None
+    adapter: Mapping[str, Any] | None
+    gates: Gates
+
+    def batch_axes(self) -> "Conditions":
+        """The batch axis of each member, a prefix tree as `jax.vmap` and `diffusion.guided` take it."""
+        return Conditions(
+            text=0,
+            landmark_features=0,
+            reference=None if self.reference is None else 1,
+            adapter=None if self.adapter is None else 1,
+            gates=0,
+        )
+
+    def unconditional(self, empty: Text) -> "Conditions":
+        """The other half of guidance: empty text, no structure, no reference, the same landmark (docs/papers.md).
+
+        `empty` is the empty prompt through the encoders, [1, l, d] and [1, p] or a whole batch of it.
+        """
+        nothing = jnp.zeros(self.text.context.shape[0], jnp.float32)
+        text = Text(
+            jnp.broadcast_to(empty.context, self.text.context.shape).astype(self.text.context.dtype),
+            jnp.broadcast_to(empty.pooled, self.text.pooled.shape).astype(self.text.pooled.dtype),
+        )
+        return dataclasses.replace(self, text=text, gates=Gates(reference=nothing, adapter=nothing))

@@ -1,0 +1,98 @@
+"""Stage `autoencoder`: reconstruction of photos and flat-lays through AutoencoderKL.
+
+A sample is the photo or the flat-lay of a pair, half each, and a random crop of it: convolutions don't care where they
+are, and a quarter of the pixels is a quarter of the work. The scaling factor that brings the latents to unit variance is
+measured at export.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, kl_divergence, sample_latents
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
+from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderObjective(PairObjective):
+    """Attributes:
+    config: the autoencoder.
+    crop: side of the training crops in pixels; 0 takes whole pictures.
+    kl_weight: of the KL divergence, averaged over the latent's numbers.
+    edge_weight: of the L1 distance of horizontal and vertical differences, which keeps seams and prints sharp.
+    init_from: a folder with a `vae` to start from.
+    """
+
+    config: VAEConfig
+    crop: int = 0
+    kl_weight: float = 1e-4
+    edge_weight: float = 1.0
+    init_from: str = ""
+    trainable: str = "^vae/"
+
+    @property
+    def network(self) -> AutoencoderKL:
+        return AutoencoderKL(self.config)
+
+    def init(self, key):
+        side = 2 * self.config.factor
+        return {"vae": self.network.init(key, jnp.zeros((1, side, side, 3)))["params"]}
+
+    def restore_parts(self, params):
+        return load_parts(params, {"vae": f"{self.init_from}/vae"}) if self.init_from else params
+
+    def _reconstruct(self, params, images, key):
+        variables = {"params": params["vae"]}
+        mean, logvar = self.network.apply(variables, images, method="encode")
+        latents = mean if key is None else sample_latents(mean, logvar, key)
+        return self.network.apply(variables, latents, method="decode"), mean, logvar
+
+    def loss(self, params, constants, batch, key):
+        pick, crop, noise = jax.random.split(key, 3)
+        b, h, w, _ = batch["photo"].shape
+        photo = jax.random.bernoulli(pick, 0.5, (b, 1, 1, 1))
+        images = to_float(jnp.where(photo, batch["photo"], batch["flat"]))
+        if self.crop:
+            corners = jax.random.randint(crop, (b, 2), 0, jnp.array([h - self.crop + 1, w - self.crop + 1]))
+            images = jax.vmap(
+                lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (self.crop, self.crop, 3))
+            )(images, corners)
+        output, mean, logvar = self._reconstruct(params, images, noise)
+        error = output - images
+        rows = jnp.abs(error).mean((1, 2, 3)) + jnp.square(error).mean((1, 2, 3))
+        edges = sum(jnp.abs(jnp.diff(error, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
+        kl = kl_divergence(mean, logvar) / mean[0].size
+        metrics = {"l1": jnp.abs(error).mean(), "kl": kl.mean(), "latent_std": mean.std()}
+        return rows + self.edge_weight * edges + self.kl_weight * kl, metrics
+
+    def sample(self, params, constants, key):
+        batch = self.example_batch()
+        run = jax.jit(lambda params, x: self._reconstruct(params, to_float(x), None)[0])
+        columns = []
+        for name in ("photo", "flat"):
+            columns += [batch[name], to_uint8(run(params, batch[name]))]
+        return {"reconstruction": sheet(*columns)}
+
+    def validation(self, params, constants, key):
+        batch = self.example_batch()
+        run = jax.jit(lambda params, x: self._reconstruct(params, to_float(x), None)[0])
+        out = {}
+        for name in ("photo", "flat"):
+            error = jnp.square(run(params, batch[name]) - to_float(batch[name])).mean()
+            out[f"psnr_{name}"] = float(10 * jnp.log10(4.0 / error))
+        return out
+
+    def export(self, params, directory):
+        encode = jax.jit(functools.partial(self.network.apply, method="encode"))
+        stds = []
+        for start in range(0, min(256, len(self.pairs)), 32):
+            batch = self.pairs.batch(np.arange(start, min(start + 32, len(self.pairs))))
+            for name in ("photo", "flat"):
+                stds.append(encode({"params": params["vae"]}, to_float(batch[name]))[0].std())
+        config = dataclasses.replace(self.config, scaling_factor=float(1.0 / np.mean(stds)))
+        save_part(directory / "vae", config.to_dict(), params["vae"])
+        write_model_json(directory, ModelFile(system="autoencoder", parts={"vae": "AutoencoderKL"}))

@@ -1,0 +1,68 @@
+"""What the objectives share: pictures on the device, batches of pairs, parts from folders, sheets of samples."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from ragdiff_jax.data.pipeline import PairArrays, make_batches
+from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.weights.folder import load_part
+
+
+def to_float(images: UInt8[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
+    """uint8 pictures as the networks see them, in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: Float[Array, "*b h w 3"]) -> UInt8[np.ndarray, "*b h w 3"]:
+    """Pictures in [-1, 1] (clipped) on the host."""
+    return np.asarray(jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5)).astype(np.uint8)
+
+
+def sheet(*columns: UInt8[np.ndarray, "b h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """One row a sample, one column an argument."""
+    return np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)
+
+
+def load_parts(params: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, Any]:
+    """`params` with each part named in `folders` replaced by that folder's weights, placed like the ones replaced."""
+    out = dict(params)
+    for name, folder in folders.items():
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params[name])
+        out[name] = load_part(folder, abstract, shardings=jax.tree.map(lambda x: x.sharding, params[name]))
+    return out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairObjective(Objective):
+    """An objective over pairs. `examples` rows of the data are what `sample` draws and `validation` measures.
+
+    Attributes:
+      pairs: the training set.
+      held_out: what is drawn and measured; the training set again where there is none.
+    """
+
+    pairs: PairArrays
+    held_out: PairArrays | None = None
+    examples: int = 8
+
+    def batches(self, *, batch_size, seed, start_step, process_index, process_count):
+        return make_batches(
+            self.pairs,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            process_index=process_index,
+            process_count=process_count,
+        )
+
+    def example_batch(self) -> dict[str, np.ndarray]:
+        """The first rows of the held-out set."""
+        arrays = self.held_out or self.pairs
+        return arrays.batch(np.arange(min(self.examples, len(arrays))))
