@@ -57,8 +57,8 @@ def load_part(
       shardings: a tree like the unboxed parameters, or one for all; None is the default device.
       dtype: of the result; None keeps the abstract leaves' own.
 
-    Raises `UserError` for files that are missing, broken or hostile; one lists all missing, surplus and mis-shaped
-    tensors.
+    Raises `UserError` for files that are missing, broken or hostile; one lists all missing, surplus and
+    mis-shaped tensors.
     """
     folder = Path(folder)
     abstract = nn.meta.unbox(abstract_params)

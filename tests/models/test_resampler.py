@@ -40,7 +40,7 @@ def tensors():
 
 
 def reference(w, x):
-    """Latents attend to (features, latents), both normed; then a bias-free GELU feed-forward; all residual."""
+    """Latents attend to (features, latents), both normed; then a bias-free GELU feed-forward; residual."""
 
     def norm(name, value):
         weight, bias = w[f"{name}.weight"], w[f"{name}.bias"]
