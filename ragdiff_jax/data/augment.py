@@ -1,10 +1,10 @@
 """R 9.5's augmentations on the device: flip, pad-and-resize, hue, contrast; pure functions of a key.
 
-"Each of these operations occurs independently with a 50% probability. Moreover, these operations are simultaneously
-applied to both": one draw per sample serves photo, flat-lay and silhouette.
-Where R is silent: padding repeats the photo's border and is white around the flat-lay; hue is in degrees of 360;
-contrast turns about mid-grey, so that a colour that photo and flat-lay share stays shared; hue and contrast leave the
-flat-lay's background as it is, so that the standard stays on its plain white.
+"Each of these operations occurs independently with a 50% probability. Moreover, these operations are
+simultaneously applied to both": one draw per sample serves photo, flat-lay and silhouette.
+Where R is silent: padding repeats the photo's border and is white around the flat-lay; hue is in degrees of
+360; contrast turns about mid-grey, so that a colour that photo and flat-lay share stays shared; hue and
+contrast leave the flat-lay's background as it is, so that the standard stays on its plain white.
 """
 
 from typing import NamedTuple
@@ -57,7 +57,8 @@ def augment_pair(
     mask: Float[Array, "b h w 1"],
     **fields,
 ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
-    """Augments photo and flat-lay (in [-1,1]) and the flat-lay's silhouette (in {0,1}) alike; `fields` as in `draw`.
+    """Augments photo and flat-lay (in [-1,1]) and the flat-lay's silhouette (in {0,1}) alike; `fields` as in
+    `draw`.
 
     A partner's flat-lay is augmented with the same key by `augment_flat(draw(key, b, **fields), flat, mask)`.
     """
@@ -97,7 +98,9 @@ def move(draws: Draws, image: Float[Array, "b h w c"], *, fill: float | None) ->
 
 
 def _samples(padding, size):
-    """Bilinear weights [b, size, size] of each new pixel over the old ones, and whether it lies on the old image."""
+    """Bilinear weights [b, size, size] of each new pixel over the old ones, and whether it lies on the old
+    image.
+    """
     place = (jnp.arange(size) + 0.5 - size / 2) * (1 + 2 * padding[:, None]) + size / 2 - 0.5
     inside = (place >= -0.5) & (place <= size - 0.5)
     distance = jnp.abs(jnp.clip(place, 0, size - 1)[:, :, None] - jnp.arange(size))

@@ -2,9 +2,9 @@
 
     photos/x.jpg   flats/x.png   masks/x.png (optional)   attributes.jsonl (optional)
 
-Pictures belong together by their name without ending. In `attributes.jsonl`, `image` is the path within the folder
-("photos/x.jpg", "flats/x.png"): each picture has its own attributes, the caption is the photo's, and a flat-lay's line
-may name another pair as its `structure_partner`.
+Pictures belong together by their name without ending. In `attributes.jsonl`, `image` is the path within the
+folder ("photos/x.jpg", "flats/x.png"): each picture has its own attributes, the caption is the photo's, and a
+flat-lay's line may name another pair as its `structure_partner`.
 """
 
 import hashlib
@@ -26,28 +26,40 @@ class FolderPairs:
     """The pairs of a folder, or of one split of it, in the order of their names.
 
     A pair's split is decided by a hash of its name and `shares` alone: adding pairs never moves another one.
-    Raises `UserError` that lists every mismatch: a picture without its other half, two pictures of one name, a file
-    that is no picture, a line of `attributes.jsonl` about no picture.
+    Raises `UserError` that lists every mismatch: a picture without its other half, two pictures of one name,
+    a file that is no picture, a line of `attributes.jsonl` about no picture.
     """
 
-    def __init__(self, folder: str | os.PathLike, split: str | None = None, shares: Mapping[str, float] | None = None):
+    def __init__(
+        self, folder: str | os.PathLike, split: str | None = None, shares: Mapping[str, float] | None = None
+    ):
         self.folder, shares = Path(folder), dict(shares or SHARES)
         if split is not None and split not in shares:
             raise UserError(f"{one_line(folder)}: has no split {split!r}; it has {', '.join(shares)}")
         problems: list[str] = []
         photos, flats = (self._pictures(name, problems, needed=True) for name in ("photos", "flats"))
         masks = self._pictures("masks", problems, needed=False)
-        problems += [f"photos/{photos[stem]} has no flat-lay" for stem in sorted(photos.keys() - flats.keys())]
+        problems += [
+            f"photos/{photos[stem]} has no flat-lay" for stem in sorted(photos.keys() - flats.keys())
+        ]
         problems += [f"flats/{flats[stem]} has no photo" for stem in sorted(flats.keys() - photos.keys())]
-        problems += [f"masks/{masks[stem]} belongs to no pair" for stem in sorted(masks.keys() - photos.keys())]
+        problems += [
+            f"masks/{masks[stem]} belongs to no pair" for stem in sorted(masks.keys() - photos.keys())
+        ]
         file = self.folder / "attributes.jsonl"
         lines = read_attributes(file) if file.exists() else {}
         known = {f"photos/{name}" for name in photos.values()} | {f"flats/{name}" for name in flats.values()}
-        problems += [f"attributes.jsonl describes {image!r}, which isn't there" for image in lines if image not in known]
+        problems += [
+            f"attributes.jsonl describes {image!r}, which isn't there"
+            for image in lines
+            if image not in known
+        ]
         for image, line in lines.items():
             partner = line.get("structure_partner")
             if partner is not None and partner not in flats:
-                problems.append(f"attributes.jsonl gives {image!r} the partner {partner!r}, which isn't there")
+                problems.append(
+                    f"attributes.jsonl gives {image!r} the partner {partner!r}, which isn't there"
+                )
         if problems:
             rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
             raise UserError(f"{one_line(folder)}: pairs don't match: {'; '.join(problems[:_LISTED])}{rest}")
@@ -82,7 +94,11 @@ class FolderPairs:
 
     def __getitem__(self, row: int) -> PairRecord:
         stem = self._stems[row]
-        photo, flat, mask = f"photos/{self._photos[stem]}", f"flats/{self._flats[stem]}", self._masks.get(stem)
+        photo, flat, mask = (
+            f"photos/{self._photos[stem]}",
+            f"flats/{self._flats[stem]}",
+            self._masks.get(stem),
+        )
         of_photo, of_flat = self._lines.get(photo, {}), self._lines.get(flat, {})
         attributes = {"photo": of_photo.get("attributes") or {}, "flat": of_flat.get("attributes") or {}}
         return record_from_fields(
@@ -112,7 +128,8 @@ class FolderPairs:
 
 
 def open_pairs(folder: str | os.PathLike, split: str) -> PairSource:
-    """A split of the pairs in `folder`: a prepared data set (`dataset_info.json`) or users' pictures (`photos/`).
+    """A split of the pairs in `folder`: a prepared data set (`dataset_info.json`) or users' pictures
+    (`photos/`).
 
     Raises `UserError` when the folder is neither.
     """
@@ -121,11 +138,15 @@ def open_pairs(folder: str | os.PathLike, split: str) -> PairSource:
         return TfdsPairs(folder, split)
     if (folder / "photos").is_dir():
         return FolderPairs(folder, split)
-    raise UserError(f"{one_line(folder)}: holds neither photos/ and flats/ nor a prepared data set; check the path")
+    raise UserError(
+        f"{one_line(folder)}: holds neither photos/ and flats/ nor a prepared data set; check the path"
+    )
 
 
 def _split(stem, shares):
-    place = int.from_bytes(hashlib.sha256(stem.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+    place = (
+        int.from_bytes(hashlib.sha256(stem.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+    )
     total = sum(shares.values())
     for name, share in shares.items():
         place -= share / total

@@ -1,12 +1,13 @@
 """Pictures in and out: `uint8 [H, W, 3]` RGB arrays, whatever the file held.
 
 Reading is hardened: a fixed list of formats, the size checked in the header before anything is decoded, EXIF
-orientation applied, transparency laid over white, 16-bit / float / palette / CMYK brought to 8-bit RGB. Every failure
-is a `UserError` of one line that names the file and the fix.
+orientation applied, transparency laid over white, 16-bit / float / palette / CMYK brought to 8-bit RGB. Every
+failure is a `UserError` of one line that names the file and the fix.
 """
 
 import contextlib
 import io
+import logging
 import os
 import secrets
 import stat
@@ -29,9 +30,21 @@ MAX_SIDE = 2048
 
 # What Pillow's decoders raise on hostile bytes (it documents OSError only).
 _DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, EOFError,
-    NotImplementedError, RuntimeError, MemoryError, struct.error, Image.DecompressionBombError,
-)  # fmt: skip
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or its errors reach stderr beside our one line
 _warnings_lock = threading.Lock()  # warnings.catch_warnings is not thread-safe
 
 
@@ -40,8 +53,9 @@ def load_image(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Reads a picture file as 8-bit RGB, upright, over white, its longer side at most `max_side`.
 
-    Raises `UserError` for a missing file, a folder, an unreadable, empty or truncated file, something that isn't a
-    picture of an allowed format, and more than `max_pixels` pixels (found from the header, before decoding).
+    Raises `UserError` for a missing file, a folder, an unreadable, empty or truncated file, something that
+    isn't a picture of an allowed format, and more than `max_pixels` pixels (found from the header, before
+    decoding).
     """
     name = one_line(path)
     try:
@@ -49,7 +63,9 @@ def load_image(
     except FileNotFoundError:
         raise UserError(f"{name}: no such file; check the path") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{name}: cannot be opened ({_reason(error)}); check the path and its permissions") from error
+        raise UserError(
+            f"{name}: cannot be opened ({_reason(error)}); check the path and its permissions"
+        ) from error
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{name}: is a folder, not a picture; name the picture files in it")
     if not stat.S_ISREG(status.st_mode):
@@ -77,9 +93,12 @@ def _decode(file, name, max_pixels, max_side):
     try:
         with _open(file, name, max_pixels) as image:
             if image.format in ("JPEG", "MPO"):
-                image.draft(None, (max_side, max_side))  # JPEG decodes at 1/2, 1/4 or 1/8: no full-size buffer
-            image.load()
-            orientation = image.getexif().get(0x0112, 1)  # after load(), which already turns a TIFF
+                image.draft(None, (max_side, max_side))  # decodes at 1/2, 1/4 or 1/8: no full-size buffer
+            # A TIFF's metadata is parsed, and its orientation applied, by load(): EXIF is asked for after it.
+            with _quiet() if image.format == "TIFF" else contextlib.nullcontext():
+                image.load()
+            with _quiet():
+                orientation = image.getexif().get(0x0112, 1)
             image = _to_rgb(image, max_side)
             if orientation in range(2, 9):
                 image.getexif()[0x0112] = orientation
@@ -138,16 +157,15 @@ def _to_rgb(image, max_side):
 
 
 def _to_8_bit(image):
-    """16-bit, 32-bit and float grey -> uint8; the full scale is the smallest usual one that holds the maximum."""
+    """16-bit, 32-bit and float grey -> uint8; white is the least of 1, 255 and 65535 that holds all values."""
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
         return (values >> 8).astype(np.uint8)
     finite = np.nan_to_num(values.astype(np.float32, copy=False), nan=0.0, posinf=0.0, neginf=0.0)
     top = float(finite.max(initial=0.0))
-    scale = next(s for s in (1.0, 255.0, 65535.0, max(top, 1.0)) if top <= s) if image.mode == "F" else (
-        next(s for s in (255.0, 65535.0, max(top, 1.0)) if top <= s)
-    )  # fmt: skip
-    return np.clip(finite * (255.0 / scale), 0, 255).astype(np.uint8)
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    white = next((white for white in whites if top <= white), top)
+    return np.clip(finite * (255.0 / white), 0, 255).astype(np.uint8)
 
 
 def resize(image: UInt8[np.ndarray, "h w 3"], size: int | tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -197,8 +215,9 @@ def square_mask(mask: Bool[np.ndarray, "h w"], size: int) -> Bool[np.ndarray, "{
 def flat_mask(flat: UInt8[np.ndarray, "h w 3"], *, tolerance: int = 10) -> Bool[np.ndarray, "h w"]:
     """The garment's silhouette in a flat-lay on a plain light background, for data without masks.
 
-    Pixels that differ from the border's median colour by more than `tolerance` (of 255, in any channel), holes
-    filled, and of the pieces only those of at least a tenth of the largest. All False when nothing stands out.
+    Pixels that differ from the border's median colour by more than `tolerance` (of 255, in any channel),
+    holes filled, and of the pieces only those of at least a tenth of the largest. All False when nothing
+    stands out.
     """
     from scipy import ndimage
 
@@ -242,19 +261,24 @@ def _encode(image, kind, **options):
 def save_image(path: str | os.PathLike, image: UInt8[np.ndarray, "h w 3"]) -> None:
     """Writes a picture whole or not at all; the ending says the format (.png, .jpg, .jpeg, .webp).
 
-    Makes the folder when it is missing. Raises `UserError` for another ending and for a place that can't be written.
+    Makes the folder when it is missing. Raises `UserError` for another ending and for a place that can't be
+    written.
     """
     path = Path(path)
     kinds = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
     if path.suffix.lower() not in kinds:
-        raise UserError(f"{one_line(path)}: cannot write {path.suffix or 'a file without ending'}; use .png or .jpg")
+        raise UserError(
+            f"{one_line(path)}: cannot write {path.suffix or 'a file without ending'}; use .png or .jpg"
+        )
     kind = kinds[path.suffix.lower()]
     options = {} if kind == "PNG" else {"quality": 95}
     write_atomic(path, _encode(Image.fromarray(image), kind, **options))
 
 
 def write_atomic(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file under a temporary name beside it, then renames: readers see the old or the new, never half."""
+    """Writes a file under a temporary name beside it, then renames: readers see the old or the new, never
+    half.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp")
     try:
@@ -263,7 +287,9 @@ def write_atomic(path: str | os.PathLike, data: bytes) -> None:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{one_line(path)}: cannot be written ({_reason(error)}); choose another place") from error
+        raise UserError(
+            f"{one_line(path)}: cannot be written ({_reason(error)}); choose another place"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
 """From records to batches of numpy arrays, in an order that is a pure function of (seed, step).
 
-A batch (B rows of this process, s pixels a side): `photo`, `flat`, `partner_flat` uint8 [B,s,s,3]; `mask` uint8
-[B,s,s] in {0,1}; `photo_attributes`, `flat_attributes`, `partner_flat_attributes` int32 [B,10]; `has_partner` bool [B];
-`text_ids` int32 [B,L]; `row`, `partner_row` int32 [B]. Without a partner, the partner fields are the record's own.
+A batch (B rows of this process, s pixels a side): `photo`, `flat`, `partner_flat` uint8 [B,s,s,3]; `mask`
+uint8 [B,s,s] in {0,1}; `photo_attributes`, `flat_attributes`, `partner_flat_attributes` int32 [B,10];
+`has_partner` bool [B]; `text_ids` int32 [B,L]; `row`, `partner_row` int32 [B]. Without a partner, the partner
+fields are the record's own.
 """
 
 import threading
@@ -22,8 +23,8 @@ Batch = dict[str, np.ndarray]
 class PairArrays:
     """The records of a source as fixed-size arrays; with `cache`, each is decoded once and kept.
 
-    A cached record of s pixels takes 7 s^2 bytes (128 px: 115 kB). `tokenizer` needs `encode(list[str]) -> int32 [n,L]`.
-    Safe to read from several threads.
+    A cached record of s pixels takes 7 s^2 bytes (128 px: 115 kB). `tokenizer` needs `encode(list[str]) ->
+    int32 [n,L]`. Safe to read from several threads.
     """
 
     def __init__(self, source: PairSource, *, image_size: int, tokenizer, cache: bool = False):
@@ -50,7 +51,11 @@ class PairArrays:
             return self._cache[row]
         record, size = self.source[row], self.image_size
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
-        mask = flat_mask(flat) if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
+        mask = (
+            flat_mask(flat)
+            if record.mask is None
+            else decode_mask(record.mask, f"mask of record {record.id}")
+        )
         if abs(mask.shape[0] * flat.shape[1] - mask.shape[1] * flat.shape[0]) > max(*mask.shape, *flat.shape):
             raise UserError(
                 f"record {record.id}: the mask is {mask.shape[1]}x{mask.shape[0]}, the flat-lay "
@@ -97,13 +102,15 @@ def make_batches(
 ) -> Iterator[Batch]:
     """Endless training batches from `start_step` on: this process' part of each global batch of `batch_size`.
 
-    The global batch of a step is the same for any `process_count`: process p holds rows p*b .. (p+1)*b-1 of it, with
-    b = batch_size / process_count. Every epoch shows each record once, in its own order. Batches are prepared ahead by
-    `num_threads` threads (0: none); close the iterator, or drop it, to stop them.
+    The global batch of a step is the same for any `process_count`: process p holds rows p*b .. (p+1)*b-1 of
+    it, with b = batch_size / process_count. Every epoch shows each record once, in its own order. Batches are
+    prepared ahead by `num_threads` threads (0: none); close the iterator, or drop it, to stop them.
     Raises `UserError` when the batch doesn't divide.
     """
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"batch size {batch_size} doesn't divide among {process_count} processes; use a multiple")
+        raise UserError(
+            f"batch size {batch_size} doesn't divide among {process_count} processes; use a multiple"
+        )
     arrays = _arrays(source, image_size, tokenizer, cache)
     rows = global_rows(len(arrays), batch_size, seed)
     local = batch_size // process_count
@@ -112,7 +119,9 @@ def make_batches(
 
 
 def global_rows(length: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
-    """The rows of each step's global batch, int32 [batch_size]: a pure function of (length, batch_size, seed, step)."""
+    """The rows of each step's global batch, int32 [batch_size]: a pure function of (length, batch_size, seed,
+    step).
+    """
     order = grain.MapDataset.range(length).shuffle(seed=seed % 2**32).repeat()
 
     def rows(step: int) -> np.ndarray:
@@ -131,12 +140,15 @@ def evaluation_batches(
     process_count: int = 1,
     num_threads: int = 2,
 ) -> Iterator[Batch]:
-    """One pass in row order. `valid` bool [B] is False on the rows that fill up the last batch (copies of row 0).
+    """One pass in row order. `valid` bool [B] is False on the rows that fill up the last batch (copies of row
+    0).
 
     Every process gets the same number of batches. Raises `UserError` as `make_batches` does.
     """
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(f"batch size {batch_size} doesn't divide among {process_count} processes; use a multiple")
+        raise UserError(
+            f"batch size {batch_size} doesn't divide among {process_count} processes; use a multiple"
+        )
     arrays = _arrays(source, image_size, tokenizer, False)
     local, length = batch_size // process_count, len(arrays)
 

@@ -1,6 +1,6 @@
 """One pair of training data: a garment photo, its standard flat-lay, and what is known of them.
 
-The same record comes out of ArrayRecord files (written by TFDS, read without TensorFlow) and of users' folders.
+The same record comes out of ArrayRecord files (TFDS's, without TensorFlow) and of users' folders.
 """
 
 import dataclasses
@@ -16,9 +16,10 @@ from ragdiff_jax.errors import UserError
 class PairRecord:
     """A photo and its flat-lay as encoded image bytes.
 
-    `mask` is a 1-bit PNG of the flat-lay's silhouette or None; the attribute dicts map names to values (Table 6), each
-    from its own picture alone; `caption` is of the photo alone; `structure_partner` is the id of another record whose
-    flat-lay has the same structure in another texture, or None. Built from untrusted values by `record_from_fields`.
+    `mask` is a 1-bit PNG of the flat-lay's silhouette or None; the attribute dicts map names to values (Table
+    6), each from its own picture alone; `caption` is of the photo alone; `structure_partner` is the id of
+    another record whose flat-lay has the same structure in another texture, or None. Built from untrusted
+    values by `record_from_fields`.
     """
 
     id: str
@@ -49,7 +50,9 @@ _FIELDS = {
 
 @runtime_checkable
 class PairSource(Protocol):
-    """Random access to the records of one split; rows are stable, row numbers are the data's identity in training."""
+    """Random access to the records of one split; rows are stable, row numbers are the data's identity in
+    training.
+    """
 
     def __len__(self) -> int: ...
 
@@ -64,9 +67,13 @@ def record_from_fields(fields: dict[str, Any]) -> PairRecord:
     name = fields.get("id", "?")
     known = {field.name for field in dataclasses.fields(PairRecord)}
     if unknown := sorted(set(fields) - known):
-        raise UserError(f"record {name!r}: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}")
+        raise UserError(
+            f"record {name!r}: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(known))}"
+        )
     if missing := [field for field in ("id", "photo", "flat") if field not in fields]:
-        raise UserError(f"record {name!r}: field {missing[0]} is missing; every pair needs id, photo and flat")
+        raise UserError(
+            f"record {name!r}: field {missing[0]} is missing; every pair needs id, photo and flat"
+        )
     for field, (types, required) in _FIELDS.items():
         if field not in fields:
             continue
@@ -79,12 +86,16 @@ def record_from_fields(fields: dict[str, Any]) -> PairRecord:
     for field in ("photo_attributes", "flat_attributes"):
         for key, value in fields.get(field, {}).items():
             if not isinstance(key, str) or not isinstance(value, str):
-                raise UserError(f"record {name!r}: {field} {key!r}: {value!r} is not text; write it as a string")
+                raise UserError(
+                    f"record {name!r}: {field} {key!r}: {value!r} is not text; write it as a string"
+                )
     return PairRecord(**fields)
 
 
 def pair_features():
-    """The TFDS features of a record: encoded bytes and text only, so that no TensorFlow is needed to write or read."""
+    """The TFDS features of a record: encoded bytes and text only, so that no TensorFlow is needed to write or
+    read.
+    """
     import numpy as np
     import tensorflow_datasets as tfds
 
@@ -128,9 +139,13 @@ def from_example(example: dict[str, Any]) -> PairRecord:
         for name in ("photo_attributes", "flat_attributes"):
             fields[name] = json.loads(fields[name])
     except KeyError as error:
-        raise UserError(f"record {fields.get('id', '?')!r}: field {error.args[0]} is missing; write it again") from None
+        raise UserError(
+            f"record {fields.get('id', '?')!r}: field {error.args[0]} is missing; write it again"
+        ) from None
     except ValueError as error:
-        raise UserError(f"record {fields.get('id', '?')!r}: a field is damaged ({error}); write it again") from error
+        raise UserError(
+            f"record {fields.get('id', '?')!r}: a field is damaged ({error}); write it again"
+        ) from error
     fields["mask"] = fields["mask"] or None
     fields["structure_partner"] = fields["structure_partner"] or None
     return record_from_fields(fields)
@@ -149,7 +164,9 @@ def decode_record(data: bytes) -> PairRecord:
     try:
         return from_example(_cached_features().deserialize_example_np(data))
     except (DecodeError, KeyError, ValueError) as error:
-        raise UserError(f"an entry is not a pair record ({' '.join(str(error).split())[:80]}); write it again") from error
+        raise UserError(
+            f"an entry is not a pair record ({' '.join(str(error).split())[:80]}); write it again"
+        ) from error
 
 
 _features = None
@@ -165,7 +182,8 @@ def _cached_features():
 class TfdsPairs:
     """A split of a TFDS data set of pair records in ArrayRecord files, e.g. one that `prepare_synth` wrote.
 
-    `folder` holds `dataset_info.json` and `features.json`. Raises `UserError` when it doesn't, or for an unknown split.
+    `folder` holds `dataset_info.json` and `features.json`. Raises `UserError` when it doesn't, or for an
+    unknown split.
     """
 
     def __init__(self, folder: str | Path, split: str):
@@ -176,7 +194,9 @@ class TfdsPairs:
             raise UserError(f"{folder}: holds no prepared data set; make one with `ragdiff data synth`")
         builder = tfds.builder_from_directory(folder)
         if split not in builder.info.splits:
-            raise UserError(f"{folder}: has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}")
+            raise UserError(
+                f"{folder}: has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}"
+            )
         self.folder, self.split = folder, split
         self._source = builder.as_data_source(split=split)
 

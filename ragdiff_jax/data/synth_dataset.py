@@ -1,7 +1,8 @@
-"""`SynthGarments`: the drawn garments as a TFDS data set in ArrayRecord files, written and read without TensorFlow.
+"""`SynthGarments`: the drawn garments as a TFDS data set in ArrayRecord files, without TensorFlow.
 
-Garments come in structure twins: rows 2i and 2i+1 of a split have one structure and two textures, so every record's
-structure partner is in the same split. Importing this module imports TFDS; import it where it is used.
+Garments come in structure twins: rows 2i and 2i+1 of a split have one structure and two textures, so every
+record's structure partner is in the same split.
+Importing this module imports TFDS; import it where it is used.
 """
 
 import concurrent.futures
@@ -47,17 +48,22 @@ class SynthGarments(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Parametric garments: in-the-wild views with their standard flat-lays, masks and attributes.",
+            description="Parametric garments: in-the-wild views, standard flat-lays, masks, attributes.",
             features=pair_features(),
             disable_shuffling=True,  # rows are the garments' numbers; Grain shuffles
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return {name: self._generate_examples(name, start, stop) for name, start, stop in self.builder_config.splits}
+        return {
+            name: self._generate_examples(name, start, stop)
+            for name, start, stop in self.builder_config.splits
+        }
 
     def _generate_examples(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
-        chunks = [(at, min(at + _CHUNK, stop), config.seed, config.size, split) for at in range(start, stop, _CHUNK)]
+        chunks = [
+            (at, min(at + _CHUNK, stop), config.seed, config.size, split) for at in range(start, stop, _CHUNK)
+        ]
         with tqdm.tqdm(total=stop - start, desc=f"drawing {split}", unit=" garments", disable=None) as bar:
             for records in _map(_draw_chunk, chunks, config.processes):
                 for record in records:
@@ -97,10 +103,12 @@ def prepare_synth(
     splits: Mapping[str, float] | None = None,
     processes: int = 1,
 ) -> Path:
-    """Draws `count` garments into `data_dir` (once: a finished set is found again) and returns the data set's folder.
+    """Draws `count` garments into `data_dir` (once: a finished set is found again) and returns the data set's
+    folder.
 
-    `splits` maps names to shares of `count`; every split holds whole twin pairs. TFDS writes into a folder marked
-    incomplete and renames it at the end, so an interrupted run leaves no half data set. Shows a progress bar.
+    `splits` maps names to shares of `count`; every split holds whole twin pairs. TFDS writes into a folder
+    marked incomplete and renames it at the end, so an interrupted run leaves no half data set. Shows a
+    progress bar.
     Raises `UserError` for numbers that can't be drawn and for a `data_dir` that can't be written.
     """
     ranges = _split_ranges(count, splits or DEFAULT_SPLITS)
@@ -109,15 +117,21 @@ def prepare_synth(
     layout = "_".join(f"{name}{stop - start}" for name, start, stop in ranges)
     config = SynthConfig(
         name=f"{size}px_seed{seed}_{layout}",
-        count=count, size=size, seed=seed, splits=ranges, processes=processes,
-    )  # fmt: skip
+        count=count,
+        size=size,
+        seed=seed,
+        splits=ranges,
+        processes=processes,
+    )
     try:
         with _quiet_tfds():
             builder = SynthGarments(data_dir=str(data_dir), config=config, file_format="array_record")
             builder.download_and_prepare()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{data_dir}: the data set can't be written ({reason}); choose another folder") from error
+        raise UserError(
+            f"{data_dir}: the data set can't be written ({reason}); choose another folder"
+        ) from error
     return Path(builder.data_dir)
 
 
@@ -142,7 +156,9 @@ def _quiet_tfds():
 
 def _split_ranges(count, splits):
     if count < 2 * len(splits):
-        raise UserError(f"count {count} is too small for {len(splits)} splits of twins; use at least {2 * len(splits)}")
+        raise UserError(
+            f"count {count} is too small for {len(splits)} splits of twins; use at least {2 * len(splits)}"
+        )
     if any(share <= 0 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
         raise UserError(f"splits {dict(splits)} must be positive shares that sum to 1")
     ranges, at, pairs = [], 0, count // 2

@@ -50,11 +50,15 @@ class Tokenizer:
         elif (folder / "tokenizer.json").is_file():
             backend = _load_backend(folder / "tokenizer.json")
         else:
-            raise UserError(f"{folder}: holds no tokenizer; it needs tokenizer.json, or vocab.json and merges.txt")
+            raise UserError(
+                f"{folder}: holds no tokenizer; it needs tokenizer.json, or vocab.json and merges.txt"
+            )
         pad = token("pad_token", eos)
         pad_id = backend.token_to_id(pad)
         if pad_id is None:
-            raise UserError(f"{folder}: the padding token {pad!r} is not in the vocabulary; mend tokenizer_config.json")
+            raise UserError(
+                f"{folder}: the padding token {pad!r} is not in the vocabulary; mend tokenizer_config.json"
+            )
         length = max_length or int(min(config.get("model_max_length") or MAX_LENGTH, MAX_LENGTH))
         if len(backend.encode("").ids) != 2:
             raise UserError(f"{folder}: the tokenizer adds no start and end token; use a CLIP tokenizer")
@@ -73,13 +77,16 @@ class Tokenizer:
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int, folder: str | Path) -> Tokenizer:
-    """Learns a CLIP-layout vocabulary (256 bytes, 256 word-final bytes, merges, BOS, EOS) and writes it to `folder`.
+    """Learns a CLIP-layout vocabulary (256 bytes, 256 word-final bytes, merges, BOS, EOS) and writes it to
+    `folder`.
 
     Every byte is a token, so no text is ever unknown; EOS has the highest id and is the padding, as in CLIP.
     Raises `UserError` below 514 tokens.
     """
     if vocab_size < 514:
-        raise UserError(f"vocab_size {vocab_size} is too small; 512 bytes and 2 special tokens need at least 514")
+        raise UserError(
+            f"vocab_size {vocab_size} is too small; 512 bytes and 2 special tokens need at least 514"
+        )
     folder = Path(folder)
     backend = tokenizers.Tokenizer(tokenizers.models.BPE(end_of_word_suffix="</w>"))
     backend.normalizer, backend.pre_tokenizer = _normalizer(), _pre_tokenizer()
@@ -111,12 +118,16 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int, folder: str | Path
 def _clip_backend(folder, bos, eos, unknown):
     """The fast tokenizer that transformers builds for `CLIPTokenizer`."""
     try:
-        vocabulary, merges = tokenizers.models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+        vocabulary, merges = tokenizers.models.BPE.read_file(
+            str(folder / "vocab.json"), str(folder / "merges.txt")
+        )
         model = tokenizers.models.BPE(
             vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token=unknown
         )
     except Exception as error:  # the library raises plain Exception for a bad file
-        raise UserError(f"{folder}: vocab.json or merges.txt is damaged ({_first_line(error)}); copy it again") from error
+        raise UserError(
+            f"{folder}: vocab.json or merges.txt is damaged ({_first_line(error)}); copy it again"
+        ) from error
     backend = tokenizers.Tokenizer(model)
     backend.normalizer, backend.pre_tokenizer = _normalizer(), _pre_tokenizer()
     missing = [token for token in (bos, eos) if token not in vocabulary]
@@ -130,7 +141,9 @@ def _clip_backend(folder, bos, eos, unknown):
 
 
 def _normalizer():
-    return normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])
+    return normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
 
 
 def _pre_tokenizer():

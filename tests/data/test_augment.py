@@ -12,7 +12,9 @@ ONLY = {f"{name}_probability": 0.0 for name in ("flip", "pad", "hue", "contrast"
 
 @pytest.fixture(scope="module")
 def batch():
-    """64 samples: a coloured garment on white, its photo on a busy ground, its silhouette; nothing symmetric."""
+    """64 samples: a coloured garment on white, its photo on a busy ground, its silhouette; nothing
+    symmetric.
+    """
     random = np.random.default_rng(0)
     mask = np.zeros((64, 24, 24, 1), np.float32)
     mask[:, 4:18, 3:12] = 1
@@ -41,14 +43,18 @@ def test_flip_moves_photo_flat_and_mask_together(batch):
 
 
 def test_everything_drawn_keeps_the_pair_together(batch):
-    """The garment's colour stays the same in photo and flat-lay, and the mask stays the flat-lay's silhouette."""
+    """The garment's colour stays the same in photo and flat-lay, and the mask stays the flat-lay's
+    silhouette.
+    """
     photo, flat, mask = jax.jit(augment_pair)(jax.random.key(2), *batch)
     assert set(np.unique(mask)) == {0.0, 1.0}
     assert float(jnp.abs(photo).max()) <= 1 and float(jnp.abs(flat).max()) <= 1
     sure = (move(draw(jax.random.key(2), 64), batch[2], fill=0.0) == 1)[..., 0]
     np.testing.assert_allclose(np.asarray(photo)[sure], np.asarray(flat)[sure], atol=1e-5)
     background = (move(draw(jax.random.key(2), 64), batch[2], fill=0.0) == 0)[..., 0]
-    np.testing.assert_allclose(np.asarray(flat)[background], 1.0, atol=1e-6)  # the standard's ground stays white
+    np.testing.assert_allclose(
+        np.asarray(flat)[background], 1.0, atol=1e-6
+    )  # the standard's ground stays white
     assert (np.abs(np.asarray(flat) - 1).max(-1) > 1e-3)[np.asarray(mask)[..., 0] > 0].mean() > 0.99
 
 
@@ -59,7 +65,10 @@ def test_draws_are_half_and_in_range():
     np.testing.assert_allclose(happened.mean(axis=1), 0.5, atol=0.02)
     np.testing.assert_allclose(np.corrcoef(happened), np.eye(4), atol=0.03)
     for values, low, high in ((found.padding, 0, 0.1), (found.hue, -5, 5), (found.contrast, 0.8, 1.2)):
-        assert low <= values.min() < low + 0.02 * (high - low) and high - 0.02 * (high - low) < values.max() <= high
+        assert (
+            low <= values.min() < low + 0.02 * (high - low)
+            and high - 0.02 * (high - low) < values.max() <= high
+        )
 
 
 def test_padding_shrinks_about_the_centre():
@@ -81,13 +90,19 @@ def test_hue_turns_as_colorsys_does(degrees):
     found = (np.asarray(shift_colours(draws(hue=degrees), jnp.asarray(colours * 2 - 1))) + 1) / 2
     for before, after in zip(colours.reshape(-1, 3), found.reshape(-1, 3), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*before)
-        np.testing.assert_allclose(after, colorsys.hsv_to_rgb((hue + degrees / 360) % 1, saturation, value), atol=1e-5)
+        np.testing.assert_allclose(
+            after, colorsys.hsv_to_rgb((hue + degrees / 360) % 1, saturation, value), atol=1e-5
+        )
 
 
 def test_contrast_scales_about_mid_grey():
     image = jnp.asarray([-1.0, -0.5, 0.0, 0.5, 1.0]).reshape(1, 1, 5, 1) * jnp.ones((1, 1, 5, 3))
-    np.testing.assert_allclose(shift_colours(draws(contrast=0.8), image)[0, 0, :, 0], [-0.8, -0.4, 0, 0.4, 0.8], atol=1e-6)
-    np.testing.assert_allclose(shift_colours(draws(contrast=1.2), image)[0, 0, :, 0], [-1, -0.6, 0, 0.6, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        shift_colours(draws(contrast=0.8), image)[0, 0, :, 0], [-0.8, -0.4, 0, 0.4, 0.8], atol=1e-6
+    )
+    np.testing.assert_allclose(
+        shift_colours(draws(contrast=1.2), image)[0, 0, :, 0], [-1, -0.6, 0, 0.6, 1], atol=1e-6
+    )
 
 
 def test_partner_gets_the_same_draw(batch):

@@ -27,9 +27,13 @@ def folder(tmp_path):
     (tmp_path / "photos" / ".DS_Store").write_bytes(b"x")
     lines = [
         {"image": "photos/g1.JPG", "attributes": {"Category": "Hoodie"}, "caption": "a grey hoodie"},
-        {"image": "flats/g1.png", "attributes": {"Category": "Sweater", "Fit": "Loose"}, "caption": "not this one",
-         "structure_partner": "g2"},
-    ]  # fmt: skip
+        {
+            "image": "flats/g1.png",
+            "attributes": {"Category": "Sweater", "Fit": "Loose"},
+            "caption": "not this one",
+            "structure_partner": "g2",
+        },
+    ]
     (tmp_path / "attributes.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return tmp_path
 
@@ -39,19 +43,32 @@ def test_pairs_become_records(folder):
     records = {record.id: record for record in (pairs[row] for row in range(len(pairs)))}
     assert len(records) == 40
     one = records["g1"]
-    assert one.photo == (folder / "photos/g1.JPG").read_bytes() and one.flat == (folder / "flats/g1.png").read_bytes()
-    assert (one.photo_attributes, one.flat_attributes) == ({"Category": "Hoodie"}, {"Category": "Sweater", "Fit": "Loose"})
+    assert (
+        one.photo == (folder / "photos/g1.JPG").read_bytes()
+        and one.flat == (folder / "flats/g1.png").read_bytes()
+    )
+    assert (one.photo_attributes, one.flat_attributes) == (
+        {"Category": "Hoodie"},
+        {"Category": "Sweater", "Fit": "Loose"},
+    )
     assert (one.caption, one.category, one.structure_partner) == ("a grey hoodie", "Sweater", "g2")
     assert one.mask is None and records["g2"].mask and records["g2"].caption == ""
 
 
 def test_splits_divide_the_pairs_and_stay(folder):
-    names = {split: {record.id for record in FolderPairs(folder, split, {"train": 0.7, "test": 0.3})} for split in ("train", "test")}
-    assert names["train"] | names["test"] == {f"g{n}" for n in range(40)} and not names["train"] & names["test"]
+    names = {
+        split: {record.id for record in FolderPairs(folder, split, {"train": 0.7, "test": 0.3})}
+        for split in ("train", "test")
+    }
+    assert (
+        names["train"] | names["test"] == {f"g{n}" for n in range(40)} and not names["train"] & names["test"]
+    )
     assert 4 <= len(names["test"]) <= 20
     add(folder, "a-new-one")
     for split in names:
-        assert names[split] <= {record.id for record in FolderPairs(folder, split, {"train": 0.7, "test": 0.3})}
+        assert names[split] <= {
+            record.id for record in FolderPairs(folder, split, {"train": 0.7, "test": 0.3})
+        }
 
 
 def test_batches_from_a_folder(folder):
@@ -78,8 +95,15 @@ def test_every_mismatch_is_listed_at_once(folder):
         file.write("\n" + json.dumps({"image": "flats/g8.png", "attributes": {}, "structure_partner": "zz"}))
     with pytest.raises(UserError) as error:
         FolderPairs(folder)
-    for words in ("g3.JPG has no flat-lay", "g4.png has no photo", "notes.txt is not a picture", "g5.png has the name of g5.jpg",
-                  "lost.png belongs to no pair", "'g7.JPG'", "partner 'zz'"):  # fmt: skip
+    for words in (
+        "g3.JPG has no flat-lay",
+        "g4.png has no photo",
+        "notes.txt is not a picture",
+        "g5.png has the name of g5.jpg",
+        "lost.png belongs to no pair",
+        "'g7.JPG'",
+        "partner 'zz'",
+    ):
         assert words in str(error.value), words
     assert "\n" not in str(error.value)
 

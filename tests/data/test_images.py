@@ -11,9 +11,19 @@ from PIL import Image
 
 from ragdiff_jax.data import images
 from ragdiff_jax.data.images import (
-    decode_image, decode_mask, encode_jpeg, encode_mask, encode_png, flat_mask, load_image, pad_to_square, resize,
-    save_image, square, square_mask,
-)  # fmt: skip
+    decode_image,
+    decode_mask,
+    encode_jpeg,
+    encode_mask,
+    encode_png,
+    flat_mask,
+    load_image,
+    pad_to_square,
+    resize,
+    save_image,
+    square,
+    square_mask,
+)
 from ragdiff_jax.errors import UserError
 
 RAMP = np.stack([*np.meshgrid(np.arange(0, 240, 6), np.arange(0, 240, 8)), np.full((30, 40), 90)], -1)
@@ -103,14 +113,21 @@ def test_16_bit_and_float_fill_the_same_range(tmp_path):
     assert np.abs(saved(tmp_path / "unit.tiff", unit)[..., 1].astype(int) - ramp).max() <= 1
     broken = ramp.astype(np.float32) / 255
     broken[0, 0], broken[1, 1] = np.nan, np.inf
-    assert np.abs(saved(tmp_path / "nan.tiff", Image.fromarray(broken))[2:, :, 1].astype(int) - ramp[2:]).max() <= 1
+    assert (
+        np.abs(saved(tmp_path / "nan.tiff", Image.fromarray(broken))[2:, :, 1].astype(int) - ramp[2:]).max()
+        <= 1
+    )
     (tmp_path / "rgb16.png").write_bytes(png(5, 4, colour=2, depth=16))
     assert (load_image(tmp_path / "rgb16.png") == 0).all()
 
 
 def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    assert saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])[0, 0].tolist() == [255, 0, 0]
+    assert saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:])[0, 0].tolist() == [
+        255,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (3, 5000), (2, 3)])
@@ -137,7 +154,9 @@ def test_memory_stays_below_a_gigabyte(tmp_path):
         "import resource, sys; from ragdiff_jax.data.images import load_image; load_image(sys.argv[1]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "a.png"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "a.png"], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 1000
     assert not done.stderr
 
@@ -195,11 +214,19 @@ def pipe(path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (bomb, "pixels"), (nearly_a_bomb, "pixels"), (cut_jpeg, "damaged"), (cut_png, "damaged"), (text, "not a picture"),
-        (empty, "empty"), (folder, "folder"), (missing, "no such file"), (foreign, "known format"), (bad_sum, "damaged"),
+        (bomb, "pixels"),
+        (nearly_a_bomb, "pixels"),
+        (cut_jpeg, "damaged"),
+        (cut_png, "damaged"),
+        (text, "not a picture"),
+        (empty, "empty"),
+        (folder, "folder"),
+        (missing, "no such file"),
+        (foreign, "known format"),
+        (bad_sum, "damaged"),
         (pipe, "not a regular file"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("error")
 def test_hostile_files_get_one_line(tmp_path, make, words):
     path = tmp_path / "input.jpg"
@@ -259,7 +286,10 @@ def test_square_keeps_proportion_and_place():
     assert (boxed[16:48] == 40).all() and (boxed[:16] == 255).all() and (boxed[48:] == 255).all()
     silhouette = square_mask(np.ones((50, 100), bool), 64)
     np.testing.assert_array_equal(silhouette, boxed[..., 0] == 40)
-    assert (pad_to_square(picture).shape, pad_to_square(RAMP, "edge")[0, 0].tolist()) == ((100, 100, 3), [0, 0, 90])
+    assert (pad_to_square(picture).shape, pad_to_square(RAMP, "edge")[0, 0].tolist()) == (
+        (100, 100, 3),
+        [0, 0, 90],
+    )
 
 
 def test_resize_is_antialiased():
@@ -273,7 +303,9 @@ def test_mask_round_trip_and_foreign_masks():
     np.testing.assert_array_equal(decode_mask(encode_mask(mask)), mask)
     with Image.open(io.BytesIO(encode_mask(mask))) as stored:
         assert stored.mode == "1"
-    np.testing.assert_array_equal(decode_mask(encode_png(np.repeat(mask[..., None] * np.uint8(255), 3, -1))), mask)
+    np.testing.assert_array_equal(
+        decode_mask(encode_png(np.repeat(mask[..., None] * np.uint8(255), 3, -1))), mask
+    )
 
 
 def test_flat_mask_finds_the_garment():
@@ -294,7 +326,9 @@ def test_save_is_whole_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / "new" / "a.png"
     save_image(path, RAMP)
     np.testing.assert_array_equal(load_image(path), RAMP)
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(UserError, match="a.png: cannot be written .No space left"):
         save_image(path, RAMP[::-1].copy())
     monkeypatch.undo()

@@ -63,11 +63,18 @@ def test_a_batch_holds_what_its_rows_hold(source):
         shapes = {name: (value.dtype.name, value.shape) for name, value in batch.items()}
         picture = ("uint8", (4, SIZE, SIZE, 3))
         assert shapes == {
-            "photo": picture, "flat": picture, "partner_flat": picture, "mask": ("uint8", (4, SIZE, SIZE)),
-            "photo_attributes": ("int32", (4, 10)), "flat_attributes": ("int32", (4, 10)),
-            "partner_flat_attributes": ("int32", (4, 10)), "has_partner": ("bool", (4,)),
-            "text_ids": ("int32", (4, 77)), "row": ("int32", (4,)), "partner_row": ("int32", (4,)),
-        }  # fmt: skip
+            "photo": picture,
+            "flat": picture,
+            "partner_flat": picture,
+            "mask": ("uint8", (4, SIZE, SIZE)),
+            "photo_attributes": ("int32", (4, 10)),
+            "flat_attributes": ("int32", (4, 10)),
+            "partner_flat_attributes": ("int32", (4, 10)),
+            "has_partner": ("bool", (4,)),
+            "text_ids": ("int32", (4, 77)),
+            "row": ("int32", (4,)),
+            "partner_row": ("int32", (4,)),
+        }
         for place, row in enumerate(batch["row"]):
             partner = row ^ 1 if row < 8 else (9 if row == 8 else row)
             assert batch["partner_row"][place] == partner
@@ -118,7 +125,9 @@ def test_evaluation_is_one_pass_with_a_marked_rest(source):
         seen = []
         for process in range(count):
             options = {"process_index": process, "process_count": count}
-            found = list(evaluation_batches(source, batch_size=4, image_size=SIZE, tokenizer=Words(), **options))
+            found = list(
+                evaluation_batches(source, batch_size=4, image_size=SIZE, tokenizer=Words(), **options)
+            )
             assert len(found) == 3 and all(len(b["row"]) == 4 // count for b in found)
             seen += [row for b in found for row in b["row"][b["valid"]].tolist()]
         assert sorted(seen) == list(range(len(source)))
@@ -141,7 +150,9 @@ def test_a_damaged_record_is_named(source):
 
 
 def test_a_mask_of_another_shape_is_named(source):
-    source[3] = PairRecord(id="turned", photo=source[3].photo, flat=source[3].flat, mask=encode_mask(np.ones((10, 20), bool)))
+    source[3] = PairRecord(
+        id="turned", photo=source[3].photo, flat=source[3].flat, mask=encode_mask(np.ones((10, 20), bool))
+    )
     with pytest.raises(UserError, match="record turned: the mask is 20x10, the flat-lay 10x20"):
         batches(source, 6)
 

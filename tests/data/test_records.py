@@ -1,6 +1,13 @@
 import pytest
 
-from ragdiff_jax.data.records import PairRecord, decode_record, encode_record, from_example, record_from_fields, to_example
+from ragdiff_jax.data.records import (
+    PairRecord,
+    decode_record,
+    encode_record,
+    from_example,
+    record_from_fields,
+    to_example,
+)
 from ragdiff_jax.errors import UserError
 
 FULL = PairRecord(

@@ -8,9 +8,13 @@ from ragdiff_jax.data.tokenizer import Tokenizer, train_tokenizer
 from ragdiff_jax.errors import UserError
 
 CAPTIONS = [
-    "a red long-sleeved hoodie with stripes", "blue denim jacket, loose fit", "a child's knitted cardigan, v-neck",
-    "polka dot dress with short sleeves", "the skirt isn't pleated", "size 42 trousers",
-]  # fmt: skip
+    "a red long-sleeved hoodie with stripes",
+    "blue denim jacket, loose fit",
+    "a child's knitted cardigan, v-neck",
+    "polka dot dress with short sleeves",
+    "the skirt isn't pleated",
+    "size 42 trousers",
+]
 TEXTS = [
     "",
     " ",
@@ -36,7 +40,9 @@ def folder(tmp_path_factory):
 
 def reference(folder, texts):
     tokenizer = CLIPTokenizer.from_pretrained(folder)
-    return np.array(tokenizer(texts, padding="max_length", max_length=77, truncation=True)["input_ids"], np.int32)
+    return np.array(
+        tokenizer(texts, padding="max_length", max_length=77, truncation=True)["input_ids"], np.int32
+    )
 
 
 def test_equals_transformers(folder):
@@ -61,7 +67,9 @@ def test_reads_tokenizer_json(folder, tmp_path):
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).unlink(missing_ok=True)
     assert (tmp_path / "tokenizer.json").is_file()
-    np.testing.assert_array_equal(Tokenizer.from_folder(tmp_path).encode(TEXTS), Tokenizer.from_folder(folder).encode(TEXTS))
+    np.testing.assert_array_equal(
+        Tokenizer.from_folder(tmp_path).encode(TEXTS), Tokenizer.from_folder(folder).encode(TEXTS)
+    )
 
 
 def test_trained_vocabulary_is_clips_layout(folder):
@@ -89,7 +97,7 @@ def test_truncation_keeps_the_end(folder):
     [
         ({}, "holds no tokenizer"),
         ({"vocab.json": "{", "merges.txt": ""}, "damaged"),
-        ({"vocab.json": "{\"a\": 0}", "merges.txt": "#version: 0.2\n"}, "vocab.json has no"),
+        ({"vocab.json": '{"a": 0}', "merges.txt": "#version: 0.2\n"}, "vocab.json has no"),
         ({"tokenizer.json": "{}"}, "tokenizer.json: is damaged"),
         ({"tokenizer_config.json": "[", "tokenizer.json": "{}"}, "tokenizer_config.json: is not readable"),
     ],

@@ -1,0 +1,125 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ragdiff_jax.data.attributes import attribute_ids
+from ragdiff_jax.data.folder import open_pairs
+from ragdiff_jax.data.images import decode_image, decode_mask
+from ragdiff_jax.data.pipeline import PairArrays, make_batches
+from ragdiff_jax.data.synth_dataset import open_synth, prepare_synth, synth_record
+from ragdiff_jax.data.tokenizer import train_tokenizer
+from ragdiff_jax.errors import UserError
+
+NUMBERS = {"count": 16, "size": 48, "seed": 5, "splits": {"train": 0.75, "test": 0.25}}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("synth")
+    return data_dir, prepare_synth(data_dir, **NUMBERS)
+
+
+def test_the_files_hold_the_series_in_order(prepared):
+    data_dir, folder = prepared
+    train, test = open_pairs(folder, "train"), open_pairs(folder, "test")
+    assert (len(train), len(test)) == (12, 4)
+    for row, index in ((0, 0), (7, 7), (11, 11)):
+        assert train[row] == synth_record(index, seed=5, size=48)
+    assert test[1] == synth_record(13, seed=5, size=48, split="test")
+    assert sorted(path.suffix for path in folder.iterdir()).count(".json") == 2
+    assert all(".array_record" in path.name for path in folder.iterdir() if path.suffix != ".json")
+    assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]  # nothing incomplete is left
+
+
+def test_a_record_is_whole(prepared):
+    record = open_pairs(prepared[1], "train")[3]
+    flat, photo, mask = decode_image(record.flat), decode_image(record.photo), decode_mask(record.mask)
+    assert flat.shape == photo.shape == (48, 48, 3) and mask.shape == (48, 48)
+    assert 0.05 < mask.mean() < 0.9
+    assert np.abs(flat.astype(int) - 255)[~mask].mean() < 5 < np.abs(flat.astype(int) - 255)[mask].mean()
+    assert record.category in record.flat_attributes.values() and record.caption
+    attribute_ids(record.photo_attributes), attribute_ids(record.flat_attributes)  # all known to Table 6
+
+
+def test_twins_share_structure_and_split(prepared):
+    for split in ("train", "test"):
+        pairs = open_pairs(prepared[1], split)
+        records = {record.id: record for record in pairs}
+        for record in pairs:
+            twin = records[record.structure_partner]
+            assert twin.structure_partner == record.id and twin.category == record.category
+            assert record.mask == twin.mask and record.flat != twin.flat
+
+
+def test_a_finished_set_is_found_and_other_numbers_make_another(prepared):
+    data_dir, folder = prepared
+    stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert prepare_synth(data_dir, **NUMBERS) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
+    other = open_synth(data_dir, "test", **NUMBERS | {"seed": 6, "processes": 2})
+    assert other.folder != folder and other[0] == synth_record(12, seed=6, size=48, split="test")
+
+
+def test_training_batches_from_the_files(prepared, tmp_path):
+    pairs = open_pairs(prepared[1], "train")
+    tokenizer = train_tokenizer([record.caption for record in pairs], 600, tmp_path)
+    arrays = PairArrays(pairs, image_size=32, tokenizer=tokenizer, cache=True)
+    stream = make_batches(arrays, batch_size=6, seed=0)
+    batch = next(stream)
+    stream.close()
+    assert batch["has_partner"].all() and (batch["partner_row"] == batch["row"] ^ 1).all()
+    assert (batch["partner_flat"] != batch["flat"]).any()
+    assert batch["photo"].shape == (6, 32, 32, 3)
+
+
+def test_no_tensorflow_is_needed(prepared):
+    script = (
+        "import sys; from ragdiff_jax.data.folder import open_pairs\n"
+        "print(open_pairs(sys.argv[1], 'test')[0].id)\n"
+        "assert not {'tensorflow', 'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, prepared[1]], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "synth-5-0000012\n" and not done.stderr
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"count": 2}, "count 2 is too small"),
+        ({"size": 4}, "size 4 is too small"),
+        ({"splits": {"train": 0.5}}, "sum to 1"),
+    ],
+)
+def test_impossible_numbers_are_named(tmp_path, numbers, words):
+    with pytest.raises(UserError, match=words):
+        prepare_synth(tmp_path, **NUMBERS | numbers)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unwritable_place_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="file.*can't be written"):
+        prepare_synth(tmp_path / "file", **NUMBERS)
+
+
+def test_stdout_stays_clean(tmp_path, capsys):
+    prepare_synth(tmp_path, **NUMBERS | {"count": 4})
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupted_run_leaves_nothing_half(tmp_path, monkeypatch):
+    import ragdiff_jax.data.synth_dataset as module
+
+    def stop(chunk):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_draw_chunk", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_synth(tmp_path, **NUMBERS)
+    monkeypatch.undo()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(open_synth(tmp_path, "train", **NUMBERS)) == 12
