@@ -157,7 +157,7 @@ def _to_rgb(image, max_side):
 
 
 def _to_8_bit(image):
-    """16-bit, 32-bit and float grey -> uint8; white is the least of 1, 255 and 65535 that holds all values."""
+    """16-bit, 32-bit and float grey -> uint8; white is the least of 1, 255 and 65535 that holds all."""
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
         return (values >> 8).astype(np.uint8)
