@@ -48,6 +48,7 @@ def load_part(
     *,
     shardings: Any = None,
     dtype: DTypeLike | None = None,
+    allow_surplus: bool = False,
 ) -> dict[str, Any]:
     """Reads a part's safetensors into the tree of `abstract_params`, leaf by leaf, each device's slice only.
 
@@ -56,6 +57,7 @@ def load_part(
       abstract_params: shapes and dtypes (`jax.eval_shape` of init); boxes of logical axes are taken off.
       shardings: a tree like the unboxed parameters, or one for all; None is the default device.
       dtype: of the result; None keeps the abstract leaves' own.
+      allow_surplus: pass over tensors without a place in the tree (a ReferenceNet started from a U-Net).
 
     Raises `UserError` for files that are missing, broken or hostile; one lists all missing, surplus and
     mis-shaped tensors.
@@ -65,7 +67,9 @@ def load_part(
     leaves = flatten(abstract)
     plans = plan({path: tuple(leaf.shape) for path, leaf in leaves.items()})
     tensors = open_folder(folder)
-    names = resolve({name: p.disk_shape for p in plans for name in p.names}, tensors.shapes, str(folder))
+    names = resolve(
+        {name: p.disk_shape for p in plans for name in p.names}, tensors.shapes, str(folder), allow_surplus
+    )
     treedef = jax.tree.structure(abstract)
     if shardings is None or isinstance(shardings, jax.sharding.Sharding):
         places = [shardings or jax.sharding.SingleDeviceSharding(_default_device())] * len(plans)

@@ -97,7 +97,10 @@ def plan(shapes: Mapping[tuple[str, ...], tuple[int, ...]]) -> list[LeafPlan]:
 
 
 def resolve(
-    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    where: str,
+    allow_surplus: bool = False,
 ) -> dict[str, str]:
     """Matches the names that a network wants with those that a file holds: {wanted name: name in the file}.
 
@@ -114,7 +117,7 @@ def resolve(
         match = next((c for c in candidates if c in wanted and c not in names), None)
         if match is not None:
             names[match] = name
-        elif not IGNORED.search(name):
+        elif not allow_surplus and not IGNORED.search(name):
             surplus.append(name)
     missing = [name for name in wanted if name not in names]
     wrong = [

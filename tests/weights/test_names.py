@@ -51,6 +51,9 @@ def test_one_error_lists_every_misfit():
     for part in ("missing (2): b.weight, c.bias", "not expected (2): x.weight, y.weight", "a.weight [3, 2]"):
         assert part in text
     assert "position_ids" not in text
+    with pytest.raises(UserError) as error:
+        resolve(wanted, found, "unet/", allow_surplus=True)
+    assert "x.weight" not in str(error.value)
 
 
 def test_clip_names_without_prefix_are_found():
