@@ -59,11 +59,11 @@ STRUCTURAL: tuple[str, ...] = (
 ATTRIBUTE_SIZES: tuple[int, ...] = tuple(len(ATTRIBUTES[name]) + 1 for name in STRUCTURAL)
 
 
-def check_attributes(attributes: Mapping[str, str], where: str = "") -> dict[str, str]:
+def check_attributes(attributes: object, where: str = "") -> dict[str, str]:
     """Return `attributes` without its empty entries, after holding it against Table 6.
 
     Args:
-      attributes: name -> value; a value of None or "" counts as missing.
+      attributes: a mapping name -> value, as it came from a file; a value of None or "" counts as missing.
       where: file and line for the message, e.g. "attributes.jsonl line 3".
     Raises:
       UserError: a name or value that Table 6 doesn't have; the message names it and the nearest valid ones.
@@ -85,7 +85,7 @@ def check_attributes(attributes: Mapping[str, str], where: str = "") -> dict[str
     return checked
 
 
-def attribute_ids(attributes: Mapping[str, str], where: str = "") -> np.ndarray:
+def attribute_ids(attributes: Mapping[str, str | None], where: str = "") -> np.ndarray:
     """Ids of the ten structural attributes, int32 [10], in Table 6's order; 0 is unknown or missing.
 
     The other four attributes of Table 6 may be present and are checked, but have no id.

@@ -13,9 +13,9 @@ from ragdiff_jax.data.synth.garment import (
     CATEGORIES,
     GarmentSpec,
     garment_spec,
-    spec_attributes,
     structure_partner,
 )
+from ragdiff_jax.data.synth.labels import spec_attributes
 from ragdiff_jax.data.synth.wild import render_photo
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "spec_attributes",
     "structure_partner",
     "synth_garment",
+    "synth_spec",
 ]
 
 

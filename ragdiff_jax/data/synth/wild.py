@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from ragdiff_jax.data.synth.backgrounds import surface, wall
 from ragdiff_jax.data.synth.colours import draw_colour, scaled
 from ragdiff_jax.data.synth.flat import Sheets, make_sheets, smooth_noise
-from ragdiff_jax.data.synth.garment import GarmentSpec, spec_attributes
+from ragdiff_jax.data.synth.garment import GarmentSpec
+from ragdiff_jax.data.synth.labels import spec_attributes
 from ragdiff_jax.data.synth.person import Painter, Person, draw_person, paint_behind, paint_front, paint_head
 
 _GRID = 10
@@ -56,7 +57,8 @@ def render_photo(spec: GarmentSpec, seed: int, size: int, sheets: Sheets | None 
     view = ("laid", "hung", "worn")[rng.choice(3, p=(0.45, 0.25, 0.3))]
     canvas = size
     person = draw_person(rng, spec) if view == "worn" else None
-    pose = _draw_pose(rng, spec, sheets, view, canvas, person)
+    frame = _draw_frame(rng)
+    pose = _draw_pose(rng, spec, sheets, view, canvas, person, frame)
     image = surface(rng, canvas) if view == "laid" else wall(rng, canvas)
     tucked = False
     painter = Painter(image, pose.to_target)
@@ -95,11 +97,36 @@ def render_photo(spec: GarmentSpec, seed: int, size: int, sheets: Sheets | None 
         paint_front(painter, rng, spec, person)
     elif rng.random() < 0.12:
         _intruder(image, rng, canvas)
-    photo = _photograph(rng, image, canvas)
+    photo = _pad(_photograph(rng, image, canvas), frame)
     return photo, _seen(spec, pose, sheets, view, canvas, tucked)
 
 
-def _draw_pose(rng, spec: GarmentSpec, sheets: Sheets, view: str, canvas: int, person: Person | None) -> Pose:
+def _draw_frame(rng) -> tuple[float, float]:
+    """Width and height as shares of the square: phones take 3:4, and photos are padded to squares."""
+    kind = rng.random()
+    share = float(rng.choice((0.667, 0.75, 0.75, 0.75)))
+    return (share, 1.0) if kind < 0.45 else (1.0, share) if kind < 0.55 else (1.0, 1.0)
+
+
+def _pad(photo: np.ndarray, frame: tuple[float, float]) -> np.ndarray:
+    """Keep the middle `frame` and repeat its borders, as photos are squared before the networks see them."""
+    size = len(photo)
+    keep = [
+        np.clip(np.arange(size), (size - n) // 2, (size + n) // 2 - 1)
+        for n in (round(f * size) for f in frame)
+    ]
+    return photo[keep[1]][:, keep[0]]
+
+
+def _draw_pose(
+    rng,
+    spec: GarmentSpec,
+    sheets: Sheets,
+    view: str,
+    canvas: int,
+    person: Person | None,
+    frame: tuple[float, float],
+) -> Pose:
     u, shape = rng.uniform, spec.shape
     x0, y0, x1, y1 = sheets.outline.bounds
     fill = u(0.66, 0.98) if u() < 0.85 else u(0.98, 1.2)
@@ -126,16 +153,20 @@ def _draw_pose(rng, spec: GarmentSpec, sheets: Sheets, view: str, canvas: int, p
         deltas = np.array(person.arms) + (0.25 if shape.sleeve_length < 0.5 else 0.04) - shape.sleeve_angle
         bends, narrow, amount = np.array(person.bend), person.narrow, 0.02
         fill = u(0.6, 0.95)
+    if min(frame) < 1:
+        fill = max(fill, 0.8)
     half = max(abs(x0), abs(x1)) * narrow
     if view != "laid" and shape.sleeve_length > 0:
         reach = (
             shape.shoulder * narrow + np.sin(max(shape.sleeve_angle + deltas.max(), 0)) * shape.sleeve_length
         )
         half = max(shape.hem, shape.chest, reach) * narrow
+    if view == "laid" and abs(np.sin(turn)) > 0.8:  # lies across the frame
+        frame = frame[::-1]
     low = max(y1, (shape.slope + shape.sleeve_length) if shape.collar else 0)
-    scale = fill * canvas / max(2 * half, low - y0)
+    scale = fill * canvas / max(2 * half / frame[0], (low - y0) / frame[1])
     middle = np.array([0.0, (y0 + low) / 2])
-    shift = u(-0.5, 0.5, 2) * canvas * (0.35 * max(0.0, 1 - fill) + 0.04)
+    shift = u(-0.5, 0.5, 2) * canvas * frame * (0.35 * max(0.0, 1 - fill) + 0.04)
     return Pose(
         centre=canvas / 2 + shift,
         middle=middle,
