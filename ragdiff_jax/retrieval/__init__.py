@@ -1,15 +1,21 @@
 """SLLE, landmark fusion, searchers and the memory of standard garments."""
 
+from ragdiff_jax.retrieval.device_memory import DeviceMemory, search
 from ragdiff_jax.retrieval.index import Searcher, exact_search, make_searcher
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
+from ragdiff_jax.retrieval.memory import Memory, MemoryItem
 from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 
 __all__ = [
+    "DeviceMemory",
+    "Memory",
+    "MemoryItem",
     "Searcher",
     "exact_search",
     "fuse_embeddings",
     "fuse_landmarks",
     "iou",
     "make_searcher",
+    "search",
     "slle_weights",
 ]

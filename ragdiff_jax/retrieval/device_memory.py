@@ -1,0 +1,75 @@
+"""The memory as arrays on the devices: what train and sampling steps search."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int32
+
+from ragdiff_jax.retrieval.index import exact_search
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceMemory:
+    """`embeddings` float32 [N, D], unit rows; `landmarks` bool [N, h, w]. A pytree: pass it to jitted
+    functions.
+    """
+
+    embeddings: Any
+    landmarks: Any
+
+    @property
+    def size(self) -> int:
+        """The number of rows."""
+        return self.embeddings.shape[0]
+
+
+jax.tree_util.register_dataclass(DeviceMemory, data_fields=["embeddings", "landmarks"], meta_fields=[])
+
+
+def place(
+    embeddings: Float[np.ndarray, "n d"],
+    landmarks: Bool[np.ndarray, "n h w"],
+    mesh: jax.sharding.Mesh | None = None,
+    rows_over: str | Sequence[str] | None = None,
+) -> DeviceMemory:
+    """Puts the arrays on the default device, or on all of `mesh`: replicated, or rows split over its axes
+    `rows_over`.
+
+    Rows that don't divide over the axes are replicated, with a line in the log.
+    """
+    if mesh is None:
+        return DeviceMemory(jnp.asarray(embeddings), jnp.asarray(landmarks))
+    axes = (rows_over,) if isinstance(rows_over, str) else tuple(rows_over or ())
+    parts = int(np.prod([mesh.shape[axis] for axis in axes]))
+    if len(embeddings) % parts:
+        _log.warning(
+            "%d rows of the memory don't divide over %s = %d: replicated", len(embeddings), axes, parts
+        )
+        axes = ()
+    sharding = jax.NamedSharding(mesh, jax.P(axes or None))
+
+    def put(array: np.ndarray) -> jax.Array:
+        # Each process hands over the rows of its own devices only.
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return DeviceMemory(put(embeddings), put(landmarks))
+
+
+def search(
+    memory: DeviceMemory, queries: Float[Array, "b d"], k: int, exclude: Int[Array, " b"] | None = None
+) -> tuple[Int32[Array, "b k"], Float[Array, "b k d"]]:
+    """The rows of the k nearest embeddings by cosine, nearest first, and the embeddings; jnp, for use inside
+    jit.
+
+    `queries` are unit vectors; `exclude`: a row for each that is left out, -1 for none. Landmarks are
+    `memory.landmarks[ids]`. Raises `UserError` if k is larger than the rows left.
+    """
+    ids, _ = exact_search(memory.embeddings, queries, k, exclude)
+    return ids, memory.embeddings[ids]

@@ -1,0 +1,107 @@
+"""Items of the memory: as users give them, as segments store them, and the checks in between."""
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.retrieval import storage
+from ragdiff_jax.retrieval.manifest import Manifest
+
+_ID_LENGTH = 512
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MemoryItem:
+    """One garment to store: `embedding` [D] (made unit length), `landmark` bool or uint8 mask [h, w]
+    (non-zero is the garment), `metadata` of JSON values, `thumbnail` a JPEG of it or None.
+    """
+
+    id: str
+    embedding: Any
+    landmark: Any
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    thumbnail: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """One item as it is stored: a unit float32 [D] embedding, its silhouette as a 1-bit PNG, and the rest."""
+
+    id: str
+    embedding: np.ndarray
+    landmark_png: bytes
+    metadata: Mapping[str, Any]
+    thumbnail: bytes | None
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredItem:
+    """What `items.jsonl` says of one row. `segment` and `row` tell where it lies."""
+
+    id: str
+    metadata: Mapping[str, Any]
+    segment: str
+    row: int
+    thumbnail_row: int | None
+
+
+def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
+    """A mask as a 1-bit PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).convert("1").save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def decode_mask(content: bytes, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h w"]:
+    """The mask of a PNG that must be 1-bit and of this (height, width); raises `UserError` naming `where`."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            # The header is checked before any pixel is unpacked.
+            if image.mode == "1" and image.size == (size[1], size[0]):
+                return np.array(image, dtype=bool)
+            found = f"{image.mode} {image.size[1]} x {image.size[0]}"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{where}: landmark is not a PNG; build the memory again") from error
+    raise UserError(f"{where}: landmark is {found}, not 1-bit {size[0]} x {size[1]}; build the memory again")
+
+
+def checked_row(item: MemoryItem, taken: set[str], manifest: Manifest) -> Row:
+    """The item as it will be stored. Raises `UserError` naming the item and what is wrong with it."""
+    name = item.id
+    if not isinstance(name, str) or not 0 < len(name) <= _ID_LENGTH or not name.isprintable():
+        raise UserError(f"memory item {name!r:.80}: an id must be 1 to {_ID_LENGTH} printable characters")
+    if name in taken:
+        raise UserError(
+            f"memory item {name!r}: the id is taken; remove the old item first or choose another id"
+        )
+    embedding = np.asarray(item.embedding, np.float32)
+    norm = np.linalg.norm(embedding)
+    if embedding.shape != (manifest.dim,) or not np.isfinite(norm) or norm == 0:
+        raise UserError(
+            f"memory item {name!r}: embedding {embedding.shape} must be ({manifest.dim},), finite, not zero"
+        )
+    landmark = np.asarray(item.landmark)
+    if landmark.shape != manifest.landmark_size or landmark.dtype not in (np.bool_, np.uint8):
+        raise UserError(
+            f"memory item {name!r}: landmark {landmark.dtype} {landmark.shape} must be a bool or uint8 mask "
+            f"{manifest.landmark_size}"
+        )
+    if not landmark.any():
+        raise UserError(
+            f"memory item {name!r}: the landmark is empty; leave the item out or give its silhouette"
+        )
+    if item.thumbnail is not None and not item.thumbnail.startswith(b"\xff\xd8"):
+        raise UserError(f"memory item {name!r}: the thumbnail must be a JPEG")
+    try:
+        if not isinstance(item.metadata, Mapping):
+            raise TypeError("not a mapping")
+        storage.to_json(dict(item.metadata))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"memory item {name!r}: metadata can't be written as JSON ({error})") from error
+    return Row(name, embedding / norm, encode_mask(landmark != 0), dict(item.metadata), item.thumbnail)
