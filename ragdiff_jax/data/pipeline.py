@@ -6,6 +6,7 @@ uint8 [B,s,s] in {0,1}; `photo_attributes`, `flat_attributes`, `partner_flat_att
 fields are the record's own.
 """
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 
@@ -114,18 +115,27 @@ def make_batches(
     arrays = _arrays(source, image_size, tokenizer, cache)
     rows = global_rows(len(arrays), batch_size, seed)
     local = batch_size // process_count
-    mine = slice(process_index * local, (process_index + 1) * local)
-    return _prefetch(lambda step: arrays.batch(rows(step)[mine]), start_step, num_threads)
+    mine = process_index * local, (process_index + 1) * local
+    return _prefetch(lambda step: arrays.batch(rows(step, *mine)), start_step, num_threads)
 
 
-def global_rows(length: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
-    """The rows of each step's global batch, int32 [batch_size]: a pure function of (length, batch_size, seed,
-    step).
+def global_rows(length: int, batch_size: int, seed: int) -> Callable[..., np.ndarray]:
+    """`rows(step, start=0, stop=batch_size)`: the rows of that part of a step's global batch, int32.
+
+    A pure function of (length, batch_size, seed, step): nothing is stored, any step costs the same.
     """
-    order = grain.MapDataset.range(length).shuffle(seed=seed % 2**32).repeat()
 
-    def rows(step: int) -> np.ndarray:
-        return np.array([order[step * batch_size + place] for place in range(batch_size)], np.int32)
+    @functools.lru_cache(maxsize=8)
+    def epoch_key(epoch: int) -> int:
+        # Not seed + epoch: runs with neighbouring seeds would see each other's epochs.
+        return int(np.random.SeedSequence([seed % 2**32, epoch]).generate_state(1)[0])
+
+    def row(position: int) -> int:
+        epoch, place = divmod(position, length)
+        return grain.experimental.index_shuffle(place, max_index=length - 1, seed=epoch_key(epoch), rounds=4)
+
+    def rows(step: int, start: int = 0, stop: int = batch_size) -> np.ndarray:
+        return np.array([row(step * batch_size + place) for place in range(start, stop)], np.int32)
 
     return rows
 

@@ -118,6 +118,9 @@ def test_each_epoch_shows_each_row_once():
     assert epochs == [list(range(10))] * 4
     assert rows(0).tolist() != rows(2).tolist()
     assert global_rows(10, 5, seed=0)(10**7).shape == (5,)
+    assert global_rows(1, 2, seed=0)(3).tolist() == [0, 0]
+    # A neighbouring seed isn't the same run one epoch on.
+    assert [rows(2).tolist(), rows(3).tolist()] != [global_rows(10, 5, seed=1)(s).tolist() for s in range(2)]
 
 
 def test_evaluation_is_one_pass_with_a_marked_rest(source):
