@@ -207,7 +207,8 @@ def _sew(draw: ImageDraw.ImageDraw, spec: GarmentSpec, cut: Outline, scale, offs
         line([(-s.hem * 1.3, s.body_length - 0.07), (0, low - 0.06), (s.hem * 1.3, s.body_length - 0.07)])
     if s.rib:
         for x in np.arange(-s.hem, s.hem, 0.05):
-            line([(x, low - s.rib), (x, low)], scaled(look.trim, 0.85), thin)
+            if not s.is_open or abs(x) > s.gap:
+                line([(x, low - s.rib), (x, low)], scaled(look.trim, 0.85), thin)
     _front(line, draw, at, s, look, low, scale, stitch, thin)
     _pockets(line, draw, at, s, look, low, stitch)
     if s.category in ("Trousers", "Shorts"):
@@ -280,7 +281,7 @@ def _front(line, draw, at, s, look, low, scale, stitch, thin) -> None:
 def _pockets(line, draw, at, s, look, low, stitch) -> None:
     base = look.colours[0]
     dark = scaled(base, 0.68 if sum(base) > 120 else 2.2)
-    if s.pocket == "kangaroo":
+    if s.pocket == "kangaroo" and not s.is_open:
         y = low - (s.rib or 0.06)
         wide = s.chest * 0.62
         shape = [

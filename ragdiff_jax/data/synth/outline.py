@@ -112,8 +112,6 @@ def _top(s: Shape) -> Outline:
         [curve((-nw, 0), (-nw * 0.5, back_dip), (nw * 0.5, back_dip), (nw, 0)), [[nw, 0.0]], neckline[::-1]]
     )
     pieces.append(Piece("back", "lining", back))
-    if s.is_open or (s.opening != "none" and s.collar == "Suit"):
-        pieces += _open_front(s, drop)
     if s.sleeve_length > 0:
         sleeve, cuff = _sleeve(s)
         for group, flip in (("right", False), ("left", True)):
@@ -123,6 +121,8 @@ def _top(s: Shape) -> Outline:
     if s.rib:
         at = length - s.rib
         pieces.append(Piece("body", "band", np.array([[-2, at], [2, at], [2, drop + 0.1], [-2, drop + 0.1]])))
+    if s.is_open:
+        pieces.append(_open_front(s, drop))
     pieces += _collar(s)
     return _finish(pieces, (sw, y0), neckline, body)
 
@@ -179,15 +179,13 @@ def _sleeve(s: Shape) -> tuple[np.ndarray, np.ndarray | None]:
     return polygon, cuff
 
 
-def _open_front(s: Shape, drop: float) -> list[Piece]:
+def _open_front(s: Shape, drop: float) -> Piece:
     """The inside that shows where the front stands open, from the neckline to the hem."""
-    nw, depth = s.neck_width, min(s.neck_depth, 0.13) if s.collar != "Suit" else s.neck_depth
-    if not s.is_open:
-        return []
-    top, bottom = nw * 0.75, s.gap
-    gap = np.array([[-top, depth * 0.6], [top, depth * 0.6], [bottom, drop + 0.003], [-bottom, drop + 0.003]])
-    inside = np.concatenate([gap[:2], curve(gap[2], (bottom, drop - 0.02), (-bottom, drop - 0.02), gap[3])])
-    return [Piece("body", "lining", inside)]
+    depth = s.neck_depth if s.collar == "Suit" else min(s.neck_depth, 0.13)
+    top, bottom = s.neck_width * 0.75, s.gap
+    gap = np.array([[-top, depth * 0.6], [top, depth * 0.6], [bottom, drop], [-bottom, drop]])
+    hem = curve(gap[2], (bottom, drop - 0.02), (-bottom, drop - 0.02), gap[3])
+    return Piece("body", "lining", np.concatenate([gap[:2], hem]))
 
 
 def _collar(s: Shape) -> list[Piece]:
@@ -285,6 +283,7 @@ def _collar(s: Shape) -> list[Piece]:
         )
         return [Piece("back", "main", hood), Piece("back", "dark", hole)]
     if s.collar == "Suit":
+        meet = 0.5 * (nw * 0.75 + s.gap) if s.is_open else 0.0
         lapel = np.array(
             [
                 [nw * 0.8, -0.05],
@@ -292,8 +291,8 @@ def _collar(s: Shape) -> list[Piece]:
                 [nw + 0.07 * size, 0.17],
                 [nw + 0.02, 0.2],
                 [nw + 0.09 * size, 0.25],
-                [0.02, s.neck_depth + 0.05],
-                [0.0, s.neck_depth],
+                [meet + 0.02, s.neck_depth + 0.05],
+                [meet, s.neck_depth],
                 [nw * 0.62, s.neck_depth * 0.42],
             ]
         )

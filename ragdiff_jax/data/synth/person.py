@@ -90,7 +90,11 @@ def arm_points(spec: GarmentSpec, person: Person, side: int, length: float) -> n
     along = np.array([np.sin(angle), np.cos(angle)])
     across = np.array([-along[1], along[0]])
     offset = 0.5 * s.cuff if s.sleeve_length > 0.5 else 0.1
-    points = np.array([s.shoulder * person.narrow, s.slope]) + along * t + across * (offset - bend * t**2)
+    points = (
+        np.array([s.shoulder * person.narrow - 0.03, s.slope + 0.07])
+        + along * t
+        + across * (offset - bend * t**2)
+    )
     return points * np.array([1.0 if side else -1.0, 1.0])
 
 
@@ -115,7 +119,7 @@ def paint_behind(painter: Painter, spec: GarmentSpec, person: Person, tucked_fro
         painter.ellipse(hand, (0.07, 0.1), scaled(person.skin, 0.95))
     neck = np.array([[0, -0.25], [0, 0.3]])
     painter.limb(neck, (0.11, 0.16), scaled(person.skin, 0.92))
-    painter.ellipse((0, 0.12), (s.shoulder * 0.8, 0.2), person.skin)
+    painter.ellipse((0, 0.12), (s.shoulder * person.narrow * 0.55, 0.16), person.skin)
 
 
 def paint_head(painter: Painter, person: Person) -> None:
