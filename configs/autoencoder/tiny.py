@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "vae": {
-                "block_out_channels": (24, 48, 64, 64),
+                "block_out_channels": (16, 32, 48, 64),
                 "layers_per_block": 1,
                 "latent_channels": 4,
                 "norm_num_groups": 4,
@@ -32,8 +32,8 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 6000,
-            "batch_size": 16,
+            "steps": 5000,
+            "batch_size": 8,
             "learning_rate": 1e-3,
             "warmup": 100,
             "schedule": "cosine",

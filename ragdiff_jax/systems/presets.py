@@ -15,7 +15,7 @@ from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 ATTRIBUTE_SIZES = (30, 4, 18, 6, 24, 7, 3, 3, 3, 3)
 
 TINY_VAE = VAEConfig(
-    block_out_channels=(24, 48, 64, 64),
+    block_out_channels=(16, 32, 48, 64),
     layers_per_block=1,
     latent_channels=4,
     norm_num_groups=4,
