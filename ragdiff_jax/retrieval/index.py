@@ -11,7 +11,7 @@
 import functools
 import importlib.util
 import math
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ BRUTE_FORCE_ROWS = 20_000
 _Matrix = Shaped[Array, "rows d"] | Shaped[np.ndarray, "rows d"]
 
 
+@runtime_checkable
 class Searcher(Protocol):
     """Searches a fixed set of unit vectors. `kind` tells which way, `size` how many rows."""
 
@@ -73,7 +74,7 @@ def exact_search(
 
 
 def make_searcher(
-    kind: SearcherKind,
+    kind: SearcherKind | str,
     embeddings: _Matrix,
     *,
     recall_target: float = 0.99,
