@@ -89,8 +89,9 @@ def jit_step(objective: Objective, settings: TrainSettings, mesh: Mesh, targets:
     rows = settings.batch_size // settings.accumulate
     if rows % batch_shards(mesh):
         raise UserError(
-            f"{rows} rows at a time (batch_size={settings.batch_size}, accumulate={settings.accumulate}) do not "
-            f"divide over {batch_shards(mesh)} devices (data x fsdp); choose a multiple of {batch_shards(mesh)}"
+            f"{rows} rows at a time (batch_size={settings.batch_size}, accumulate={settings.accumulate}) "
+            f"do not divide over {batch_shards(mesh)} devices (data x fsdp); "
+            f"choose a multiple of {batch_shards(mesh)}"
         )
     state = jax.tree.map(lambda leaf: leaf.sharding, targets)
     return jax.jit(

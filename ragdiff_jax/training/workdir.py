@@ -24,7 +24,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_plain(v) for v in value] if len(value) <= 64 else f"{len(value)} items"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         # A Flax module's parent and name are wiring, not configuration.
         fields = [f.name for f in dataclasses.fields(value) if f.repr and f.name not in ("parent", "name")]
@@ -32,9 +32,16 @@ def _plain(value: Any) -> Any:
     return type(value).__name__
 
 
+def _described(objective: Any) -> dict[str, Any]:
+    plain = _plain(objective)
+    if not isinstance(plain, dict):  # not a dataclass
+        plain = {"class": type(objective).__name__}
+    return {**plain, "trainable": objective.trainable}
+
+
 def describe(objective: Any, settings: TrainSettings) -> dict[str, Any]:
     """What `config.json` of a workdir holds."""
-    return {"schema": 1, "objective": _plain(objective), "settings": settings.as_dict()}
+    return {"schema": 1, "objective": _described(objective), "settings": settings.as_dict()}
 
 
 def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:

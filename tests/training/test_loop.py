@@ -65,12 +65,12 @@ def test_trainable_parts_move_and_frozen_parts_stay(tmp_path, settings, one):
 
 
 def test_ema_is_the_average_with_a_rising_decay(tmp_path, settings, one):
-    # Without noise of optimizers in between: run the same steps without EMA and average by hand.
+    # The same steps without EMA, averaged by hand.
     raw = []
-    for step in range(1, 4):
+    for step in range(1, 3):
         train(Toy(), tmp_path / "raw", replace(settings, steps=step, ema_decay=0.0), one)
         raw.append(exported(tmp_path / "raw")["head.kernel"])
-    train(Toy(), tmp_path / "ema", replace(settings, steps=3), one)
+    train(Toy(), tmp_path / "ema", replace(settings, steps=2), one)
     initial = jax.jit(Toy().init)(jax.random.key(0))["head"]["kernel"].value
     average = np.asarray(initial)
     for t, value in enumerate(raw):
@@ -154,7 +154,7 @@ def test_a_batch_that_does_not_fit_the_mesh(tmp_path, settings):
 
 
 def test_a_pattern_that_matches_nothing_lists_the_parts(tmp_path, settings, one):
-    with pytest.raises(UserError, match="backbone, head, narrow|backbone, narrow, head"):
+    with pytest.raises(UserError, match="parts are: backbone, "):
         train(Toy(trainable="unet"), tmp_path, settings, one)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy import exported, lines, losses, replace
+from toy import Toy, exported, lines, losses, replace
 
-from ragdiff_jax.training import train
-from ragdiff_jax.training.settings import TrainSettings
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.training import TrainSettings, train
+from ragdiff_jax.training.workdir import locked
 
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[2]
@@ -48,39 +49,38 @@ def wait_for(condition, process, seconds=90):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_or_stopped_then_resumed(tmp_path, settings, one, cache, number):
-    from toy import Toy
-
+def test_killed_and_stopped_and_resumed(tmp_path, settings, one, cache):
     settings = replace(settings, steps=20, checkpoint_every=4, keep=2)
     train(Toy(), tmp_path / "whole", settings, one)
-    process = start(tmp_path / "cut", settings, cache, toy={"slow": 0.1}, devices=8, use=1)
-    metrics = tmp_path / "cut" / "metrics.jsonl"
-    wait_for(lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= 8, process)
-    process.send_signal(number)
-    if number == signal.SIGTERM:
-        stopped = finish(process)
-        assert not stopped["finished"]
-        assert (tmp_path / "cut" / "checkpoints" / str(stopped["step"])).is_dir()
-    else:
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "cut" / "model").exists()
-    assert train(Toy(), tmp_path / "cut", settings, one).finished
-    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
-    a, b = exported(tmp_path / "cut"), exported(tmp_path / "whole")
+    cut = tmp_path / "cut"
+
+    def lines_written(at_least):
+        metrics = cut / "metrics.jsonl"
+        return lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= at_least
+
+    process = start(cut, settings, cache, toy={"slow": 0.1}, devices=8, use=1)
+    wait_for(lines_written(7), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+    process = start(cut, settings, cache, toy={"slow": 0.1}, devices=8, use=1)
+    wait_for(lines_written(11), process)
+    process.send_signal(signal.SIGTERM)
+    stopped = finish(process)
+    assert not stopped["finished"] and not (cut / "model").exists()
+    assert (cut / "checkpoints" / str(stopped["step"])).is_dir()
+
+    assert train(Toy(), cut, settings, one).finished
+    assert lines(cut) == lines(tmp_path / "whole")
+    a, b = exported(cut), exported(tmp_path / "whole")
     for name in a:
         np.testing.assert_array_equal(a[name], b[name])
 
 
-def test_two_processes_train_like_one(tmp_path, settings, cache):
-    import jax
-    from toy import Toy
-
-    from ragdiff_jax.parallel import make_mesh
-
+def test_two_processes_train_like_one(tmp_path, settings, one, cache):
     settings = replace(settings, steps=3)
-    train(Toy(), tmp_path / "one", settings, make_mesh(fsdp=2, devices=jax.devices()[:4]))
+    train(Toy(), tmp_path / "one", settings, one)
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
@@ -96,18 +96,13 @@ def test_two_processes_train_like_one(tmp_path, settings, cache):
         for rank in range(2)
     ]
     assert [finish(worker) for worker in workers] == [{"step": 3, "finished": True}] * 2
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    np.testing.assert_allclose(list(two.values()), list(one.values()), rtol=1e-5)
+    single, double = losses(tmp_path / "one"), losses(tmp_path / "two")
+    np.testing.assert_allclose(list(double.values()), list(single.values()), rtol=1e-5)
     # What two processes saved, one process goes on with.
     settings = replace(settings, steps=4)
-    assert train(Toy(), tmp_path / "two", settings, make_mesh(devices=jax.devices()[:1])).finished
+    assert train(Toy(), tmp_path / "two", settings, one).finished
 
 
 def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, settings, one):
-    from toy import Toy
-
-    from ragdiff_jax.errors import UserError
-    from ragdiff_jax.training.workdir import locked
-
     with locked(tmp_path), pytest.raises(UserError, match="another run"):
         train(Toy(), tmp_path, settings, one)
