@@ -1,0 +1,155 @@
+"""The memory keeps what it is given, in one order, through adding, removing and compacting."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from memory_items import DIM, FINGERPRINT, SIZE, make_item
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.retrieval import Memory, make_searcher, search
+
+KEPT = [0, 2, 3, 4, 5, 6, 7]
+
+
+def check_content(memory, numbers):
+    expected = [make_item(i) for i in numbers]
+    assert [item.id for item in memory.items] == [item.id for item in expected]
+    assert [item.metadata for item in memory.items] == [item.metadata for item in expected]
+    vectors = np.stack([item.embedding / np.linalg.norm(item.embedding) for item in expected])
+    np.testing.assert_allclose(memory.embeddings, vectors, atol=1e-6)
+    np.testing.assert_array_equal(memory.landmarks, np.stack([item.landmark != 0 for item in expected]))
+    for row, item in enumerate(expected):
+        assert memory.row(item.id) == row
+        assert memory.thumbnail(row) == item.thumbnail
+
+
+def test_what_goes_in_comes_out(memory):
+    check_content(memory, KEPT)
+    check_content(Memory.open(memory.path, FINGERPRINT), KEPT)
+    memory.verify()
+
+
+def test_compacting_keeps_ids_and_order_and_frees_the_disk(memory):
+    memory.compact()
+    check_content(memory, KEPT)
+    check_content(Memory.open(memory.path), KEPT)
+    assert [path.name for path in memory.path.iterdir() if path.is_dir()] == ["segment-3"]
+    assert not list(memory.path.glob("tombstones-*"))
+    stored = b"".join(path.read_bytes() for path in memory.path.rglob("*") if path.is_file())
+    assert b"garment-1" not in stored and b"garment-2" in stored
+    memory.compact()
+    check_content(Memory.open(memory.path), KEPT)
+
+
+def test_a_removed_garment_is_not_found_any_more(memory):
+    query = make_item(2).embedding[None].astype(np.float32)
+    ids, cosines = make_searcher("exact", memory.embeddings).search(query, 1)
+    assert memory.items[int(ids[0, 0])].id == "garment-2" and cosines[0, 0] > 0.999
+    memory.remove(["garment-2"])
+    for opened in (memory, Memory.open(memory.path)):
+        ids, _ = make_searcher("exact", opened.embeddings).search(query, len(opened))
+        assert "garment-2" not in {opened.items[int(row)].id for row in ids[0]}
+    memory.add([make_item(2)])
+    check_content(Memory.open(memory.path), [0, 3, 4, 5, 6, 7, 2])
+
+
+def test_everything_may_be_removed(memory):
+    memory.remove([item.id for item in memory.items])
+    memory.compact()
+    empty = Memory.open(memory.path)
+    assert len(empty) == 0 and empty.embeddings.shape == (0, DIM) and empty.landmarks.shape == (0, *SIZE)
+    assert not [path for path in memory.path.iterdir() if path.is_dir()]
+    empty.add([make_item(9)])
+    check_content(Memory.open(memory.path), [9])
+
+
+def test_info(memory):
+    info = memory.info()
+    assert info["count"] == 7 and info["removed"] == 1 and info["segments"] == 2 and info["generation"] == 4
+    assert info["fingerprint"] == FINGERPRINT and info["dim"] == DIM and info["landmark_size"] == list(SIZE)
+    assert info["bytes"] > 0
+
+
+def test_search_on_the_device_inside_jit(memory):
+    device = memory.to_device()
+    queries = jnp.asarray(memory.embeddings[:3])
+    ids, neighbours = jax.jit(lambda m, q: search(m, q, 2, jnp.asarray([0, -1, -1])))(device, queries)
+    assert ids[0, 0] != 0 and ids[1, 0] == 1 and ids[2, 0] == 2
+    np.testing.assert_array_equal(neighbours, memory.embeddings[np.asarray(ids)])
+    np.testing.assert_array_equal(device.landmarks, memory.landmarks)
+
+
+def test_rows_are_split_over_the_mesh_where_they_divide(memory):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    device = memory.to_device(mesh)
+    assert device.embeddings.sharding.is_fully_replicated
+    assert memory.to_device(mesh, "data").embeddings.sharding.is_fully_replicated  # 7 rows over 8 devices
+    memory.add([make_item(8)])
+    device = memory.to_device(mesh, "data")
+    assert device.embeddings.sharding.shard_shape((8, DIM)) == (1, DIM)
+    np.testing.assert_array_equal(device.embeddings, memory.embeddings)
+    ids, _ = make_searcher("exact", device.embeddings).search(memory.embeddings, 1)
+    np.testing.assert_array_equal(ids[:, 0], np.arange(8))
+
+
+def test_another_encoders_memory_is_refused_with_both_names(memory):
+    with pytest.raises(UserError, match="f" * 64) as raised:
+        Memory.open(memory.path, "0" * 64)
+    assert "0" * 64 in str(raised.value) and "memory build" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": ""}, "id must be"),
+        ({"id": "a\nb"}, "id must be"),
+        ({"id": "x" * 513}, "id must be"),
+        ({"id": "garment-0"}, "garment-0.*taken"),
+        ({"id": "garment-21"}, "garment-21.*taken"),
+        ({"embedding": np.full(DIM, np.nan)}, "garment-20.*embedding"),
+        ({"embedding": np.full(DIM, np.inf)}, "garment-20.*embedding"),
+        ({"embedding": np.zeros(DIM)}, "garment-20.*embedding"),
+        ({"embedding": np.ones(DIM + 1)}, "garment-20.*embedding"),
+        ({"landmark": np.ones((10, 12), np.uint8)}, "garment-20.*landmark"),
+        ({"landmark": np.ones(SIZE, np.float32)}, "garment-20.*landmark"),
+        ({"landmark": np.zeros(SIZE, np.uint8)}, "garment-20.*empty"),
+        ({"metadata": {"x": np.ones(2)}}, "garment-20.*JSON"),
+        ({"metadata": {"x": float("nan")}}, "garment-20.*JSON"),
+        ({"metadata": {"x": "\ud800"}}, "garment-20.*JSON"),
+        ({"thumbnail": b"GIF89a"}, "garment-20.*JPEG"),
+    ],
+)
+def test_a_bad_item_is_named_and_nothing_is_added(memory, changes, message):
+    before = sorted(memory.path.rglob("*"))
+    with pytest.raises(UserError, match=message):
+        memory.add([make_item(21), make_item(20, **changes)])
+    assert sorted(memory.path.rglob("*")) == before
+    check_content(memory, KEPT)
+
+
+def test_an_unknown_id_is_named(memory):
+    with pytest.raises(UserError, match="garment-1'"):
+        memory.remove(["garment-0", "garment-1"])
+    check_content(Memory.open(memory.path), KEPT)
+
+
+def test_a_memory_is_made_only_in_an_empty_folder(tmp_path, memory):
+    with pytest.raises(UserError, match="not empty"):
+        Memory.create(memory.path, FINGERPRINT, SIZE, DIM)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").touch()
+    with pytest.raises(UserError, match="not empty"):
+        Memory.create(tmp_path / "pictures", FINGERPRINT, SIZE, DIM)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file"):
+        Memory.create(tmp_path / "file", FINGERPRINT, SIZE, DIM)
+    with pytest.raises(UserError, match="above 0"):
+        Memory.create(tmp_path / "new", FINGERPRINT, SIZE, 0)
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
+def test_what_is_no_memory_is_named(tmp_path, make):
+    make(tmp_path / "nothing")
+    with pytest.raises(UserError, match="nothing"):
+        Memory.open(tmp_path / "nothing")
