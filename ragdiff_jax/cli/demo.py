@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
 
         raise UserError("nothing to draw: give pictures, or --count above 0")
     started = time.perf_counter()
-    generator = load_generator(arguments)
+    generator = load_generator(arguments, report)
     generator.check(steps=arguments.steps)
     loading = time.perf_counter() - started
     rows, garments, seconds = [], [], []

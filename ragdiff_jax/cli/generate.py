@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     prepare_out(arguments.out)
     stems = result_stems(arguments.photos, ENDINGS, arguments.out)
     described = read_descriptions(arguments.attributes, arguments.photos)
-    generator = load_generator(arguments)
+    generator = load_generator(arguments, report)
     generator.check(landmark=arguments.landmark, steps=arguments.steps, sampler=arguments.sampler)
     chunks = read_photos(arguments.photos, stems, described, report, chunk=generator.batch_size)
     with report.progress(len(arguments.photos), "photo") as bar:

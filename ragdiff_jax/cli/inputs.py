@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -67,8 +68,21 @@ def model_folder(path: Path | None) -> Path:
     raise UserError(f"{path}: has no model.json; name a model folder or a finished workdir")
 
 
-def load_generator(arguments: argparse.Namespace, **options) -> "GarmentGenerator":
+def remember_compilations(report: Report) -> None:
+    """Keeps XLA's programs between runs: compiling takes longer than running. JAX's own variable wins."""
+    from ragdiff_jax.parallel import enable_compilation_cache
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        enable_compilation_cache()
+    except UserError as error:
+        report.note(f"ragdiff: every run compiles anew: {error}")
+
+
+def load_generator(arguments: argparse.Namespace, report: Report, **options) -> "GarmentGenerator":
     """The generator of `--model` and `--memory`."""
+    remember_compilations(report)
     from ragdiff_jax.pipelines.generate import GarmentGenerator
 
     return GarmentGenerator.from_folders(

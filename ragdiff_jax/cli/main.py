@@ -7,7 +7,6 @@ help is instant.
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ragdiff_jax.cli import data, demo, generate, memory, retrieve, train
 from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
@@ -47,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = Report(as_json="--json" in argv)
     try:
         arguments = build_parser().parse_args(argv)
-        _remember_compilations()
         arguments.run(arguments, report)
     except UserError as error:
         report.error(error)
@@ -57,13 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our lines has gone; without this Python complains again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return report.code
-
-
-def _remember_compilations() -> None:
-    """Keeps XLA's programs between runs: compiling takes longer than running. JAX's own variable wins."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ragdiff_jax" / "xla"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 if __name__ == "__main__":

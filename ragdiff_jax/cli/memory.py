@@ -11,7 +11,14 @@ import argparse
 from pathlib import Path
 
 from ragdiff_jax.cli.errors import Report
-from ragdiff_jax.cli.inputs import add_json, model_folder, prepare_out, read_descriptions, shipped
+from ragdiff_jax.cli.inputs import (
+    add_json,
+    model_folder,
+    prepare_out,
+    read_descriptions,
+    remember_compilations,
+    shipped,
+)
 from ragdiff_jax.errors import UserError
 
 
@@ -50,7 +57,7 @@ def run_build(arguments: argparse.Namespace, report: Report) -> None:
         raise UserError(f"{arguments.out}: is there already; use `ragdiff memory add`, or another --out")
     prepare_out(arguments.out.parent)
     total, flats = _flats(arguments, report)
-    builder = _builder(arguments)
+    builder = _builder(arguments, report)
     with report.progress(total, "flat-lay") as bar:
         memory = builder.build(
             arguments.out, _counted(flats, bar), lambda name, error: report.error(error, name)
@@ -63,7 +70,7 @@ def run_add(arguments: argparse.Namespace, report: Report) -> None:
 
     memory = Memory.open(arguments.memory)
     total, flats = _flats(arguments, report)
-    builder = _builder(arguments)
+    builder = _builder(arguments, report)
     with report.progress(total, "flat-lay") as bar:
         builder.add(memory, _counted(flats, bar), lambda name, error: report.error(error, name))
     _say(memory, report)
@@ -80,10 +87,11 @@ def _say(memory, report: Report) -> None:
     report.result(info, "\n".join(f"{name}: {value}" for name, value in info.items()))
 
 
-def _builder(arguments: argparse.Namespace):
+def _builder(arguments: argparse.Namespace, report: Report):
     from ragdiff_jax.pipelines.generate import load_model
     from ragdiff_jax.pipelines.memory_builder import MemoryBuilder
 
+    remember_compilations(report)
     return MemoryBuilder(*load_model(model_folder(arguments.model)))
 
 

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ragdiff_jax.data.images import (
     FORMATS,
     decode_image,
     decode_mask,
+    encode_jpeg,
     flat_mask,
     load_image,
     square,
@@ -24,7 +26,9 @@ from ragdiff_jax.data.images import (
 )
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.pipelines.generate import to_float
 from ragdiff_jax.retrieval.memory import Memory, MemoryItem
+from ragdiff_jax.weights.model_folder import encoder_fingerprint
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 BATCH = 16  # flat-lays encoded at a time
@@ -117,7 +121,7 @@ class MemoryBuilder:
 
     def __init__(self, model, params, *, batch_size: int = BATCH):
         self.model, self.params, self.batch_size = model, params, batch_size
-        self._embed = jax.jit(model.embed_flat)
+        self._embed = jax.jit(partial(model.embed, tower="flat"))
 
     def items(self, flats: Iterable[FlatLay], on_error: OnError | None = None) -> Iterator[MemoryItem]:
         """Items in the order of `flats`, encoded in batches of one size; no garment is an error."""
@@ -145,9 +149,9 @@ class MemoryBuilder:
             path.parent.mkdir(parents=True, exist_ok=True)
             memory = Memory.create(
                 temporary,
-                fingerprint=self.model.fingerprint(self.params),
+                fingerprint=encoder_fingerprint(self.model, self.params),
                 landmark_size=self.model.image_size,
-                dim=self.model.embed_dim,
+                dim=self.model.structure_net.embed_dim,
             )
             if not self.add(memory, flats, on_error):
                 raise UserError(f"{path}: no flat-lay could be used; nothing was written")
@@ -160,7 +164,7 @@ class MemoryBuilder:
 
     def add(self, memory: Memory, flats: Iterable[FlatLay], on_error: OnError | None = None) -> int:
         """Adds to a memory and returns how many. Raises UserError if it was built by another encoder."""
-        own = self.model.fingerprint(self.params)
+        own = encoder_fingerprint(self.model, self.params)
         if memory.fingerprint != own:
             raise UserError(
                 f"{memory.path}: built by encoder {memory.fingerprint}, the model's is {own}; "
@@ -189,7 +193,7 @@ class MemoryBuilder:
 
     def _encode(self, ready: Sequence[_Prepared]) -> Iterator[MemoryItem]:
         padded = [*ready, *ready[:1] * (self.batch_size - len(ready))]  # one shape, one compilation
-        images = to_device_range(np.stack([one.image for one in padded]))
+        images = to_float(np.stack([one.image for one in padded]))
         embeddings = self._embed(self.params, images, np.stack([one.attributes for one in padded]))
         for one, embedding in zip(ready, np.asarray(embeddings), strict=False):
             yield MemoryItem(

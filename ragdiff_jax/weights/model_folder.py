@@ -1,0 +1,169 @@
+"""RAGDiffusion's model folder (docs/contracts.md): written by training, read by `--model`."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from ragdiff_jax.diffusion.schedule import NoiseSchedule
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.models.clip_text import CLIPTextConfig
+from ragdiff_jax.models.ep_adapter import EPAdapterConfig
+from ragdiff_jax.models.landmark_guider import LandmarkGuiderConfig
+from ragdiff_jax.models.structure_net import StructureNetConfig
+from ragdiff_jax.models.unet_config import UNetConfig
+from ragdiff_jax.models.vae import VAEConfig
+from ragdiff_jax.parallel import shardings_for
+from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
+from ragdiff_jax.weights.folder import (
+    ModelFile,
+    fingerprint,
+    load_part,
+    read_config,
+    read_model_json,
+    save_part,
+    write_model_json,
+)
+from ragdiff_jax.weights.safetensors_io import write_text
+
+SYSTEM = "ragdiffusion"
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+SETTINGS = ("image_size", "guidance_scale", "neighbours", "alpha", "reg", "null")
+_CLASSES = {
+    "unet": "UNet2DConditionModel",
+    "reference_net": "UNet2DConditionModel",
+    "ep_adapter": "EPAdapter",
+    "landmark_guider": "LandmarkGuider",
+    "structure_net": "StructureNet",
+    "vae": "AutoencoderKL",
+}
+
+
+def part_configs(model: RAGDiffusion) -> dict[str, dict[str, Any]]:
+    """The `config.json` of each part."""
+    configs = {
+        "unet": model.unet,
+        "reference_net": model.unet,
+        "ep_adapter": model.ep_adapter,
+        "landmark_guider": model.landmark_guider,
+        "structure_net": model.structure_net,
+        "vae": model.vae,
+        **dict(zip(TEXT_PARTS, model.text_encoders, strict=False)),
+    }
+    return {part: config.to_dict() for part, config in configs.items()}
+
+
+def read_model(folder: str | Path) -> RAGDiffusion:
+    """The static description of a model folder; no weights are read.
+
+    Raises `UserError`, naming the file, for a folder that is no RAGDiffusion model, and for configs that are
+    missing, damaged, or don't fit together.
+    """
+    folder = Path(folder)
+    file = read_model_json(folder)
+    if file.system != SYSTEM:
+        raise UserError(f"{folder}: is a model of {file.system!r}; name a model folder of {SYSTEM!r}")
+    unknown = sorted(set(file.settings) - set(SETTINGS))
+    if unknown or "image_size" not in file.settings:
+        problem = f"unknown setting {unknown[0]!r}" if unknown else "the setting 'image_size' is missing"
+        raise UserError(f"{folder / 'model.json'}: {problem}; it has {', '.join(SETTINGS)}")
+
+    def config(kind, part):
+        try:
+            return kind.from_dict(read_config(folder / part))
+        except (TypeError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{folder / part / 'config.json'}: cannot be used ({error}); copy it again"
+            ) from error
+
+    return RAGDiffusion(
+        unet=config(UNetConfig, "unet"),
+        vae=config(VAEConfig, "vae"),
+        text_encoders=tuple(config(CLIPTextConfig, part) for part in TEXT_PARTS if part in file.parts),
+        structure_net=config(StructureNetConfig, "structure_net"),
+        ep_adapter=config(EPAdapterConfig, "ep_adapter"),
+        landmark_guider=config(LandmarkGuiderConfig, "landmark_guider"),
+        schedule=_read_schedule(folder / "scheduler" / "scheduler_config.json"),
+        **file.settings,
+    )
+
+
+def _read_schedule(path: Path) -> NoiseSchedule:
+    try:
+        return NoiseSchedule.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); copy it again") from error
+
+
+def load(
+    model: RAGDiffusion,
+    folder: str | Path | Mapping[str, str | Path],
+    *,
+    mesh: Mesh | None = None,
+    dtype: DTypeLike | None = None,
+) -> dict[str, Any]:
+    """The parameters of `model`, {part: tree}, placed as the mesh's rules say (None: default device).
+
+    `folder`: a model folder, or a folder for each part, e.g. {"unet": SDXL, "vae": FLUX}; a part that the
+    mapping leaves out is missing in the result. `dtype`: None keeps fp32. Raises `UserError` as `load_part`.
+    """
+    abstract = jax.eval_shape(model.init, jax.random.key(0))
+    if not isinstance(folder, Mapping):
+        folder = {part: Path(folder) / part for part in abstract}
+    if unknown := sorted(set(folder) - set(abstract)):
+        raise UserError(f"part {unknown[0]!r} is not in this model; it has {', '.join(abstract)}")
+    return {
+        part: load_part(
+            path,
+            abstract[part],
+            shardings=None if mesh is None else shardings_for(abstract[part], mesh),
+            dtype=dtype,
+        )
+        for part, path in folder.items()
+    }
+
+
+def save_model(
+    folder: str | Path,
+    model: RAGDiffusion,
+    params: Mapping[str, Any],
+    tokenizers: Sequence[str | Path],
+    *,
+    dtype: DTypeLike | None = None,
+) -> None:
+    """Writes a model folder; `model.json` last, so that a folder that has one is whole.
+
+    `tokenizers`: a folder for each text encoder. `dtype` of the files (None: each leaf's own). With several
+    processes all must call it; the first writes. Raises `UserError` if the folder cannot be written.
+    """
+    folder = Path(folder)
+    configs = part_configs(model)
+    for part, config in configs.items():
+        save_part(folder / part, config, params[part], dtype)
+    if jax.process_index() != 0:
+        return
+    try:
+        for name, source in zip(TOKENIZERS[: len(model.text_encoders)], tokenizers, strict=True):
+            shutil.copytree(source, folder / name, dirs_exist_ok=True)
+        schedule = folder / "scheduler" / "scheduler_config.json"
+        schedule.parent.mkdir(parents=True, exist_ok=True)
+        write_text(schedule, json.dumps(model.schedule.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another") from error
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    parts = {part: _CLASSES.get(part, "CLIPTextModelWithProjection") for part in configs}
+    settings = {name: fields[name] for name in SETTINGS}
+    write_model_json(folder, ModelFile(system=SYSTEM, parts=parts, settings=settings))
+
+
+def encoder_fingerprint(model: RAGDiffusion, params: Mapping[str, Any]) -> str:
+    """Names the encoder of a memory: StructureNet's standard tower and attribute table, and their config."""
+    structure_net = params["structure_net"]
+    tower = {name: structure_net[name] for name in ("flat", "attributes")}
+    return fingerprint(tower, model.structure_net.to_dict())
