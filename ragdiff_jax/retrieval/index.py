@@ -52,25 +52,49 @@ def exact_search(
     queries: Float[Array, "b d"],
     k: int,
     exclude: Int[Array, " b"] | None = None,
-    *,
-    groups: int = 1,
 ) -> tuple[Int32[Array, "b k"], Float32[Array, "b k"]]:
     """The k rows of `embeddings` nearest to each query and their cosines; pure jnp, for use inside jit.
 
     Both are unit vectors (not checked). `exclude`: a row for each query that is left out, -1 for none.
-    `groups`: rows are searched in this many equal runs first; over as many shards, only k candidates a shard
-    travel. Raises `UserError` if k is larger than the number of rows (less one with `exclude`).
+    Raises `UserError` if k is larger than the number of rows (less one with `exclude`).
+    """
+    _check_k(k, embeddings.shape[0] - (exclude is not None))
+    cosines, ids = jax.lax.top_k(_scores(embeddings, queries, exclude), k)
+    return ids.astype(jnp.int32), cosines
+
+
+def sharded_exact_search(
+    embeddings: Float[Array, "n d"],
+    queries: Float[Array, "b d"],
+    k: int,
+    exclude: Int[Array, " b"] | None = None,
+    *,
+    mesh: jax.sharding.Mesh,
+    rows_over: tuple[str, ...],
+) -> tuple[Int32[Array, "b k"], Float32[Array, "b k"]]:
+    """`exact_search` over rows that are split over the axes `rows_over` of `mesh`; queries are whole.
+
+    Every device searches its own rows and only its k best travel: left to itself, XLA would gather all scores.
     """
     n = embeddings.shape[0]
     _check_k(k, n - (exclude is not None))
-    scores = _scores(embeddings, queries, exclude)
-    if groups == 1 or n % groups or n // groups < k:
-        cosines, ids = jax.lax.top_k(scores, k)
-        return ids.astype(jnp.int32), cosines
-    cosines, ids = jax.lax.top_k(scores.reshape(-1, groups, n // groups), k)
-    ids = ids + (jnp.arange(groups, dtype=ids.dtype) * (n // groups))[:, None]
-    cosines, choice = jax.lax.top_k(cosines.reshape(-1, groups * k), k)
-    return jnp.take_along_axis(ids.reshape(-1, groups * k), choice, axis=1).astype(jnp.int32), cosines
+    rows = n // math.prod(mesh.shape[axis] for axis in rows_over)
+    exclude = jnp.full(queries.shape[:1], -1, jnp.int32) if exclude is None else exclude
+
+    def local(embeddings: Array, queries: Array, exclude: Array) -> tuple[Array, Array]:
+        first = jax.lax.axis_index(rows_over) * rows
+        # A row of another device has no match here.
+        cosines, ids = jax.lax.top_k(_scores(embeddings, queries, exclude - first), min(k, rows))
+        return ids + first, cosines
+
+    spec = jax.P(None, rows_over)
+    search = jax.shard_map(
+        local, mesh=mesh, in_specs=(jax.P(rows_over), jax.P(), jax.P()), out_specs=(spec, spec)
+    )
+    replicated = jax.NamedSharding(mesh, jax.P())
+    ids, cosines = jax.lax.with_sharding_constraint(search(embeddings, queries, exclude), replicated)
+    cosines, choice = jax.lax.top_k(cosines, k)
+    return jnp.take_along_axis(ids, choice, axis=1).astype(jnp.int32), cosines
 
 
 def make_searcher(
@@ -104,18 +128,19 @@ class _DeviceSearcher:
     def __init__(self, kind: str, embeddings: _Matrix, recall_target: float):
         self.kind = kind
         self.size, self.dim = embeddings.shape
+        find = exact_search
+        if kind == "approx":
+            find = functools.partial(_approx_search, recall_target=recall_target)
         if isinstance(embeddings, jax.Array):
             sharding = embeddings.sharding
-            embeddings, good = jax.jit(_unit_rows, out_shardings=(sharding, None))(embeddings)
+            self._embeddings, good = jax.jit(_unit_rows, out_shardings=(sharding, None))(embeddings)
             _check_rows(np.asarray(good), "embedding row")
-            self._embeddings = embeddings
-            shards = self.size // sharding.shard_shape(embeddings.shape)[0]
+            axes = sharding.spec[0] if isinstance(sharding, jax.NamedSharding) and sharding.spec else None
+            if axes is not None and kind == "exact":
+                axes = (axes,) if isinstance(axes, str) else tuple(axes)
+                find = functools.partial(sharded_exact_search, mesh=sharding.mesh, rows_over=axes)
         else:
-            self._embeddings, shards = jnp.asarray(_check_vectors(embeddings, "embedding row")), 1
-        if kind == "exact":
-            find = functools.partial(exact_search, groups=shards)
-        else:
-            find = functools.partial(_approx_search, recall_target=recall_target)
+            self._embeddings = jnp.asarray(_check_vectors(embeddings, "embedding row"))
         self._find = jax.jit(find, static_argnames="k")
 
     def search(self, queries, k, exclude=None):

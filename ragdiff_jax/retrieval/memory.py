@@ -279,9 +279,11 @@ class Memory:
         # Whoever writes one of these segments without having published it loses to our manifest: all may go.
         last = _next_segment(self.path) - 1
         if len(self.manifest.segments) > 1 or self._dead:
-            with storage.writing(self.path):
-                live = self._live.items()
+            live = self._live.items()
+            try:
                 rows = [row for name, chosen in live for row in self._segments[name].rows(chosen)]
+            except FileNotFoundError as error:  # swept away by another compaction
+                raise self._conflict(self.generation + 1) from error
             self._publish(rows, [], {}, len(rows))
         else:
             self._publish([], list(self.manifest.segments), {}, self.manifest.count)
@@ -349,7 +351,11 @@ class Memory:
             kind, _, rest = entry.name.removesuffix(".json").partition("-")
             number = rest.split("-")[0]
             if entry.name.startswith(storage.TEMPORARY_PREFIX):
-                old = time.time() - entry.stat().st_mtime > _STALE_SECONDS  # a living writer's is younger
+                try:
+                    age = time.time() - entry.stat().st_mtime
+                except FileNotFoundError:  # its writer has just finished
+                    continue
+                old = age > _STALE_SECONDS
             elif kind == "segment" and number.isdigit():
                 old = int(number) <= last_segment
             elif kind == "tombstones" and number.isdigit():

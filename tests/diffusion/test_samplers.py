@@ -140,7 +140,8 @@ def gaussian_denoiser(schedule, mean=0.7, deviation=0.5):
 def test_orders_of_convergence_on_an_exact_score():
     """Data N(m, s): the flow moves x_t with the marginal, so that the truth is known at every t.
 
-    Errors are read half-way: DPM-Solver++ takes its last step at first order, which would cover its order at the end.
+    Errors are read half-way: DPM-Solver++ takes its last step at first order, which would cover its order at
+    the end.
     """
     schedule = NoiseSchedule(timestep_spacing="trailing")
     mean, deviation, abar = 0.7, 0.5, schedule.alphas_cumprod

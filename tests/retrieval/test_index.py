@@ -19,6 +19,7 @@ def unit(x):
 RNG = np.random.default_rng(0)
 ROWS = unit(RNG.normal(size=(500, 32))).astype(np.float32)
 QUERIES = unit(ROWS[:7] + 0.1 * RNG.normal(size=(7, 32))).astype(np.float32)
+MESH = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 KINDS = ["exact", "approx", "scann"]
 
 
@@ -56,31 +57,35 @@ def test_exact_search_inside_jit_and_vmapped_gradient():
     np.testing.assert_array_equal(ids, truth(3, np.asarray(exclude))[0])
 
 
-@pytest.mark.parametrize("groups", [2, 5, 50])
-def test_searching_in_groups_changes_nothing(groups):
-    ids, cosines = exact_search(jnp.asarray(ROWS), jnp.asarray(QUERIES), 6, groups=groups)
-    np.testing.assert_array_equal(ids, truth(6)[0])
-
-
 def test_ties_go_to_the_lower_row():
-    rows = np.repeat(ROWS[:1], 12, axis=0)
-    for groups in (1, 3):
-        ids, _ = exact_search(jnp.asarray(rows), jnp.asarray(rows[:1]), 3, groups=groups)
-        np.testing.assert_array_equal(ids, [[0, 1, 2]])
+    rows = np.repeat(ROWS[:1], 16, axis=0)
+    sharded = jax.device_put(rows, jax.NamedSharding(MESH, jax.P("data")))
+    for array in (rows, sharded):
+        np.testing.assert_array_equal(make_searcher("exact", array).search(rows[:1], 3)[0], [[0, 1, 2]])
+
+
+@pytest.mark.parametrize("k", [1, 4, 15])
+def test_a_sharded_database_gives_the_same_answers(k):
+    """Also with more neighbours than a device has rows."""
+    rows = jax.device_put(ROWS[:16], jax.NamedSharding(MESH, jax.P("data")))
+    exclude = np.array([0, 1, -1, 3, -1, 15, 6])
+    expected = make_searcher("exact", ROWS[:16]).search(QUERIES, k, exclude)
+    ids, cosines = make_searcher("exact", rows).search(QUERIES, k, exclude)
+    np.testing.assert_array_equal(ids, expected[0])
+    np.testing.assert_allclose(cosines, expected[1], atol=1e-6)
 
 
 def test_a_sharded_database_is_searched_where_it_lies():
     """Only k candidates a shard travel, never the rows or all the scores."""
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.device_put(
-        np.tile(ROWS, (8, 1)) + 0.01 * RNG.normal(size=(4000, 32)), jax.NamedSharding(mesh, jax.P("data"))
+        np.tile(ROWS, (8, 1)) + 0.01 * RNG.normal(size=(4000, 32)), jax.NamedSharding(MESH, jax.P("data"))
     )
     searcher = make_searcher("auto", rows)
     assert searcher.kind == "exact"
     ids, cosines = searcher.search(QUERIES, 4)
     scores = QUERIES @ unit(np.asarray(rows)).T
     np.testing.assert_array_equal(ids, np.argsort(-scores, axis=1)[:, :4])
-    queries = jax.device_put(jnp.asarray(QUERIES), jax.NamedSharding(mesh, jax.P()))
+    queries = jax.device_put(jnp.asarray(QUERIES), jax.NamedSharding(MESH, jax.P()))
     text = searcher._find.lower(searcher._embeddings, queries, k=4).compile().as_text()
     gathered = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather", text)
     assert gathered and all(np.prod([int(n) for n in shape.split(",")]) <= 7 * 8 * 4 for shape in gathered)

@@ -78,7 +78,7 @@ def test_many_writers_at_once_lose_nothing(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failures
+    assert not [str(error) for error in failures]
     final = Memory.open(path)
     final.verify()
     assert {item.id for item in final.items} == {f"garment-{i}" for i in range(8) if i % 4 != 3}
