@@ -74,7 +74,7 @@ def sharded_exact_search(
 ) -> tuple[Int32[Array, "b k"], Float32[Array, "b k"]]:
     """`exact_search` over rows that are split over the axes `rows_over` of `mesh`; queries are whole.
 
-    Every device searches its own rows and only its k best travel: left to itself, XLA would gather all scores.
+    Every device searches its own rows and only its k best travel; left alone, XLA gathers all scores.
     """
     n = embeddings.shape[0]
     _check_k(k, n - (exclude is not None))

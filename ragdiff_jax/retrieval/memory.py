@@ -190,9 +190,9 @@ class Memory:
         return self._landmarks
 
     @property
-    def items(self) -> list[StoredItem]:
+    def items(self) -> tuple[StoredItem, ...]:
         """`id` and `metadata` of each row."""
-        return list(self._items)
+        return self._items
 
     def row(self, id: str) -> int:
         """The row of an id. Raises `UserError` if there is none."""
