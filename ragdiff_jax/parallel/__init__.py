@@ -3,12 +3,14 @@
 from ragdiff_jax.parallel.arrays import batch_sharding, batch_shards, replicated, shard_batch
 from ragdiff_jax.parallel.mesh import AXES, make_mesh, mesh_context
 from ragdiff_jax.parallel.partition import flatten, merge, partition
-from ragdiff_jax.parallel.processes import enable_compilation_cache, initialize_processes
+from ragdiff_jax.parallel.processes import agree, barrier, enable_compilation_cache, initialize_processes
 from ragdiff_jax.parallel.rules import RULES, resolve, shardings_for, unboxed
 
 __all__ = [
     "AXES",
     "RULES",
+    "agree",
+    "barrier",
     "batch_sharding",
     "batch_shards",
     "enable_compilation_cache",

@@ -11,9 +11,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel.rules import RULES, Rules
 
 AXES = ("data", "fsdp", "tensor")
-"""Mesh axes: `data` repeats the parameters, `fsdp` splits parameters and batch, `tensor` splits wide
-layers.
-"""
+"""`data` repeats the parameters, `fsdp` splits parameters and batch, `tensor` splits wide layers."""
 
 
 def make_mesh(

@@ -1,6 +1,4 @@
-"""Splitting a tree of parameters in two by name, and putting it together again: pure functions of nested
-dicts.
-"""
+"""Splitting a tree of parameters in two by name and merging it again: pure functions of nested dicts."""
 
 import re
 from collections.abc import Iterator, Mapping

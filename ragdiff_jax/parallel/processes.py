@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from ragdiff_jax.errors import UserError
 
@@ -33,6 +34,25 @@ def initialize_processes(
         jax.distributed.initialize(coordinator_address=coordinator, num_processes=num, process_id=id)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"can't join the processes: {error}; give coordinator, num and id") from error
+
+
+def agree(*flags: bool) -> tuple[bool, ...]:
+    """Each flag, true on every process if it is true on any. Every process calls it at the same point."""
+    if jax.process_count() == 1:
+        return flags
+    from jax.experimental import multihost_utils
+
+    return tuple(
+        bool(x) for x in multihost_utils.process_allgather(np.array([flags])).reshape(-1, len(flags)).any(0)
+    )
+
+
+def barrier(name: str) -> None:
+    """Wait until every process is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
 
 
 def enable_compilation_cache(directory: str | os.PathLike | None = None) -> Path:

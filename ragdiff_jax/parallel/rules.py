@@ -83,9 +83,7 @@ def _is_box(x) -> bool:
 
 
 def unboxed(tree):
-    """The tree without its axis names. Call it outside the mesh context (inside, Flax would constrain the
-    leaves).
-    """
+    """The tree without its axis names. Not inside the mesh context: there Flax would constrain the leaves."""
     return nn.meta.unbox(tree)
 
 

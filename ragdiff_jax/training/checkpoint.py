@@ -1,13 +1,18 @@
-"""Checkpoints of a run: Orbax v1, asynchronous, each with a checksum; a damaged one is set aside and the one
-before used.
+"""Checkpoints of a run: Orbax v1, asynchronous, each with a checksum.
 
-Layout under `checkpoints/`: one folder a step (the state), and `frozen/` (the frozen parameters, written
-once).
+A damaged one is set aside, aloud, and the one before is used. Layout under `checkpoints/`: one folder a step
+(the state), and `frozen/` (the frozen parameters, written once).
 """
 
+import contextlib
+import gc
 import logging
 import os
 import shutil
+import sys
+import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import replicated
+from ragdiff_jax.parallel import agree, barrier, replicated
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +61,7 @@ class Checkpoints:
         return [int(c.step) for c in self._manager.checkpoints]
 
     def save(self, step: int, state: Any) -> None:
-        """Start writing `state`; returns when the arrays have been copied, and waits for an earlier save
-        first.
-        """
+        """Start writing `state`, after an earlier save is done; returns when the arrays have been copied."""
         self._manager.save_checkpointables_async(
             step, {"state": state, "checksum": {"sums": checksum(state, self._mesh)}}, force=True
         )
@@ -77,6 +80,22 @@ class Checkpoints:
             raise ValueError("the checksum doesn't match: the files were changed or damaged")
         return loaded["state"]
 
+    def _read(self, directory: Path, target: Any) -> tuple[Any, str]:
+        """`_load`, or (None, what is wrong with the files)."""
+        state, problem = None, ""
+        with _quiet():
+            try:
+                state = self._load(directory, target)
+            except Exception as error:  # a damaged file raises nearly anything; the caller reports it
+                problem = _line(error)
+            if problem:
+                # The reader's abandoned tasks complain when they are collected: now, unheard.
+                time.sleep(0.2)
+                gc.collect()
+        if agree(bool(problem))[0] and not problem:
+            return None, "another process can't read its part"
+        return state, problem
+
     def restore(self, target: Any) -> tuple[int, Any] | None:
         """(step, state) of the newest whole checkpoint, or None if there is no checkpoint at all.
 
@@ -87,27 +106,26 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints, and none of them can be read.
         """
-        damaged: dict[int, Exception] = {}
+        damaged: dict[int, str] = {}
         for step in reversed(self.steps):
-            try:
-                state = self._load(self.directory / str(step), target)
-            except Exception as error:  # whatever the reader of a damaged file raises; said aloud below
-                damaged[step] = error
+            state, problem = self._read(self.directory / str(step), target)
+            if problem:
+                damaged[step] = problem
                 logger.warning(
-                    "checkpoint of step %d can't be read (%s); trying the one before", step, _line(error)
+                    "checkpoint of step %d can't be read (%s); trying the one before", step, problem
                 )
                 continue
             self._set_aside(damaged)
             return step, state
         if damaged:
-            step, error = next(iter(damaged.items()))
+            step, problem = next(iter(damaged.items()))
             raise UserError(
-                f"no checkpoint in {self.directory} can be read (step {step}: {_line(error)}); "
+                f"no checkpoint in {self.directory} can be read (step {step}: {problem}); "
                 "restore the files, or start in a new workdir"
             )
         return None
 
-    def _set_aside(self, damaged: dict[int, Exception]) -> None:
+    def _set_aside(self, damaged: dict[int, str]) -> None:
         if not damaged:
             return
         if jax.process_index() == 0:
@@ -117,7 +135,7 @@ class Checkpoints:
                     shutil.rmtree(broken)
                 os.replace(self.directory / str(step), broken)
                 logger.warning("checkpoint of step %d moved to %s", step, broken)
-        _barrier("set_aside")
+        barrier("set_aside")
         self._manager.reload()
 
     def save_frozen(self, frozen: Any) -> None:
@@ -138,27 +156,46 @@ class Checkpoints:
         """
         if not jax.tree.leaves(target):
             return target
-        try:
-            return self._load(self.directory / "frozen", target)
-        except Exception as error:
+        frozen, problem = self._read(self.directory / "frozen", target)
+        if problem:
             raise UserError(
-                f"frozen parameters in {self.directory / 'frozen'} can't be read ({_line(error)}); "
+                f"frozen parameters in {self.directory / 'frozen'} can't be read ({problem}); "
                 "restore the files, or start in a new workdir"
-            ) from error
+            )
+        return frozen
 
     def close(self) -> None:
         """Finish the last save."""
         self._manager.close()
 
 
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps off stderr what the reader's abandoned background tasks say when a file is damaged.
 
-        multihost_utils.sync_global_devices(name)
+    It fills pages; the error itself is reported all the same.
+    """
+    log, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    level = log.level
+
+    def ignore_closed_loop(unraisable):
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    log.setLevel(logging.CRITICAL)
+    sys.unraisablehook = ignore_closed_loop
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            yield
+    finally:
+        sys.unraisablehook = hook
+        log.setLevel(level)
 
 
-def _line(error: Exception) -> str:
-    """The first line of an error, cut to a readable length."""
+def _line(error: BaseException) -> str:
+    """The first words of what lies at the root of an error."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200] if text else ''}"
+    return text[0][:120] if text else type(error).__name__

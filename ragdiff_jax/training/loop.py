@@ -1,6 +1,4 @@
-"""The one training loop: mesh, sharded start or resume, steps, checkpoints, metrics, export; for every
-objective.
-"""
+"""The training loop of every objective: sharded start or resume, steps, checkpoints, metrics, export."""
 
 import contextlib
 import math
@@ -19,6 +17,7 @@ from jax.sharding import Mesh
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import (
+    agree,
     make_mesh,
     merge,
     mesh_context,
@@ -65,9 +64,7 @@ def _placed(abstract, shardings, dtype=None):
 
 
 def make_plan(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Plan:
-    """The abstract parameters, state and frozen tree (`ShapeDtypeStruct` with shardings) of a run on
-    `mesh`.
-    """
+    """Parameters, state and frozen tree of a run on `mesh`, as `ShapeDtypeStruct` with shardings."""
     boxed = jax.eval_shape(objective.init, jax.random.key(0))
     params = _placed(unboxed(boxed), shardings_for(boxed, mesh))
     trainable, frozen = partition(params, objective.trainable)
@@ -114,20 +111,10 @@ class _Signals:
                 signal.signal(number, handler)
 
 
-def _agree(*flags: bool) -> tuple[bool, ...]:
-    """True where any process says so."""
-    if jax.process_count() == 1:
-        return flags
-    from jax.experimental import multihost_utils
-
-    return tuple(bool(x) for x in multihost_utils.process_allgather(np.array(flags)).any(axis=0))
-
-
 def train(
     objective: Objective, workdir: str | os.PathLike, settings: TrainSettings, mesh: Mesh | None = None
 ) -> TrainResult:
-    """Train `objective` in `workdir`, from its newest checkpoint if there is one, and export the model at the
-    end.
+    """Train `objective` in `workdir`, from its newest checkpoint if there is one; export the model.
 
     SIGTERM and SIGINT save a checkpoint at the current step and return; calling again goes on from there. The
     result is the same, bit for bit, as that of a run that wasn't interrupted (on the same mesh).
@@ -270,9 +257,7 @@ class _Run:
         stop = self.signals.stop is not None
         # Clocks and signals differ between processes: they ask each other, not at every step.
         if jax.process_count() > 1:
-            by_time, stop = (
-                _agree(by_time, stop) if step % max(1, settings.log_every) == 0 else (False, False)
-            )
+            by_time, stop = agree(by_time, stop) if step % max(1, settings.log_every) == 0 else (False, False)
         by_step = settings.checkpoint_every > 0 and step % settings.checkpoint_every == 0
         return by_step or by_time, stop
 

@@ -1,6 +1,4 @@
-"""Where the numbers of a run go: the step line, a progress bar, metrics.jsonl, TensorBoard, sample
-pictures.
-"""
+"""Where the numbers of a run go: step line, progress bar, metrics.jsonl, TensorBoard, sample pictures."""
 
 import contextlib
 import json
@@ -24,8 +22,9 @@ def clock(seconds: float) -> str:
 def step_line(
     step: int, steps: int, scalars: Mapping[str, float], rate: float | None = None, eta: float = 0.0
 ) -> str:
-    """`step 120/4000  loss 0.1234  grad 0.98  lr 1.0e-4  54.2 samples/s  ETA 12:34`, other scalars after
-    grad; `rate` in samples a second (None: not known yet) and `eta` in seconds.
+    """`step 120/4000  loss 0.1234  grad 0.98  lr 1.0e-4  54.2 samples/s  ETA 12:34`.
+
+    Other scalars stand after grad; `rate` in samples a second (None: not known yet) and `eta` in seconds.
     """
     known = ("loss", "grad", "lr")
     lr = "{:.1e}".format(scalars["lr"]).replace("e-0", "e-").replace("e+00", "e0")
@@ -83,9 +82,7 @@ class MetricWriter:
             print(text, file=sys.stderr, flush=True)
 
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
-        """The scalars after `step` steps: one line of `metrics.jsonl`; at intervals the step line and
-        TensorBoard.
-        """
+        """The scalars after `step` steps: to `metrics.jsonl`; at intervals step line and TensorBoard."""
         if not self._active:
             return
         self._file.write(json.dumps({"step": step, **{k: _number(v) for k, v in scalars.items()}}) + "\n")

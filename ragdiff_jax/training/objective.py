@@ -1,10 +1,11 @@
 """What a stage of training has to say for itself; the loop does everything else."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -13,12 +14,19 @@ Batch = Mapping[str, Any]
 Params = Mapping[str, Any]
 
 
+def blank(init: Callable[[jax.Array], Params], key: jax.Array) -> Params:
+    """The boxed tree of `init`, all zeros: for parts that `restore_parts` fills.
+
+    Random numbers of many shapes are slow to compile (0.1 s a parameter on a CPU); zeros are not.
+    """
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(init, key))
+
+
 @runtime_checkable
 class Objective(Protocol):
     """One stage: what is initialised, what trains, what the loss of a batch is.
 
-    An objective is a frozen dataclass that inherits from this class; the methods with a body here may be left
-    out.
+    An objective is a frozen dataclass that inherits from this class; methods with a body may be left out.
     `params` is always the whole tree of plain arrays, trainable (fp32) and frozen (`frozen_dtype`) together.
     """
 
@@ -64,22 +72,17 @@ class Objective(Protocol):
         ...
 
     def sample(self, params: Params, constants: Any, key: jax.Array) -> dict[str, np.ndarray]:
-        """Pictures to look at, by name: uint8 [h, w, 3]. Called at intervals with the EMA parameters and the
-        same key.
-        """
+        """Pictures by name, uint8 [h, w, 3]; called at intervals with the EMA parameters and the same key."""
         del params, constants, key
         return {}
 
     def validation(self, params: Params, constants: Any, key: jax.Array) -> dict[str, float]:
-        """Scalars to log at intervals. Called with the EMA parameters and the same key: fixed noise, fixed
-        times.
-        """
+        """Scalars; called at intervals with the EMA parameters and the same key: fixed noise, fixed times."""
         del params, constants, key
         return {}
 
     def export(self, params: Params, directory: Path) -> None:
-        """Write the model folder into `directory`, which is there and empty. Called on every process, at the
-        end.
+        """Write the model folder into `directory`, which is there and empty; called once, on every process.
 
         `params` holds the EMA of the trainable part where there is one. Only process 0 may write.
         """

@@ -102,9 +102,7 @@ def optimizer_shardings(abstract_opt_state, params_shardings, abstract_params, m
 
 
 def state_targets(settings: TrainSettings, abstract_params, params_shardings, mesh: Mesh) -> TrainState:
-    """The abstract state (`ShapeDtypeStruct` with sharding) of the trainable tree: what a restore asks
-    for.
-    """
+    """The abstract state of the trainable tree, with shardings: what a restore asks for."""
     abstract_opt = jax.eval_shape(make_optimizer(settings).init, abstract_params)
 
     def place(tree, shardings):

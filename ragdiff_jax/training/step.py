@@ -19,9 +19,7 @@ ROW_LOSSES = "row_losses"
 
 
 def _micro_batches(batch, count: int, mesh: Mesh):
-    """[b, ...] -> [count, b / count, ...]; row i goes to micro-batch i % count, so no row leaves its
-    device.
-    """
+    """[b, ...] -> [count, b / count, ...]; row i goes to micro-batch i % count: no row leaves its device."""
 
     def cut(x):
         if x.ndim == 0:

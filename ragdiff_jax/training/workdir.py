@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import barrier
 from ragdiff_jax.training.settings import MAY_CHANGE, TrainSettings
 
 
@@ -117,18 +118,16 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def export_model(workdir: Path, export: Callable[[Path], None]) -> Path:
-    """Run `export` on a folder beside `model/`, then put it in its place; a failed export leaves the old
-    model.
-    """
+    """Run `export` on a folder beside `model/`, then put it in its place; a failure leaves the old model."""
     partial, model, old = workdir / ".model.partial", workdir / "model", workdir / ".model.old"
     if jax.process_index() == 0:
         for path in (partial, old):
             if path.exists():
                 shutil.rmtree(path)
         partial.mkdir()
-    _barrier("export_begins")
+    barrier("export_begins")
     export(partial)
-    _barrier("export_done")
+    barrier("export_done")
     if jax.process_index() == 0:
         if model.exists():
             os.replace(model, old)
@@ -136,10 +135,3 @@ def export_model(workdir: Path, export: Callable[[Path], None]) -> Path:
         if old.exists():
             shutil.rmtree(old)
     return model
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)

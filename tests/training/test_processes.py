@@ -79,7 +79,7 @@ def test_killed_and_stopped_and_resumed(tmp_path, settings, one, cache):
 
 
 def test_two_processes_train_like_one(tmp_path, settings, one, cache):
-    settings = replace(settings, steps=3)
+    settings = replace(settings, steps=3, log_every=1, sample_every=3, validate_every=3)
     train(Toy(), tmp_path / "one", settings, one)
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
