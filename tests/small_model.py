@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from ragdiff_jax.data.tokenizer import train_tokenizer
 from ragdiff_jax.models.landmark_guider import LandmarkGuiderConfig
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
-from ragdiff_jax.weights.model_folder import save_model
+from ragdiff_jax.weights.model_folder import abstract_params, save_model
 
 IDS = ("black", "blue", "green", "red", "white")
 
@@ -55,7 +55,7 @@ def small_system() -> RAGDiffusion:
 def random_params(model: RAGDiffusion, seed: int = 0):
     """Random numbers in the place of `init`, which would have to be compiled."""
     rng = np.random.default_rng(seed)
-    shapes = nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = nn.meta.unbox(abstract_params(model))
 
     def fill(path, leaf):
         scale = 1.0 if path[-1].key == "scale" else 0.0

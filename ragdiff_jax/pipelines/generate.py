@@ -185,7 +185,7 @@ class GarmentGenerator:
         return results
 
     def _batch(self, images, attributes, captions):
-        """Photos uint8 [b, s, s, 3], attribute ids [b, 10], text ids; padded to a batch by the first photo."""
+        """Photos uint8 [b, s, s, 3], attribute ids [b, 10], text ids; padded to a batch by the first."""
         size = 1 if len(images) == 1 else self.batch_size
         rows = [*range(len(images)), *[0] * (size - len(images))]
         attributes = attributes or [{}] * len(images)
@@ -255,7 +255,7 @@ class GarmentGenerator:
     def _run(self, name: str, function: Callable, model: RAGDiffusion, *arguments):
         """`function(model, *arguments)`, compiled once for each set of shapes; compiling stops the clock."""
         inputs = arguments[1:] if arguments and arguments[0] is self.params else arguments
-        shapes = tuple((np.shape(leaf), np.result_type(leaf)) for leaf in jax.tree.leaves(inputs))
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
         with mesh_context(self.mesh, ()) if self.mesh is not None else contextlib.nullcontext():
             program = self._programs.get((name, shapes))
             if program is None:
@@ -307,6 +307,7 @@ def _denoise(
 ):
     photos = to_float(photos)
     text, nothing = model.encode_text(params, texts), model.encode_text(params, empty)
+    landmark = landmark.astype(jnp.float32)
     masks = jnp.repeat(landmark[:, None], neighbours.shape[1], axis=1)
     conditions = model.condition(
         params, photos, embedding, neighbours, weights, masks, text, landmark=landmark

@@ -1,6 +1,7 @@
 """RAGDiffusion's model folder (docs/contracts.md): written by training, read by `--model`."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -101,6 +102,12 @@ def _read_schedule(path: Path) -> NoiseSchedule:
         raise UserError(f"{path}: cannot be read ({error}); copy it again") from error
 
 
+@functools.lru_cache(maxsize=4)
+def abstract_params(model: RAGDiffusion) -> dict[str, Any]:
+    """Shapes and logical axes of all parameters, no arrays; boxed. Tracing takes seconds, so it is kept."""
+    return jax.eval_shape(model.init, jax.random.key(0))
+
+
 def load(
     model: RAGDiffusion,
     folder: str | Path | Mapping[str, str | Path],
@@ -113,7 +120,7 @@ def load(
     `folder`: a model folder, or a folder for each part, e.g. {"unet": SDXL, "vae": FLUX}; a part that the
     mapping leaves out is missing in the result. `dtype`: None keeps fp32. Raises `UserError` as `load_part`.
     """
-    abstract = jax.eval_shape(model.init, jax.random.key(0))
+    abstract = abstract_params(model)
     if not isinstance(folder, Mapping):
         folder = {part: Path(folder) / part for part in abstract}
     if unknown := sorted(set(folder) - set(abstract)):

@@ -1,0 +1,77 @@
+"""`ragdiff memory`: flat-lays in, all of them or a line that says why not."""
+
+import json
+
+from small_model import IDS, draw_garment
+
+from ragdiff_jax.retrieval import Memory
+
+
+def test_info_of_a_built_memory(ragdiff, world):
+    code, (info,), _ = ragdiff("memory", "info", "--memory", world[1], "--json")
+    assert code == 0 and info["count"] == len(IDS) and info["landmark_size"] == [32, 32]
+
+
+def test_build_leaves_out_what_cannot_be_used(ragdiff, world, tmp_path):
+    flats = tmp_path / "flats"
+    flats.mkdir()
+    draw_garment("red").save(flats / "good.png")
+    draw_garment("white").save(flats / "blank.png")
+    (flats / "broken.png").write_bytes(b"no picture")
+    out = tmp_path / "memory"
+    code, lines, err = ragdiff(
+        "memory", "build", "--out", out, "--flats", flats, "--model", world[0], "--json"
+    )
+    assert code == 2 and len(err) == 2
+    assert {line["input"] for line in lines if "error" in line} == {"blank", str(flats / "broken.png")}
+    memory = Memory.open(out)
+    assert [item.id for item in memory.items] == ["good"] and memory.thumbnail(0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flats", "memory"]
+
+
+def test_a_build_of_nothing_leaves_nothing(ragdiff, world, tmp_path):
+    flats = tmp_path / "flats"
+    flats.mkdir()
+    (flats / "broken.png").write_bytes(b"no picture")
+    code, _, err = ragdiff("memory", "build", "--out", tmp_path / "m", "--flats", flats, "--model", world[0])
+    assert code == 2 and "nothing was written" in err[-1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["flats"]
+
+
+def test_add_and_its_mistakes(ragdiff, world, tmp_path):
+    model, _, flats = world
+    out, more = tmp_path / "memory", tmp_path / "more"
+    assert ragdiff("memory", "build", "--out", out, "--flats", flats, "--model", model)[0] == 0
+    code, _, err = ragdiff("memory", "build", "--out", out, "--flats", flats, "--model", model)
+    assert code == 2 and len(err) == 1 and "memory add" in err[0]
+    more.mkdir()
+    draw_garment("orange").save(more / "orange.png")
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"image": "orange.png", "attributes": {"Category": "T-shirt"}})
+    )
+    add = (
+        "memory",
+        "add",
+        "--memory",
+        out,
+        "--flats",
+        more,
+        "--model",
+        model,
+        "--attributes",
+        tmp_path / "a.jsonl",
+    )
+    code, (info,), _ = ragdiff(*add, "--json")
+    assert code == 0 and info["count"] == len(IDS) + 1
+    memory = Memory.open(out)
+    assert memory.items[memory.row("orange")].metadata["attributes"] == {"Category": "T-shirt"}
+    code, _, err = ragdiff(*add)
+    assert code == 2 and len(err) == 1 and "'orange'" in err[0] and "taken" in err[0]
+
+
+def test_no_flat_lays_there(ragdiff, world, tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        code, _, err = ragdiff(
+            "memory", "build", "--out", tmp_path / "m", "--flats", folder, "--model", world[0]
+        )
+        assert code == 2 and len(err) == 1 and str(folder) in err[0]
