@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 5000,
+            "steps": 3500,
             "batch_size": 8,
             "learning_rate": 1e-3,
             "warmup": 100,

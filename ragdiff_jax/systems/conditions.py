@@ -25,13 +25,13 @@ class Conditions:
 
     Attributes:
       text: encoded prompts.
-      landmark_features: Landmark Guider's output [b, h, w, c], already times its gate.
+      landmark_features: Landmark Guider's output [b, h, w, c], already times its gate, or None: absent.
       reference, adapter: {site: KeyValue [depth, b, l, heads, d]} of ReferenceNet and EP-Adapter, or None: absent.
       gates: [b] each; 0 removes reference or adapter from that sample exactly.
     """
 
     text: Text
-    landmark_features: Float[Array, "b h w c"]
+    landmark_features: Float[Array, "b h w c"] | None
     reference: Mapping[str, Any] | None
     adapter: Mapping[str, Any] | None
     gates: Gates
@@ -40,7 +40,7 @@ class Conditions:
         """The batch axis of each member, a prefix tree as `jax.vmap` and `diffusion.guided` take it."""
         return Conditions(
             text=0,
-            landmark_features=0,
+            landmark_features=None if self.landmark_features is None else 0,
             reference=None if self.reference is None else 1,
             adapter=None if self.adapter is None else 1,
             gates=0,

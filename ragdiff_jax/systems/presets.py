@@ -22,15 +22,15 @@ TINY_VAE = VAEConfig(
     sample_size=128,
 )
 TINY_TEXT = CLIPTextConfig(
-    vocab_size=1024,
+    vocab_size=768,
     hidden_size=128,
     intermediate_size=512,
     projection_dim=128,
     num_hidden_layers=4,
     num_attention_heads=4,
-    bos_token_id=0,
-    eos_token_id=1,
-    pad_token_id=1,
+    bos_token_id=766,
+    eos_token_id=767,
+    pad_token_id=767,
 )
 TINY_VISION = CLIPVisionConfig(
     hidden_size=128,

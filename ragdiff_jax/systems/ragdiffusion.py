@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Num
 
-from ragdiff_jax.diffusion.process import add_noise, target
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
+from ragdiff_jax.diffusion.process import add_noise, target
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.attention import Implementation

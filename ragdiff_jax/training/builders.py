@@ -1,10 +1,18 @@
 """Config sections -> objectives, one function a stage."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.models.vae import VAEConfig
+from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
+from ragdiff_jax.training.objectives.clip import CLIPObjective
+from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
+from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
+from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
+from ragdiff_jax.weights.folder import read_config
 
 
 def _rest(model: Mapping[str, Any], *taken: str) -> dict[str, Any]:
@@ -16,4 +24,58 @@ def autoencoder(model: Mapping[str, Any], **data) -> AutoencoderObjective:
     return AutoencoderObjective(config=config, **_rest(model, "vae"), **data)
 
 
-BUILDERS = {"autoencoder": autoencoder}
+def clip(model: Mapping[str, Any], **data) -> CLIPObjective:
+    preset = RAGDiffusion.from_config(model["preset"])
+    return CLIPObjective(
+        text=preset.text_encoders[-1], vision=preset.structure_net.vision, **_rest(model, "preset"), **data
+    )
+
+
+def structure_net(model: Mapping[str, Any], **data) -> StructureNetObjective:
+    preset = RAGDiffusion.from_config(model["preset"])
+    return StructureNetObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
+
+
+def _system(model: Mapping[str, Any]) -> RAGDiffusion:
+    """The preset, with the architecture of the parts that come from folders and the fields that the config changes."""
+    system = RAGDiffusion.from_config(model["preset"], **model.get("changes", {}))
+    parts = model["parts"]
+    if "vae" in parts:  # the scaling factor is measured when the autoencoder is trained
+        system = dataclasses.replace(system, vae=VAEConfig.from_dict(read_config(parts["vae"])))
+    if "dropout" in model:
+        system = dataclasses.replace(system, dropout=Dropout(**model["dropout"]))
+    return system
+
+
+def _empty_ids(tokenizer: str) -> tuple[int, ...]:
+    return tuple(int(i) for i in Tokenizer.from_folder(tokenizer).encode([""])[0])
+
+
+def text_to_image(model: Mapping[str, Any], **data) -> TextToImageObjective:
+    return TextToImageObjective(
+        model=_system(model),
+        parts=dict(model["parts"]),
+        empty_ids=_empty_ids(model["tokenizer"]),
+        **_rest(model, "preset", "changes", "parts", "tokenizer"),
+        **data,
+    )
+
+
+def ragdiffusion(model: Mapping[str, Any], **data) -> RAGDiffusionObjective:
+    return RAGDiffusionObjective(
+        model=_system(model),
+        parts=dict(model["parts"]),
+        tokenizers=tuple(model["tokenizers"]),
+        empty_ids=_empty_ids(model["tokenizers"][0]),
+        **_rest(model, "preset", "changes", "parts", "tokenizers", "dropout"),
+        **data,
+    )
+
+
+BUILDERS = {
+    "autoencoder": autoencoder,
+    "clip": clip,
+    "text_to_image": text_to_image,
+    "structure_net": structure_net,
+    "ragdiffusion": ragdiffusion,
+}

@@ -1,0 +1,44 @@
+"""The tiny world's own CLIP: drawn photos and flat-lays against their captions.
+
+    ragdiff train --config configs/clip/tiny.py --workdir runs/tiny/clip --set data.folder=runs/tiny/data
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.objective = "clip"
+    config.data = ConfigDict(
+        {
+            "folder": "runs/tiny/data",
+            "image_size": 128,
+            "cache": True,
+            "tokenizer": "runs/tiny/tokenizer",
+            "held_out": "validation",
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "preset": "tiny",
+            "tokenizer": "runs/tiny/tokenizer",
+            "text_length": 40,
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "steps": 800,
+            "batch_size": 48,
+            "learning_rate": 0.001,
+            "weight_decay": 0.05,
+            "ema_decay": 0.99,
+            "validate_every": 300,
+            "warmup": 100,
+            "schedule": "cosine",
+            "checkpoint_seconds": 300.0,
+            "log_every": 50,
+            "seed": 0,
+        }
+    )
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    return config

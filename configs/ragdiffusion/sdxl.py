@@ -1,0 +1,52 @@
+"""RAGDiffusion at the paper's size (R 4.1): SDXL with the 16-channel FLUX VAE at 768 px, AdamW 5e-5.
+
+The paper trains with a batch of 15; 16 divides over 8 chips. Needs the parts named below as folders in diffusers' layout.
+
+    ragdiff train --config configs/ragdiffusion/sdxl.py --workdir runs/sdxl --set data.folder=DIR
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.objective = "ragdiffusion"
+    config.data = ConfigDict(
+        {
+            "folder": "data",
+            "image_size": 768,
+            "cache": False,
+            "tokenizer": "weights/sdxl/tokenizer",
+            "held_out": "validation",
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "preset": "sdxl_flux",
+            "parts": {"vae": "weights/flux/vae", "text_encoder": "weights/sdxl/text_encoder", "text_encoder_2": "weights/sdxl/text_encoder_2", "structure_net": "weights/structure_net", "unet": "weights/sdxl_pgea/unet"},
+            "tokenizers": ("weights/sdxl/tokenizer", "weights/sdxl/tokenizer_2"),
+            "memory": "memory",
+            "augment": True,
+            "export_dtype": "bfloat16",
+            "dropout": {"text": 0.05, "structure": 0.05, "everything": 0.05, "reference": 0.1, "retrieved_landmark": 0.5},
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "steps": 200000,
+            "batch_size": 16,
+            "learning_rate": 5e-05,
+            "weight_decay": 0.01,
+            "ema_decay": 0.9999,
+            "frozen_dtype": "bfloat16",
+            "sample_every": 2000,
+            "validate_every": 1000,
+            "warmup": 500,
+            "schedule": "constant",
+            "checkpoint_seconds": 600.0,
+            "log_every": 50,
+            "seed": 0,
+        }
+    )
+    config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
+    return config

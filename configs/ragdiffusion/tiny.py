@@ -1,0 +1,49 @@
+"""RAGDiffusion in the tiny world: every trained part at once, on the parts of the stages before.
+
+    ragdiff train --config configs/ragdiffusion/tiny.py --workdir runs/tiny/ragdiffusion --set data.folder=runs/tiny/data
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.objective = "ragdiffusion"
+    config.data = ConfigDict(
+        {
+            "folder": "runs/tiny/data",
+            "image_size": 128,
+            "cache": True,
+            "tokenizer": "runs/tiny/tokenizer",
+            "held_out": "validation",
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "preset": "tiny",
+            "parts": {"vae": "runs/tiny/autoencoder/model/vae", "text_encoder": "runs/tiny/clip/model/text_encoder", "structure_net": "runs/tiny/structure_net/model/structure_net", "unet": "runs/tiny/text_to_image/model/unet"},
+            "tokenizers": ("runs/tiny/tokenizer",),
+            "memory": "runs/tiny/memory",
+            "augment": True,
+            "export_dtype": "bfloat16",
+            "dropout": {"text": 0.05, "structure": 0.05, "everything": 0.05, "reference": 0.1, "retrieved_landmark": 0.5},
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "steps": 6000,
+            "batch_size": 16,
+            "learning_rate": 0.0005,
+            "weight_decay": 0.01,
+            "ema_decay": 0.999,
+            "sample_every": 500,
+            "validate_every": 500,
+            "warmup": 100,
+            "schedule": "cosine",
+            "checkpoint_seconds": 300.0,
+            "log_every": 50,
+            "seed": 0,
+        }
+    )
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    return config

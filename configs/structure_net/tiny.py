@@ -1,0 +1,49 @@
+"""StructureNet of the tiny world: both towers from the tiny CLIP's ViT, photo against flat-lay or structure twin.
+
+    ragdiff train --config configs/structure_net/tiny.py --workdir runs/tiny/structure_net --set data.folder=runs/tiny/data
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.objective = "structure_net"
+    config.data = ConfigDict(
+        {
+            "folder": "runs/tiny/data",
+            "image_size": 128,
+            "cache": True,
+            "tokenizer": "",
+            "held_out": "validation",
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "preset": "tiny",
+            "vision": "runs/tiny/clip/model/image_encoder",
+            "init_from": "",
+            "temperature": 0.07,
+            "learn_temperature": False,
+            "symmetric": True,
+            "partner_share": 0.5,
+            "attribute_dropout": (0.5, 0.2),
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "steps": 2000,
+            "batch_size": 64,
+            "learning_rate": 0.0005,
+            "weight_decay": 0.05,
+            "ema_decay": 0.99,
+            "validate_every": 250,
+            "warmup": 100,
+            "schedule": "cosine",
+            "checkpoint_seconds": 300.0,
+            "log_every": 50,
+            "seed": 0,
+        }
+    )
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    return config

@@ -1,0 +1,46 @@
+"""The tiny world's stem: flat-lays from captions, before any garment-specific part exists.
+
+    ragdiff train --config configs/text_to_image/tiny.py --workdir runs/tiny/text_to_image --set data.folder=runs/tiny/data
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.objective = "text_to_image"
+    config.data = ConfigDict(
+        {
+            "folder": "runs/tiny/data",
+            "image_size": 128,
+            "cache": True,
+            "tokenizer": "runs/tiny/tokenizer",
+            "held_out": "validation",
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "preset": "tiny",
+            "parts": {"vae": "runs/tiny/autoencoder/model/vae", "text_encoder": "runs/tiny/clip/model/text_encoder"},
+            "tokenizer": "runs/tiny/tokenizer",
+            "text_dropout": 0.1,
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "steps": 2500,
+            "batch_size": 16,
+            "learning_rate": 0.0006,
+            "weight_decay": 0.01,
+            "ema_decay": 0.995,
+            "sample_every": 500,
+            "validate_every": 500,
+            "warmup": 100,
+            "schedule": "cosine",
+            "checkpoint_seconds": 300.0,
+            "log_every": 50,
+            "seed": 0,
+        }
+    )
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    return config

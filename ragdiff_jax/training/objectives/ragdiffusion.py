@@ -1,0 +1,156 @@
+"""Stage `ragdiffusion`: MainNet, ReferenceNet, EP-Adapter and Landmark Guider together (R 3, 4.1).
+
+Retrieval, SLLE and landmark fusion run inside the step, on the augmented photo's own embedding; a sample's own flat-lay
+is never among its neighbours. What comes in is a memory of training flat-lays, made by the very encoder of this model.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ragdiff_jax.data.augment import augment_pair
+from ragdiff_jax.diffusion.ddim import ddim
+from ragdiff_jax.diffusion.guidance import guided
+from ragdiff_jax.diffusion.sampler import sample
+from ragdiff_jax.parallel import replicated
+from ragdiff_jax.retrieval.landmarks import fuse_landmarks
+from ragdiff_jax.retrieval.memory import Memory
+from ragdiff_jax.systems.initialise import adapter_from_unet, reference_from_unet
+from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
+from ragdiff_jax.weights.model_folder import encoder_fingerprint, save_model
+
+MADE_FROM_UNET = ("reference_net", "ep_adapter")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RAGDiffusionObjective(PairObjective):
+    """Attributes:
+    model: the system.
+    parts: folder of each part that starts from given weights; without one for `reference_net` or `ep_adapter` these
+      start as copies of `unet`.
+    memory: folder of the memory that training retrieves from.
+    tokenizers: a folder for each text encoder, copied into the model folder.
+    empty_ids: the empty prompt's ids.
+    augment: R 9.5's augmentations on the device.
+    sample_steps: of the pictures drawn at intervals.
+    """
+
+    model: RAGDiffusion
+    parts: Mapping[str, str]
+    memory: str
+    tokenizers: tuple[str, ...]
+    empty_ids: tuple[int, ...]
+    augment: bool = True
+    sample_steps: int = 20
+    export_dtype: str = "float32"
+    trainable: str = "^(unet|reference_net|ep_adapter|landmark_guider)/"
+
+    def init(self, key):
+        return self.model.init(key)
+
+    def restore_parts(self, params):
+        params = load_parts(params, self.parts)
+        unet = params["unet"]
+        if "reference_net" not in self.parts:
+            params["reference_net"] = reference_from_unet(params["reference_net"], unet)
+        if "ep_adapter" not in self.parts:
+            params["ep_adapter"] = adapter_from_unet(params["ep_adapter"], unet, self.model.unet)
+        return params
+
+    def constants(self, mesh) -> Any:
+        memory = Memory.open(self.memory)
+        rows = {item.id: row for row, item in enumerate(memory.items)}
+        source = self.pairs.source
+        own = np.array([rows.get(source[row].id, -1) for row in range(len(source))], np.int32)
+        empty = np.asarray(self.empty_ids, np.int32)
+        return {
+            "memory": memory.to_device(mesh),
+            "own_rows": jax.device_put(own, replicated(mesh)),
+            "empty_ids": jax.device_put(empty, replicated(mesh)),
+        }
+
+    def prepare(self, constants, batch, key):
+        """What `RAGDiffusion.loss` takes, of what the pipeline gives."""
+        photo, flat = to_float(batch["photo"]), to_float(batch["flat"])
+        mask = batch["mask"][..., None].astype(jnp.float32)
+        if self.augment:
+            photo, flat, mask = augment_pair(key, photo, flat, mask)
+        return {
+            "photo": photo,
+            "flat": flat,
+            "mask": mask,
+            "photo_attributes": batch["photo_attributes"],
+            "text_ids": batch["text_ids"],
+            "memory_row": constants["own_rows"][batch["row"]],
+        }
+
+    def loss(self, params, constants, batch, key):
+        augment, attributes, loss = jax.random.split(key, 3)
+        ready = self.prepare(constants, batch, augment)
+        # Whoever has no attributes at hand must be served as well: half the samples know none.
+        known = jax.random.bernoulli(attributes, 0.5, (batch["photo"].shape[0], 1))
+        ready["photo_attributes"] = jnp.where(known, ready["photo_attributes"], 0)
+        rows = self.model.loss(
+            params, ready, loss, memory=constants["memory"], empty_ids=constants["empty_ids"]
+        )
+        return rows, {}
+
+    def _held_out(self):
+        batch = self.example_batch()
+        # Rows of another split are in no memory of this one.
+        return batch | {"row": np.zeros_like(batch["row"])}
+
+    def validation(self, params, constants, key):
+        batch = self._held_out()
+        objective = dataclasses.replace(self, augment=False)
+
+        @jax.jit
+        def losses(params, constants, batch):
+            nobody = constants | {"own_rows": jnp.full_like(constants["own_rows"], -1)}
+            return objective.loss(params, nobody, batch, key)[0]
+
+        return {"loss": float(losses(params, constants, batch).mean())}
+
+    def sample(self, params, constants, key):
+        """Held-out photo, landmark, generated and true flat-lay, attributes unknown."""
+        batch, model = self._held_out(), self.model
+
+        @jax.jit
+        def run(params, constants, batch):
+            photo = to_float(batch["photo"])
+            e = model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))
+            ids, _, neighbours, weights = model.retrieve(constants["memory"], e)
+            landmark, _ = fuse_landmarks(constants["memory"].landmarks[ids], weights)
+            empty = model.encode_text(params, constants["empty_ids"][None])
+            text = model.encode_text(params, jnp.broadcast_to(constants["empty_ids"], batch["text_ids"].shape))
+            conditions = model.condition(
+                params, photo, e, neighbours, weights, constants["memory"].landmarks[ids], text
+            )
+            denoise = guided(
+                functools.partial(model.denoise, params),
+                conditions,
+                conditions.unconditional(empty),
+                model.guidance_scale,
+                batch_axes=conditions.batch_axes(),
+            )
+            shape = (photo.shape[0], model.latent_size, model.latent_size, model.unet.in_channels)
+            latents = sample(denoise, ddim(model.schedule, self.sample_steps), jax.random.normal(key, shape))
+            return model.decode(params, latents), landmark
+
+        images, landmarks = run(params, constants, batch)
+        shown = np.repeat(np.where(np.asarray(landmarks), 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
+        return {"generated": sheet(batch["photo"], shown, to_uint8(images), batch["flat"])}
+
+    def export(self, params, directory: Path):
+        save_model(directory, self.model, params, self.tokenizers, dtype=self.export_dtype)
+
+    def fingerprint(self, params) -> str:
+        """Names the encoder: a memory built by another one is refused."""
+        return encoder_fingerprint(self.model, params)

@@ -1,0 +1,138 @@
+"""Stage `structure_net`: both towers by InfoNCE, photo against flat-lay (R 3.1, Eq. 1).
+
+The positive of a photo is its own flat-lay or its structure partner (like structure, other texture), half each; what else
+in the batch is a flat-lay of the same garment or partner is no negative. Attributes are dropped for each tower on its
+own: equal labels could otherwise solve the task without a look at the pixels.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ragdiff_jax.data.augment import augment_flat, augment_photo, draw
+from ragdiff_jax.models.layers import dense_init
+from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, to_float
+from ragdiff_jax.training.objectives.contrastive import info_nce
+from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StructureNetObjective(PairObjective):
+    """Attributes:
+    config: sizes of the towers.
+    vision: folder of a CLIP vision model that both ViTs start from; empty starts from scratch.
+    init_from: a model folder with a whole `structure_net` to start from instead.
+    temperature: tau of Eq. 1; with `learn_temperature` its start.
+    symmetric: adds the direction flat-lay -> photo.
+    partner_share: chance that the positive is the structure partner.
+    attribute_dropout: chance for a tower to see no attribute at all, and for each attribute to be unknown.
+    """
+
+    config: StructureNetConfig
+    vision: str = ""
+    init_from: str = ""
+    temperature: float = 0.07
+    learn_temperature: bool = False
+    symmetric: bool = False
+    partner_share: float = 0.5
+    attribute_dropout: tuple[float, float] = (0.5, 0.2)
+    trainable: str = "."
+
+    @property
+    def network(self) -> StructureNet:
+        return StructureNet(self.config)
+
+    def init(self, key):
+        image = jnp.zeros((1, 32, 32, 3))
+        attributes = jnp.zeros((1, len(self.config.attribute_sizes)), jnp.int32)
+        params = dict(self.network.init(key, image, image, attributes)["params"])
+        params["flat"] = jax.tree.map(jnp.copy, params["photo"])
+        tree = {"structure_net": params}
+        if self.learn_temperature:
+            scale = dense_init((), lambda key, shape: jnp.full(shape, math.log(1 / self.temperature)))
+            tree["logit_scale"] = scale(key, ())
+        return tree
+
+    def restore_parts(self, params):
+        if self.init_from:
+            return load_parts(params, {"structure_net": f"{self.init_from}/structure_net"})
+        if not self.vision:
+            return params
+        own = params["structure_net"]["photo"]["vision"]
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), own)
+        vision = load_part(self.vision, abstract, shardings=jax.tree.map(lambda x: x.sharding, own))
+        return params | {"structure_net": twin_towers(params["structure_net"], vision)}
+
+    def _drop(self, key, attributes):
+        whole, each = jax.random.split(key)
+        keep = ~jax.random.bernoulli(whole, self.attribute_dropout[0], (attributes.shape[0], 1))
+        keep &= ~jax.random.bernoulli(each, self.attribute_dropout[1], attributes.shape)
+        return jnp.where(keep, attributes, 0)
+
+    def loss(self, params, constants, batch, key):
+        pick, photo_key, flat_key, drop_photo, drop_flat = jax.random.split(key, 5)
+        b = batch["photo"].shape[0]
+        partner = jax.random.bernoulli(pick, self.partner_share, (b,)) & batch["has_partner"]
+        flat = jnp.where(partner[:, None, None, None], batch["partner_flat"], batch["flat"])
+        flat_attributes = jnp.where(partner[:, None], batch["partner_flat_attributes"], batch["flat_attributes"])
+        shown = jnp.where(partner, batch["partner_row"], batch["row"])
+
+        # A flip turns both; frame and colour are each picture's own, so that structure is what they share.
+        draws = draw(photo_key, b)
+        photo = augment_photo(draws, to_float(batch["photo"]))
+        draws = draw(flat_key, b, pad_probability=0.2)._replace(flip=draws.flip)
+        flat, _ = augment_flat(draws, to_float(flat), batch["mask"][..., None].astype(jnp.float32))
+
+        variables = {"params": params["structure_net"]}
+        e_photo = self.network.apply(
+            variables, photo, self._drop(drop_photo, batch["photo_attributes"]), method="embed_photo"
+        )
+        e_flat = self.network.apply(variables, flat, self._drop(drop_flat, flat_attributes), method="embed_flat")
+
+        same = (shown[None] == batch["row"][:, None]) | (shown[None] == batch["partner_row"][:, None])
+        same &= ~jnp.eye(b, dtype=bool)
+        scale = jnp.exp(params["logit_scale"]) if self.learn_temperature else 1.0 / self.temperature
+        rows, accuracy = info_nce(e_photo, e_flat, scale, same)
+        if self.symmetric:
+            rows = (rows + info_nce(e_flat, e_photo, scale, same.T)[0]) / 2
+        return rows, {"accuracy": accuracy}
+
+    def validation(self, params, constants, key):
+        """Retrieval as it is served, attributes unknown: held-out photos against the first training flat-lays."""
+        variables = {"params": params["structure_net"]}
+
+        @jax.jit
+        def embed(images, tower):
+            unknown = jnp.zeros((images.shape[0], len(self.config.attribute_sizes)), jnp.int32)
+            method = "embed_photo" if tower is None else "embed_flat"
+            return self.network.apply(variables, to_float(images), unknown, method=method)
+
+        def rows(arrays, count, name, tower):
+            out, masks = [], []
+            for start in range(0, count, 64):
+                batch = arrays.batch(np.arange(start, start + 64))
+                out.append(np.asarray(embed(batch[name], tower)))
+                masks.append(batch["mask"].astype(bool))
+            return np.concatenate(out), np.concatenate(masks)
+
+        held_out = self.held_out or self.pairs
+        database, masks = rows(self.pairs, min(1024, len(self.pairs)) // 64 * 64, "flat", 0)
+        queries, truth = rows(held_out, min(128, len(held_out)) // 64 * 64, "photo", None)
+        if not len(queries) or not len(database):
+            return {}
+        top = masks[np.argmax(queries @ database.T, axis=1)]
+        random = masks[np.random.default_rng(0).integers(0, len(masks), len(truth))]
+
+        def iou(a, b):
+            return float(((a & b).sum((1, 2)) / np.maximum((a | b).sum((1, 2)), 1)).mean())
+
+        return {"iou_top1": iou(top, truth), "iou_random": iou(random, truth)}
+
+    def export(self, params, directory):
+        save_part(directory / "structure_net", self.config.to_dict(), params["structure_net"])
+        if jax.process_index() == 0:
+            write_model_json(directory, ModelFile(system="structure_net", parts={"structure_net": "StructureNet"}))

@@ -1,0 +1,77 @@
+"""Stage `text_to_image`: MainNet alone, flat-lays from captions (R Eq. 6): the stem that RAGDiffusion starts from."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ragdiff_jax.diffusion.ddim import ddim
+from ragdiff_jax.diffusion.guidance import guided
+from ragdiff_jax.diffusion.sampler import sample
+from ragdiff_jax.models.transformer import Gates
+from ragdiff_jax.systems.conditions import Conditions
+from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
+from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
+
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextToImageObjective(PairObjective):
+    """Attributes:
+    model: the system; its U-Net, autoencoder and text encoders take part.
+    parts: folder of each part that starts from given weights (`vae` and `text_encoder` must).
+    empty_ids: the empty prompt's ids, one tuple for all encoders.
+    text_dropout: chance that a sample's caption is the empty prompt.
+    """
+
+    model: RAGDiffusion
+    parts: dict[str, str]
+    empty_ids: tuple[int, ...]
+    text_dropout: float = 0.1
+    guidance_scale: float = 3.0
+    trainable: str = "^unet/"
+
+    def init(self, key):
+        return {part: tree for part, tree in self.model.init(key).items() if part in PARTS}
+
+    def restore_parts(self, params):
+        return load_parts(params, self.parts)
+
+    def conditions(self, params, ids) -> Conditions:
+        text = self.model.encode_text(params, ids)
+        return Conditions(text=text, landmark_features=None, reference=None, adapter=None, gates=Gates())
+
+    def loss(self, params, constants, batch, key):
+        drop, posterior, time, noise = jax.random.split(key, 4)
+        b = batch["flat"].shape[0]
+        empty = jnp.asarray(self.empty_ids, jnp.int32)[None]
+        ids = jnp.where(jax.random.bernoulli(drop, self.text_dropout, (b, 1)), empty, batch["text_ids"])
+        latents = self.model.encode(params, to_float(batch["flat"]), posterior)
+        return self.model.denoising_loss(params, self.conditions(params, ids), latents, time, noise), {}
+
+    def validation(self, params, constants, key):
+        batch = self.example_batch()
+        losses = jax.jit(lambda params, batch: self.loss(params, {}, batch, key)[0])
+        return {"loss": float(losses(params, batch).mean())}
+
+    def sample(self, params, constants, key):
+        batch = self.example_batch()
+        shape = (batch["flat"].shape[0], self.model.latent_size, self.model.latent_size, self.model.unet.in_channels)
+
+        @jax.jit
+        def run(params, ids):
+            conditional = self.conditions(params, ids)
+            empty = self.conditions(params, jnp.broadcast_to(jnp.asarray(self.empty_ids, jnp.int32), ids.shape))
+            denoise = guided(functools.partial(self.model.denoise, params), conditional, empty, self.guidance_scale)
+            latents = sample(denoise, ddim(self.model.schedule, 20), jax.random.normal(key, shape))
+            return self.model.decode(params, latents)
+
+        return {"flat": sheet(batch["flat"], to_uint8(run(params, batch["text_ids"])))}
+
+    def export(self, params, directory):
+        save_part(directory / "unet", self.model.unet.to_dict(), params["unet"])
+        if jax.process_index() == 0:
+            write_model_json(directory, ModelFile(system="text_to_image", parts={"unet": "UNet2DConditionModel"}))
