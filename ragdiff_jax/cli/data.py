@@ -13,17 +13,13 @@ from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     synth = verbs.add_parser("synth", help="draw garments: flat-lay, photo, mask, attributes, caption")
-    synth.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="data directory, made if missing"
-    )
+    synth.add_argument("--out", required=True, type=Path, metavar="DIR", help="data directory, made if missing")
     synth.add_argument(
         "--count", type=at_least(2), default=4096, help="garments, in structure twins (default %(default)s)"
     )
     synth.add_argument("--size", type=at_least(16), default=128, help="pixels a side (default %(default)s)")
     synth.add_argument("--seed", type=at_least(0), default=0, help="which garments (default %(default)s)")
-    synth.add_argument(
-        "--processes", type=at_least(1), default=1, help="drawing processes (default %(default)s)"
-    )
+    synth.add_argument("--processes", type=at_least(1), default=1, help="drawing processes (default %(default)s)")
     add_json(synth)
     synth.set_defaults(run=run)
 

@@ -27,22 +27,14 @@ HELD_OUT_SEED = 770_077
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "photos", nargs="*", type=Path, metavar="PHOTO", help="pictures of yours, added to the sheet"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default %(default)s"
-    )
+    parser.add_argument("photos", nargs="*", type=Path, metavar="PHOTO", help="pictures of yours, added to the sheet")
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default %(default)s")
     add_model_arguments(parser)
-    parser.add_argument(
-        "--count", type=at_least(0), default=8, help="held-out garments (default %(default)s)"
-    )
+    parser.add_argument("--count", type=at_least(0), default=8, help="held-out garments (default %(default)s)")
     parser.add_argument(
         "--steps", type=at_least(1), default=30, metavar="N", help="denoising steps (default %(default)s)"
     )
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, metavar="S", help="of the noise (default %(default)s)"
-    )
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the noise (default %(default)s)")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -100,9 +92,7 @@ def _chunks(arguments: argparse.Namespace, generator, report: Report):
     for start in range(0, arguments.count, size):
         numbers = range(start, min(start + size, arguments.count))
         # Even numbers only: the odd ones are their structure twins.
-        records = [
-            synth_record(2 * number, seed=HELD_OUT_SEED, size=generator.image_size) for number in numbers
-        ]
+        records = [synth_record(2 * number, seed=HELD_OUT_SEED, size=generator.image_size) for number in numbers]
         yield (
             [(decode_image(record.photo, record.id), record.photo_attributes) for record in records],
             records,

@@ -29,13 +29,9 @@ ENDINGS = (".png", "_panel.png", "_landmark.png")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing"
-    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing")
     add_model_arguments(parser)
-    parser.add_argument(
-        "--attributes", type=Path, metavar="FILE", help="JSONL: a line a photo (default: all unknown)"
-    )
+    parser.add_argument("--attributes", type=Path, metavar="FILE", help="JSONL: a line a photo (default: all unknown)")
     parser.add_argument(
         "--landmark",
         type=at_least(0),
@@ -48,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guidance", type=at_least(0, float), metavar="G", help="guidance scale (default: the model's own)"
     )
-    parser.add_argument(
-        "--seed", type=at_least(0), default=0, metavar="S", help="of the noise (default %(default)s)"
-    )
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the noise (default %(default)s)")
     parser.add_argument("--sampler", choices=("ddim", "dpm"), default="ddim", help="default %(default)s")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -89,9 +83,7 @@ def _write(photo: Photo, result, generator, arguments: argparse.Namespace, repor
     output, panel, landmark = (arguments.out / (photo.stem + ending) for ending in ENDINGS)
     try:
         save_landmark(landmark, result.retrieved)
-        save_image(
-            panel, draw_panel([result_cells(photo.image, result.retrieved, result.image, generator.memory)])
-        )
+        save_image(panel, draw_panel([result_cells(photo.image, result.retrieved, result.image, generator.memory)]))
         save_image(output, result.image)
     except UserError as error:
         report.error(error, str(photo.path))
@@ -108,6 +100,4 @@ def _write(photo: Photo, result, generator, arguments: argparse.Namespace, repor
         "seconds": {name: round(seconds, 4) for name, seconds in result.seconds.items()},
     }
     nearest = result.retrieved
-    report.result(
-        record, f"{photo.path} -> {output}  (nearest {nearest.ids[0]}, cosine {nearest.cosines[0]:.2f})"
-    )
+    report.result(record, f"{photo.path} -> {output}  (nearest {nearest.ids[0]}, cosine {nearest.cosines[0]:.2f})")

@@ -20,18 +20,12 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="model folder or finished workdir (default: shipped)"
-    )
-    parser.add_argument(
-        "--memory", type=Path, metavar="DIR", help="memory of flat-lays (default: the shipped one)"
-    )
+    parser.add_argument("--model", type=Path, metavar="DIR", help="model folder or finished workdir (default: shipped)")
+    parser.add_argument("--memory", type=Path, metavar="DIR", help="memory of flat-lays (default: the shipped one)")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object a line on stdout, and nothing else there"
-    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout, and nothing else there")
 
 
 def at_least(least: int | float, kind: type = int):
@@ -118,9 +112,7 @@ def result_stems(photos: Sequence[Path], endings: Sequence[str], out: Path) -> l
         taken.update((stem + ending).lower() for ending in endings)
         for ending in endings:
             if (out / (stem + ending)).resolve() in sources:
-                raise UserError(
-                    f"{out / (stem + ending)}: a result would overwrite this photo; choose another --out"
-                )
+                raise UserError(f"{out / (stem + ending)}: a result would overwrite this photo; choose another --out")
         stems.append(stem)
     return stems
 
@@ -159,16 +151,12 @@ def read_descriptions(path: Path | None, photos: Iterable[Path]) -> Described:
     from ragdiff_jax.data.attributes import read_attributes
 
     try:
-        described = Described(
-            {name: _description(record) for name, record in read_attributes(path).items()}, {}
-        )
+        described = Described({name: _description(record) for name, record in read_attributes(path).items()}, {})
     except UserError as error:
         described = _by_line(path, error)
     names = [photo.name for photo in photos]
     if not any(name in described.records or name in described.mistakes for name in names):
-        raise UserError(
-            f"{path}: describes none of the pictures; 'image' must be a file name such as {names[0]!r}"
-        )
+        raise UserError(f"{path}: describes none of the pictures; 'image' must be a file name such as {names[0]!r}")
     return described
 
 
@@ -187,12 +175,7 @@ def _by_line(path: Path, error: UserError) -> Described:
                 continue
             record = json.loads(line)
             name, caption = record["image"], record.get("caption")
-            if (
-                not isinstance(name, str)
-                or name in records
-                or name in mistakes
-                or not isinstance(caption, str | None)
-            ):
+            if not isinstance(name, str) or name in records or name in mistakes or not isinstance(caption, str | None):
                 raise error
             try:
                 checked = check_attributes(record.get("attributes", {}), f"{path} line {number}")

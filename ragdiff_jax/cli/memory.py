@@ -8,11 +8,13 @@
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import (
     add_json,
+    at_least,
     model_folder,
     prepare_out,
     read_descriptions,
@@ -41,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--flats", type=Path, metavar="DIR", help="folder of flat-lay pictures")
-    source.add_argument(
-        "--dataset", type=Path, metavar="DIR", help="pairs: a prepared data set or a folder of pairs"
-    )
+    source.add_argument("--dataset", type=Path, metavar="DIR", help="pairs: a prepared data set or a folder of pairs")
     parser.add_argument("--split", default="train", help="split of --dataset (default %(default)s)")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="the first N flat-lays only (default: all)")
     parser.add_argument("--attributes", type=Path, metavar="FILE", help="JSONL: a line a picture of --flats")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="model folder or finished workdir (default: shipped)")
     parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="model folder or finished workdir (default: shipped)"
+        "--size", type=at_least(16), help="pixels a side, where the model doesn't say (a structure_net stage)"
     )
     add_json(parser)
 
@@ -59,9 +61,7 @@ def run_build(arguments: argparse.Namespace, report: Report) -> None:
     total, flats = _flats(arguments, report)
     builder = _builder(arguments, report)
     with report.progress(total, "flat-lay") as bar:
-        memory = builder.build(
-            arguments.out, _counted(flats, bar), lambda name, error: report.error(error, name)
-        )
+        memory = builder.build(arguments.out, _counted(flats, bar), lambda name, error: report.error(error, name))
     _say(memory, report)
 
 
@@ -88,11 +88,10 @@ def _say(memory, report: Report) -> None:
 
 
 def _builder(arguments: argparse.Namespace, report: Report):
-    from ragdiff_jax.pipelines.generate import load_model
     from ragdiff_jax.pipelines.memory_builder import MemoryBuilder
 
     remember_compilations(report)
-    return MemoryBuilder(*load_model(model_folder(arguments.model)))
+    return MemoryBuilder.from_folder(model_folder(arguments.model), size=arguments.size)
 
 
 def _flats(arguments: argparse.Namespace, report: Report):
@@ -107,13 +106,17 @@ def _flats(arguments: argparse.Namespace, report: Report):
             lambda path: described.of(path).attributes,
             lambda name, error: report.error(error, name),
         )
-        return len(pictures), flats
+        return _limited(len(pictures), flats, arguments.limit)
     if arguments.attributes is not None:
         raise UserError("--attributes goes with --flats: the records of --dataset have their own")
     from ragdiff_jax.data.folder import open_pairs
 
     source = open_pairs(arguments.dataset, arguments.split)
-    return len(source), flat_lays_of_pairs(source)
+    return _limited(len(source), flat_lays_of_pairs(source), arguments.limit)
+
+
+def _limited(total: int, flats, limit: int | None):
+    return (total, flats) if limit is None else (min(limit, total), itertools.islice(flats, limit))
 
 
 def _counted(flats, bar):

@@ -25,13 +25,9 @@ ENDINGS = ("_panel.png", "_landmark.png")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write panels and silhouettes there (default: neither)"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write panels and silhouettes there (default: neither)")
     add_model_arguments(parser)
-    parser.add_argument(
-        "--attributes", type=Path, metavar="FILE", help="JSONL: a line a photo (default: all unknown)"
-    )
+    parser.add_argument("--attributes", type=Path, metavar="FILE", help="JSONL: a line a photo (default: all unknown)")
     parser.add_argument(
         "--landmark",
         type=at_least(0),
@@ -83,7 +79,5 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
     lines = [f"{photo.path}"]
     for rank, neighbour in enumerate(record["neighbours"]):
         mark = "  <- silhouette" if rank == retrieved.choice else ""
-        lines.append(
-            f"  {neighbour['cosine']:.3f}  weight {neighbour['weight']:+.2f}  {neighbour['id']}{mark}"
-        )
+        lines.append(f"  {neighbour['cosine']:.3f}  weight {neighbour['weight']:+.2f}  {neighbour['id']}{mark}")
     report.result(record, "\n".join(lines))

@@ -19,9 +19,7 @@ from ragdiff_jax.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file with get_config()")
-    parser.add_argument(
-        "--workdir", required=True, type=Path, metavar="DIR", help="where the run writes and resumes"
-    )
+    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="where the run writes and resumes")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a field, e.g. train.seed=3"
     )
@@ -87,9 +85,7 @@ def apply_settings(config: Any, settings: Sequence[str]) -> None:
         try:
             node[last] = value
         except TypeError as error:
-            raise UserError(
-                f"--set {setting}: must be {type(fields[key]).__name__}, as {fields[key]!r} is"
-            ) from error
+            raise UserError(f"--set {setting}: must be {type(fields[key]).__name__}, as {fields[key]!r} is") from error
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:

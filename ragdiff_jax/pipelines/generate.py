@@ -116,9 +116,7 @@ class GarmentGenerator:
         self._clock: _Clock | None = None
 
     @classmethod
-    def from_folders(
-        cls, model_folder: str | Path, memory_folder: str | Path, **options
-    ) -> "GarmentGenerator":
+    def from_folders(cls, model_folder: str | Path, memory_folder: str | Path, **options) -> "GarmentGenerator":
         """Loads a model folder and a memory; `options` are the constructor's. Raises `UserError`."""
         model, params = load_model(model_folder, mesh=options.get("mesh"))
         names = TOKENIZERS[: len(model.text_encoders)]
@@ -195,9 +193,7 @@ class GarmentGenerator:
         texts = tuple(tokenizer.encode([captions[row] for row in rows]) for tokenizer in self.tokenizers)
         return np.stack([photos[row] for row in rows]), np.stack([ids[row] for row in rows]), texts
 
-    def _retrieve(
-        self, photos: UInt8[np.ndarray, "b s s 3"], ids: Int32[np.ndarray, "b a"], landmark: int | None
-    ):
+    def _retrieve(self, photos: UInt8[np.ndarray, "b s s 3"], ids: Int32[np.ndarray, "b a"], landmark: int | None):
         """([Retrieved], what conditions the sampler) of a batch."""
         model = self.model
         embedding = self._run("embed", _embed, model, self.params, photos, ids)
@@ -225,9 +221,7 @@ class GarmentGenerator:
         ]
         return retrieved, (embedding, neighbours, weights, fused)
 
-    def _generate(
-        self, photos, ids, texts, count, table: Sampler, scale: float, seed, landmark
-    ) -> list[Generated]:
+    def _generate(self, photos, ids, texts, count, table: Sampler, scale: float, seed, landmark) -> list[Generated]:
         model, started = self.model, time.perf_counter()
         self._clock = clock = _Clock()
         retrieved, pieces = self._retrieve(photos, ids, landmark)
@@ -238,9 +232,7 @@ class GarmentGenerator:
         # Scale 1 has no second half: another program. Other scales are an argument, so they share one.
         arguments = (photos, *pieces, texts, empty, noise, table)
         if scale == 1:
-            latents = self._run(
-                "denoise plain", partial(_denoise, scale=None), model, self.params, *arguments
-            )
+            latents = self._run("denoise plain", partial(_denoise, scale=None), model, self.params, *arguments)
         else:
             latents = self._run("denoise", _denoise, model, self.params, *arguments, np.float32(scale))
         latents.block_until_ready()
@@ -309,9 +301,7 @@ def _denoise(
     text, nothing = model.encode_text(params, texts), model.encode_text(params, empty)
     landmark = landmark.astype(jnp.float32)
     masks = jnp.repeat(landmark[:, None], neighbours.shape[1], axis=1)
-    conditions = model.condition(
-        params, photos, embedding, neighbours, weights, masks, text, landmark=landmark
-    )
+    conditions = model.condition(params, photos, embedding, neighbours, weights, masks, text, landmark=landmark)
     denoise = guided(
         partial(model.denoise, params),
         conditions,

@@ -26,9 +26,11 @@ from ragdiff_jax.data.images import (
 )
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
 from ragdiff_jax.pipelines.generate import to_float
 from ragdiff_jax.retrieval.memory import Memory, MemoryItem
-from ragdiff_jax.weights.model_folder import encoder_fingerprint
+from ragdiff_jax.weights.folder import read_model_json
+from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 BATCH = 16  # flat-lays encoded at a time
@@ -117,11 +119,35 @@ class _Prepared:
 
 
 class MemoryBuilder:
-    """Encodes flat-lays with a model's standard tower and writes them to memories of that model."""
+    """Encodes flat-lays with StructureNet's standard tower and writes them to memories of that encoder."""
 
-    def __init__(self, model, params, *, batch_size: int = BATCH):
-        self.model, self.params, self.batch_size = model, params, batch_size
-        self._embed = jax.jit(partial(model.embed, tower="flat"))
+    def __init__(
+        self,
+        config: StructureNetConfig,
+        params: Mapping[str, Any],
+        *,
+        size: int,
+        batch_size: int = BATCH,
+    ):
+        """`params` are StructureNet's own; `size`: the side of pictures and landmarks, the model's image size."""
+        self.config, self.params, self.size, self.batch_size = config, params, size, batch_size
+        self.fingerprint = structure_fingerprint(config, params)
+        apply = partial(StructureNet(config).apply, method="embed_flat")
+        self._embed = jax.jit(lambda params, images, ids: apply({"params": params}, to_float(images), ids))
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, size: int | None = None, **options) -> "MemoryBuilder":
+        """With the StructureNet of a model folder, a whole system's or its own stage's.
+
+        `size`: None takes the folder's image size. Raises `UserError` if it says none, or another.
+        """
+        config, params = load_structure_net(folder)
+        own = read_model_json(folder).settings.get("image_size")
+        if own is None and size is None:
+            raise UserError(f"{folder}: says no image size; give it: --size")
+        if own is not None and size not in (None, own):
+            raise UserError(f"size {size}: the model's pictures have {own} pixels a side; leave --size out")
+        return cls(config, params, size=own or size, **options)
 
     def items(self, flats: Iterable[FlatLay], on_error: OnError | None = None) -> Iterator[MemoryItem]:
         """Items in the order of `flats`, encoded in batches of one size; no garment is an error."""
@@ -149,9 +175,9 @@ class MemoryBuilder:
             path.parent.mkdir(parents=True, exist_ok=True)
             memory = Memory.create(
                 temporary,
-                fingerprint=encoder_fingerprint(self.model, self.params),
-                landmark_size=self.model.image_size,
-                dim=self.model.structure_net.embed_dim,
+                fingerprint=self.fingerprint,
+                landmark_size=self.size,
+                dim=self.config.embed_dim,
             )
             if not self.add(memory, flats, on_error):
                 raise UserError(f"{path}: no flat-lay could be used; nothing was written")
@@ -164,10 +190,10 @@ class MemoryBuilder:
 
     def add(self, memory: Memory, flats: Iterable[FlatLay], on_error: OnError | None = None) -> int:
         """Adds to a memory and returns how many. Raises UserError if it was built by another encoder."""
-        own = encoder_fingerprint(self.model, self.params)
-        if memory.fingerprint != own:
+        if memory.fingerprint != self.fingerprint:
             raise UserError(
-                f"{memory.path}: built by encoder {memory.fingerprint}, the model's is {own}; "
+                f"{memory.path}: built by encoder {memory.fingerprint[:12]}, "
+                f"the model's is {self.fingerprint[:12]}; "
                 "name the model that built it, or build a memory of this one: ragdiff memory build"
             )
         count, pending = 0, []
@@ -181,19 +207,17 @@ class MemoryBuilder:
         return count + len(pending)
 
     def _prepare(self, flat: FlatLay) -> _Prepared:
-        size = self.model.image_size
+        size = self.size
         mask = square_mask(flat_mask(flat.image) if flat.mask is None else flat.mask, size)
         if not mask.any():
-            raise UserError(
-                f"{flat.id}: no garment stands out from the background; give a mask or a plain background"
-            )
+            raise UserError(f"{flat.id}: no garment stands out from the background; give a mask or a plain background")
         image = square(flat.image, size, fill="white")
         thumbnail = encode_jpeg(square(flat.image, min(size, THUMBNAIL), fill="white"), quality=85)
         return _Prepared(flat, image, mask, attribute_ids(flat.attributes, flat.id), thumbnail)
 
     def _encode(self, ready: Sequence[_Prepared]) -> Iterator[MemoryItem]:
         padded = [*ready, *ready[:1] * (self.batch_size - len(ready))]  # one shape, one compilation
-        images = to_float(np.stack([one.image for one in padded]))
+        images = np.stack([one.image for one in padded])
         embeddings = self._embed(self.params, images, np.stack([one.attributes for one in padded]))
         for one, embedding in zip(ready, np.asarray(embeddings), strict=False):
             yield MemoryItem(

@@ -48,9 +48,7 @@ def draw_panel(rows: Sequence[Sequence[Cell]], *, cell: int = 192) -> UInt8[np.n
         ImageFont.load_default(size=max(10, cell // 16)),
     )
     line_height = max(10, cell // 16) + 4
-    heights = [
-        cell + (1 + max((len(item.lines) for item in row), default=0)) * line_height + GAP for row in rows
-    ]
+    heights = [cell + (1 + max((len(item.lines) for item in row), default=0)) * line_height + GAP for row in rows]
     width = GAP + max(len(row) for row in rows) * (cell + GAP)
     page = Image.new("RGB", (width, GAP + sum(heights)), PAPER)
     draw = ImageDraw.Draw(page)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
@@ -17,7 +18,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_text import CLIPTextConfig
 from ragdiff_jax.models.ep_adapter import EPAdapterConfig
 from ragdiff_jax.models.landmark_guider import LandmarkGuiderConfig
-from ragdiff_jax.models.structure_net import StructureNetConfig
+from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.parallel import shardings_for
@@ -79,9 +80,7 @@ def read_model(folder: str | Path) -> RAGDiffusion:
         try:
             return kind.from_dict(read_config(folder / part))
         except (TypeError, ValueError, KeyError) as error:
-            raise UserError(
-                f"{folder / part / 'config.json'}: cannot be used ({error}); copy it again"
-            ) from error
+            raise UserError(f"{folder / part / 'config.json'}: cannot be used ({error}); copy it again") from error
 
     return RAGDiffusion(
         unet=config(UNetConfig, "unet"),
@@ -170,7 +169,26 @@ def save_model(
 
 
 def encoder_fingerprint(model: RAGDiffusion, params: Mapping[str, Any]) -> str:
+    """`structure_fingerprint` of a whole system."""
+    return structure_fingerprint(model.structure_net, params["structure_net"])
+
+
+def structure_fingerprint(config: StructureNetConfig, params: Mapping[str, Any]) -> str:
     """Names the encoder of a memory: StructureNet's standard tower and attribute table, and their config."""
-    structure_net = params["structure_net"]
-    tower = {name: structure_net[name] for name in ("flat", "attributes")}
-    return fingerprint(tower, model.structure_net.to_dict())
+    return fingerprint({name: params[name] for name in ("flat", "attributes")}, config.to_dict())
+
+
+def load_structure_net(folder: str | Path) -> tuple[StructureNetConfig, dict[str, Any]]:
+    """(config, parameters) of StructureNet in a model folder of a whole system or of its own training stage.
+
+    Raises `UserError` for a folder without one and as `load_part` does.
+    """
+    folder = Path(folder)
+    file = read_model_json(folder)
+    if "structure_net" not in file.parts:
+        raise UserError(f"{folder}: a model of {file.system!r} has no structure_net; name one that has")
+    config = StructureNetConfig.from_dict(read_config(folder / "structure_net"))
+    image = jnp.zeros((1, config.vision.image_size, config.vision.image_size, 3))
+    ids = jnp.zeros((1, len(config.attribute_sizes)), jnp.int32)
+    abstract = jax.eval_shape(StructureNet(config).init, jax.random.key(0), image, image, ids)["params"]
+    return config, load_part(folder / "structure_net", abstract)

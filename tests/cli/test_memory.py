@@ -1,10 +1,12 @@
 """`ragdiff memory`: flat-lays in, all of them or a line that says why not."""
 
 import json
+import shutil
 
 from small_model import IDS, draw_garment
 
 from ragdiff_jax.retrieval import Memory
+from ragdiff_jax.weights import ModelFile, write_model_json
 
 
 def test_info_of_a_built_memory(ragdiff, world):
@@ -19,9 +21,7 @@ def test_build_leaves_out_what_cannot_be_used(ragdiff, world, tmp_path):
     draw_garment("white").save(flats / "blank.png")
     (flats / "broken.png").write_bytes(b"no picture")
     out = tmp_path / "memory"
-    code, lines, err = ragdiff(
-        "memory", "build", "--out", out, "--flats", flats, "--model", world[0], "--json"
-    )
+    code, lines, err = ragdiff("memory", "build", "--out", out, "--flats", flats, "--model", world[0], "--json")
     assert code == 2 and len(err) == 2
     assert {line["input"] for line in lines if "error" in line} == {"blank", str(flats / "broken.png")}
     memory = Memory.open(out)
@@ -46,9 +46,7 @@ def test_add_and_its_mistakes(ragdiff, world, tmp_path):
     assert code == 2 and len(err) == 1 and "memory add" in err[0]
     more.mkdir()
     draw_garment("orange").save(more / "orange.png")
-    (tmp_path / "a.jsonl").write_text(
-        json.dumps({"image": "orange.png", "attributes": {"Category": "T-shirt"}})
-    )
+    (tmp_path / "a.jsonl").write_text(json.dumps({"image": "orange.png", "attributes": {"Category": "T-shirt"}}))
     add = (
         "memory",
         "add",
@@ -69,9 +67,21 @@ def test_add_and_its_mistakes(ragdiff, world, tmp_path):
     assert code == 2 and len(err) == 1 and "'orange'" in err[0] and "taken" in err[0]
 
 
+def test_a_structure_net_alone_builds_the_same_memory(ragdiff, world, tmp_path):
+    """Its own training stage makes the memory that the next stage retrieves from."""
+    model, memory, flats = world
+    shutil.copytree(model / "structure_net", tmp_path / "stage" / "structure_net")
+    write_model_json(tmp_path / "stage", ModelFile(system="structure_net", parts={"structure_net": "StructureNet"}))
+    build = ("memory", "build", "--out", tmp_path / "m", "--flats", flats, "--model", tmp_path / "stage")
+    code, _, err = ragdiff(*build)
+    assert code == 2 and len(err) == 1 and "--size" in err[0]
+    code, (info,), _ = ragdiff(*build, "--size", 32, "--limit", 3, "--json")
+    assert code == 0 and info["count"] == 3 and info["fingerprint"] == Memory.open(memory).fingerprint
+    code, _, err = ragdiff(*build[:-1], model, "--out", tmp_path / "other", "--size", 64)
+    assert code == 2 and len(err) == 1 and "leave --size out" in err[0]
+
+
 def test_no_flat_lays_there(ragdiff, world, tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
-        code, _, err = ragdiff(
-            "memory", "build", "--out", tmp_path / "m", "--flats", folder, "--model", world[0]
-        )
+        code, _, err = ragdiff("memory", "build", "--out", tmp_path / "m", "--flats", folder, "--model", world[0])
         assert code == 2 and len(err) == 1 and str(folder) in err[0]

@@ -28,9 +28,7 @@ def test_an_argument_reaches_get_config(file):
 
 def test_values_keep_their_fields_type(file):
     config = read_config(str(file))
-    apply_settings(
-        config, ["train.steps=5", "train.learning_rate=1", "train.shuffle=false", "mesh=(2,4)", "size=7"]
-    )
+    apply_settings(config, ["train.steps=5", "train.learning_rate=1", "train.shuffle=false", "mesh=(2,4)", "size=7"])
     assert config.train.steps == 5 and config.train.shuffle is False
     assert config.train.learning_rate == 1.0 and isinstance(config.train.learning_rate, float)
     assert config.mesh == (2, 4) and config.size == "7"
