@@ -21,9 +21,7 @@ def small_system() -> RAGDiffusion:
     """The tiny preset, cut down to 32 pixels."""
     tiny = RAGDiffusion.from_config("tiny")
     change = dataclasses.replace
-    text = change(
-        tiny.text_encoders[0], hidden_size=32, intermediate_size=32, projection_dim=32, num_hidden_layers=1
-    )
+    text = change(tiny.text_encoders[0], hidden_size=32, intermediate_size=32, projection_dim=32, num_hidden_layers=1)
     vision = change(
         tiny.structure_net.vision,
         hidden_size=32,

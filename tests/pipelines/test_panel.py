@@ -11,9 +11,7 @@ def test_every_cell_is_drawn():
     mask = np.zeros((16, 16), bool)
     mask[4:12, 4:12] = True
     chosen = neighbour_cell(mask, rank=1, id="x" * 200, cosine=0.5, weight=-0.25, chosen=True)
-    page = draw_panel(
-        [[Cell(picture=red, title="photo"), chosen], [Cell(picture=red, title="photo")]], cell=64
-    )
+    page = draw_panel([[Cell(picture=red, title="photo"), chosen], [Cell(picture=red, title="photo")]], cell=64)
     height, width, _ = page.shape
     assert width == 12 + 2 * (64 + 12)
     is_red = (page[..., 0] > 200) & (page[..., 1] < 60)
