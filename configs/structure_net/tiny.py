@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
             "symmetric": True,
             "partner_share": 0.5,
             "attribute_dropout": (0.5, 0.2),
+            "export_dtype": "bfloat16",
         }
     )
     config.train = ConfigDict(

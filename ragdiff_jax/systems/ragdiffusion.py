@@ -9,7 +9,7 @@ are one dictionary, a part each: unet, reference_net, ep_adapter, landmark_guide
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -123,8 +123,8 @@ class RAGDiffusion:
             parts[part] = CLIPTextModel(config, self.dtype)
         return parts
 
-    def init(self, key: jax.Array) -> dict[str, Any]:
-        """Random parameters, boxed with their logical axes (`nn.meta.unbox` takes the boxes off)."""
+    def init(self, key: jax.Array, parts: Collection[str] | None = None) -> dict[str, Any]:
+        """Random parameters, boxed with their logical axes (`nn.meta.unbox` takes the boxes off); of `parts` only, if given."""
         modules = self.modules()
         latents, time = jnp.zeros((1, 8, 8, self.unet.in_channels)), jnp.zeros((1,), jnp.int32)
         image = jnp.zeros((1, 2 * self.vae.factor, 2 * self.vae.factor, 3))
@@ -143,7 +143,8 @@ class RAGDiffusion:
             "text_encoder_2": (ids,),
         }
         keys = dict(zip(modules, jax.random.split(key, len(modules)), strict=True))
-        return {part: module.init(keys[part], *arguments[part])["params"] for part, module in modules.items()}
+        wanted = modules if parts is None else [part for part in modules if part in parts]
+        return {part: modules[part].init(keys[part], *arguments[part])["params"] for part in wanted}
 
     def _apply(self, params: Params, part: str, *args, method: str | None = None, **kwargs):
         return self.modules()[part].apply({"params": params[part]}, *args, method=method, **kwargs)

@@ -18,15 +18,15 @@ from ragdiff_jax.data.augment import augment_pair
 from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.systems.initialise import adapter_from_unet, reference_from_unet
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
 from ragdiff_jax.weights.model_folder import encoder_fingerprint, save_model
-
-MADE_FROM_UNET = ("reference_net", "ep_adapter")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,19 @@ class RAGDiffusionObjective(PairObjective):
     trainable: str = "^(unet|reference_net|ep_adapter|landmark_guider)/"
 
     def init(self, key):
-        return self.model.init(key)
+        # What restore_parts fills needs no random numbers.
+        filled = {"reference_net", *self.parts}
+        tree = blank(self.model.init, key)
+        return tree | self.model.init(key, [part for part in tree if part not in filled])
 
     def restore_parts(self, params):
         params = load_parts(params, self.parts)
+        memory, own = Memory.open(self.memory), encoder_fingerprint(self.model, params)
+        if memory.fingerprint != own:
+            raise UserError(
+                f"{self.memory}: built by encoder {memory.fingerprint[:12]}, this run's is {own[:12]}; "
+                "build the memory again: ragdiff memory build"
+            )
         unet = params["unet"]
         if "reference_net" not in self.parts:
             params["reference_net"] = reference_from_unet(params["reference_net"], unet)
@@ -150,7 +159,3 @@ class RAGDiffusionObjective(PairObjective):
 
     def export(self, params, directory: Path):
         save_model(directory, self.model, params, self.tokenizers, dtype=self.export_dtype)
-
-    def fingerprint(self, params) -> str:
-        """Names the encoder: a memory built by another one is refused."""
-        return encoder_fingerprint(self.model, params)

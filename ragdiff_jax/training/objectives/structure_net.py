@@ -30,6 +30,8 @@ class StructureNetObjective(PairObjective):
     symmetric: adds the direction flat-lay -> photo.
     partner_share: chance that the positive is the structure partner.
     attribute_dropout: chance for a tower to see no attribute at all, and for each attribute to be unknown.
+    export_dtype: of the written weights. A memory belongs to the written ones, so that a system that ships in bfloat16
+      wants its encoder rounded here, before its memory is built.
     """
 
     config: StructureNetConfig
@@ -40,6 +42,7 @@ class StructureNetObjective(PairObjective):
     symmetric: bool = False
     partner_share: float = 0.5
     attribute_dropout: tuple[float, float] = (0.5, 0.2)
+    export_dtype: str = "float32"
     trainable: str = "."
 
     @property
@@ -133,6 +136,6 @@ class StructureNetObjective(PairObjective):
         return {"iou_top1": iou(top, truth), "iou_random": iou(random, truth)}
 
     def export(self, params, directory):
-        save_part(directory / "structure_net", self.config.to_dict(), params["structure_net"])
+        save_part(directory / "structure_net", self.config.to_dict(), params["structure_net"], self.export_dtype)
         if jax.process_index() == 0:
             write_model_json(directory, ModelFile(system="structure_net", parts={"structure_net": "StructureNet"}))

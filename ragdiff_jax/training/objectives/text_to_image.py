@@ -12,6 +12,7 @@ from ragdiff_jax.diffusion.sampler import sample
 from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.systems.conditions import Conditions
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
@@ -35,7 +36,8 @@ class TextToImageObjective(PairObjective):
     trainable: str = "^unet/"
 
     def init(self, key):
-        return {part: tree for part, tree in self.model.init(key).items() if part in PARTS}
+        tree = {part: value for part, value in blank(self.model.init, key).items() if part in PARTS}
+        return tree | self.model.init(key, [part for part in tree if part not in self.parts])
 
     def restore_parts(self, params):
         return load_parts(params, self.parts)
