@@ -1,6 +1,7 @@
 """RAGDiffusion at the paper's size (R 4.1): SDXL with the 16-channel FLUX VAE at 768 px, AdamW 5e-5.
 
-The paper trains with a batch of 15; 16 divides over 8 chips. Needs the parts named below as folders in diffusers' layout.
+The paper trains with a batch of 15; 16 divides over 8 chips. Needs the parts named below as folders in diffusers'
+layout.
 
     ragdiff train --config configs/ragdiffusion/sdxl.py --workdir runs/sdxl --set data.folder=DIR
 """
@@ -23,12 +24,24 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "preset": "sdxl_flux",
-            "parts": {"vae": "weights/flux/vae", "text_encoder": "weights/sdxl/text_encoder", "text_encoder_2": "weights/sdxl/text_encoder_2", "structure_net": "weights/structure_net", "unet": "weights/sdxl_pgea/unet"},
+            "parts": {
+                "vae": "weights/flux/vae",
+                "text_encoder": "weights/sdxl/text_encoder",
+                "text_encoder_2": "weights/sdxl/text_encoder_2",
+                "structure_net": "weights/structure_net",
+                "unet": "weights/sdxl_pgea/unet",
+            },
             "tokenizers": ("weights/sdxl/tokenizer", "weights/sdxl/tokenizer_2"),
             "memory": "memory",
             "augment": True,
             "export_dtype": "bfloat16",
-            "dropout": {"text": 0.05, "structure": 0.05, "everything": 0.05, "reference": 0.1, "retrieved_landmark": 0.5},
+            "dropout": {
+                "text": 0.05,
+                "structure": 0.05,
+                "everything": 0.05,
+                "reference": 0.1,
+                "retrieved_landmark": 0.5,
+            },
         }
     )
     config.train = ConfigDict(

@@ -1,6 +1,7 @@
-"""RAGDiffusion in the tiny world: every trained part at once, on the parts of the stages before.
+r"""RAGDiffusion in the tiny world: every trained part at once, on the parts of the stages before.
 
-    ragdiff train --config configs/ragdiffusion/tiny.py --workdir runs/tiny/ragdiffusion --set data.folder=runs/tiny/data
+    ragdiff train --config configs/ragdiffusion/tiny.py --workdir runs/tiny/ragdiffusion \
+        --set data.folder=runs/tiny/data
 """
 
 from ml_collections import ConfigDict
@@ -21,12 +22,23 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "preset": "tiny",
-            "parts": {"vae": "runs/tiny/autoencoder/model/vae", "text_encoder": "runs/tiny/clip/model/text_encoder", "structure_net": "runs/tiny/structure_net/model/structure_net", "unet": "runs/tiny/text_to_image/model/unet"},
+            "parts": {
+                "vae": "runs/tiny/autoencoder/model/vae",
+                "text_encoder": "runs/tiny/clip/model/text_encoder",
+                "structure_net": "runs/tiny/structure_net/model/structure_net",
+                "unet": "runs/tiny/text_to_image/model/unet",
+            },
             "tokenizers": ("runs/tiny/tokenizer",),
             "memory": "runs/tiny/memory",
             "augment": True,
             "export_dtype": "bfloat16",
-            "dropout": {"text": 0.05, "structure": 0.05, "everything": 0.05, "reference": 0.1, "retrieved_landmark": 0.5},
+            "dropout": {
+                "text": 0.05,
+                "structure": 0.05,
+                "everything": 0.05,
+                "reference": 0.1,
+                "retrieved_landmark": 0.5,
+            },
         }
     )
     config.train = ConfigDict(

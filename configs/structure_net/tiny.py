@@ -1,6 +1,7 @@
-"""StructureNet of the tiny world: both towers from the tiny CLIP's ViT, photo against flat-lay or structure twin.
+r"""StructureNet of the tiny world: both towers from the tiny CLIP's ViT, photo against flat-lay or structure twin.
 
-    ragdiff train --config configs/structure_net/tiny.py --workdir runs/tiny/structure_net --set data.folder=runs/tiny/data
+    ragdiff train --config configs/structure_net/tiny.py --workdir runs/tiny/structure_net \
+        --set data.folder=runs/tiny/data
 """
 
 from ml_collections import ConfigDict

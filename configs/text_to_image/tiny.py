@@ -1,6 +1,7 @@
-"""The tiny world's stem: flat-lays from captions, before any garment-specific part exists.
+r"""The tiny world's stem: flat-lays from captions, before any garment-specific part exists.
 
-    ragdiff train --config configs/text_to_image/tiny.py --workdir runs/tiny/text_to_image --set data.folder=runs/tiny/data
+    ragdiff train --config configs/text_to_image/tiny.py --workdir runs/tiny/text_to_image \
+        --set data.folder=runs/tiny/data
 """
 
 from ml_collections import ConfigDict

@@ -31,7 +31,8 @@ class LandmarkGuiderConfig:
     def __post_init__(self):
         if len(self.channels) != len(self.strides) or not set(self.strides) <= {1, 2}:
             raise UserError(
-                f"landmark guider config: {len(self.channels)} channels need as many strides of 1 or 2, not {self.strides}"
+                f"landmark guider config: {len(self.channels)} channels need as many strides of 1 or 2, "
+                f"not {self.strides}"
             )
 
     @classmethod
@@ -52,9 +53,12 @@ class LandmarkGuider(nn.Module):
     def __call__(self, silhouette: Float[Array, "b H W 1"]) -> Float[Array, "b h w f"]:
         x = silhouette.astype(self.dtype)
         for index, (channels, stride) in enumerate(zip(self.config.channels, self.config.strides, strict=True)):
-            # A 4x4 kernel keeps the size at stride 1 with one more pixel behind, and halves it at stride 2 with one around.
+            # A 4x4 kernel keeps the size at stride 1 with one more pixel behind, and halves it at stride 2 with one
+            # around.
             padding = ((1, 1), (1, 1)) if stride == 2 else ((1, 2), (1, 2))
-            conv = Conv(channels, kernel_size=4, strides=stride, padding=padding, dtype=self.dtype, name=f"convs_{index}")
+            conv = Conv(
+                channels, kernel_size=4, strides=stride, padding=padding, dtype=self.dtype, name=f"convs_{index}"
+            )
             x = jax.nn.silu(conv(x))
         # Zero at the start: training begins from the unguided model.
         zeros = nn.initializers.zeros_init()

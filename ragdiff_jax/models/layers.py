@@ -1,7 +1,8 @@
 """The five layers every network is built from, with logical axis names on each parameter.
 
-Names of the axes: `embed` (a layer's input width), `mlp`/`heads` (a wide output), `conv_in`, `conv_out`, `vocab`, `norm`,
-`layers` (the leading axis of a scanned stack). `ragdiff_jax.parallel` maps them to mesh axes; a network never sees a mesh.
+Names of the axes: `embed` (a layer's input width), `mlp`/`heads` (a wide output), `conv_in`, `conv_out`, `vocab`,
+`norm`, `layers` (the leading axis of a scanned stack). `ragdiff_jax.parallel` maps them to mesh axes; a network never
+sees a mesh.
 Parameters are fp32; `dtype` is the dtype of the computation.
 """
 

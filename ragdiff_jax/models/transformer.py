@@ -1,8 +1,8 @@
 """The U-Net's transformer: [b, h, w, c] -> tokens [b, h*w, c] -> a stack of blocks -> [b, h, w, c].
 
 A block is self-attention, cross-attention to the text, and a GEGLU feed-forward. Two conditions enter it from outside:
-- `reference`: keys and values of ReferenceNet [depth, b, l, heads, d], put *behind* the block's own on the token axis (R Eq. 4);
-  a sample whose gate is 0 never sees them in its softmax (`attention.reference_attention`).
+- `reference`: keys and values of ReferenceNet [depth, b, l, heads, d], put *behind* the block's own on the token axis
+  (R Eq. 4); a sample whose gate is 0 never sees them in its softmax (`attention.reference_attention`).
 - `adapter`: EP-Adapter's keys and values [depth, b, q, heads, d]; a second cross-attention with the same query, summed
   (R 3.2, Eq. 5), times the sample's gate.
 
@@ -159,7 +159,8 @@ class TransformerBlock(nn.Module):
     @nn.compact
     def __call__(self, x, reference, adapter, context, gates):
         norm1 = LayerNorm(dtype=self.dtype, name="norm1")(x)
-        out, own = SelfAttention(self.heads, self.attention, self.dtype, name="attn1")(norm1, reference, gates.reference)
+        attention = SelfAttention(self.heads, self.attention, self.dtype, name="attn1")
+        out, own = attention(norm1, reference, gates.reference)
         x = x + out
         if self.role == "reference":
             x = _OutputBias(name="attn2")(x)

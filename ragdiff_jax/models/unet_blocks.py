@@ -1,4 +1,7 @@
-"""The U-Net's blocks: [b, h, w, c] -> [b, h', w', c']; a level is resnets, each with its transformer, and a resampling."""
+"""The U-Net's blocks: [b, h, w, c] -> [b, h', w', c'].
+
+A level is resnets, each with its transformer, and a resampling.
+"""
 
 import flax.linen as nn
 import jax

@@ -76,7 +76,9 @@ class UNetConfig:
                 raise UserError(f"unet config: {field} has {len(getattr(self, field))} entries for {levels} levels")
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
-                raise UserError(f"unet config: {channels} channels don't divide into {self.norm_num_groups} norm groups")
+                raise UserError(
+                    f"unet config: {channels} channels don't divide into {self.norm_num_groups} norm groups"
+                )
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":

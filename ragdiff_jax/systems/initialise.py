@@ -1,7 +1,7 @@
 """Where the adapters start: ReferenceNet and EP-Adapter's projections as copies of MainNet's weights.
 
-R 3.3: ReferenceNet "shares same initial parameter weights" with MainNet. IP-Adapter (4.1 of its public training script):
-the new keys and values start as the text's. Both are pure functions of trees.
+R 3.3: ReferenceNet "shares same initial parameter weights" with MainNet. IP-Adapter (4.1 of its public training
+script): the new keys and values start as the text's. Both are pure functions of trees.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,8 @@ Params = Mapping[str, Any]
 def reference_from_unet(reference: Params, unet: Params) -> dict[str, Any]:
     """The tree of `reference` with every leaf taken from `unet`, each copy placed like the leaf it replaces.
 
-    Where ReferenceNet's last stack is cut, its blocks are the first of MainNet's, and `transformer_blocks_last` the last.
+    Where ReferenceNet's last stack is cut, its blocks are the first of MainNet's, and `transformer_blocks_last` the
+    last.
     """
     out = {}
     for name, value in reference.items():

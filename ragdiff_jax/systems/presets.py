@@ -11,7 +11,8 @@ from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 
-# Ids of the ten structural attributes, id 0 (unknown) included; `data.attributes.ATTRIBUTE_SIZES`, held equal by a test.
+# Ids of the ten structural attributes, id 0 (unknown) included: `data.attributes.ATTRIBUTE_SIZES`, held equal by a
+# test.
 ATTRIBUTE_SIZES = (30, 4, 18, 6, 24, 7, 3, 3, 3, 3)
 
 TINY_VAE = VAEConfig(

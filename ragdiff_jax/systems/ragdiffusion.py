@@ -60,7 +60,8 @@ class RAGDiffusion:
     """A static description, no arrays. Fields are what `model.json` and the parts' `config.json` hold.
 
     Attributes:
-      guidance_scale, neighbours, alpha, reg: defaults of serving, and of what training sees (K, Eq. 3's alpha, SLLE's ridge).
+      guidance_scale, neighbours, alpha, reg: defaults of serving, and of what training sees (K, Eq. 3's alpha, SLLE's
+        ridge).
       null: what an absent condition is; `gate` removes it exactly, `zero` is the paper's zero vectors.
       snr_gamma: min-SNR weighting of the loss; 0 is off.
     """
@@ -124,7 +125,10 @@ class RAGDiffusion:
         return parts
 
     def init(self, key: jax.Array, parts: Collection[str] | None = None) -> dict[str, Any]:
-        """Random parameters, boxed with their logical axes (`nn.meta.unbox` takes the boxes off); of `parts` only, if given."""
+        """Random parameters, boxed with their logical axes (`nn.meta.unbox` takes the boxes off).
+
+        Of `parts` only, if given.
+        """
         modules = self.modules()
         latents, time = jnp.zeros((1, 8, 8, self.unet.in_channels)), jnp.zeros((1,), jnp.int32)
         image = jnp.zeros((1, 2 * self.vae.factor, 2 * self.vae.factor, 3))
@@ -302,8 +306,8 @@ class RAGDiffusion:
     ) -> Float[Array, "b"]:
         """The denoising loss of each sample (R Eq. 6); the caller averages.
 
-        `batch`: photo, flat [b,H,W,3] in [-1,1]; mask [b,H,W,1]; photo_attributes [b,a]; text_ids [b,l]; memory_row [b],
-        the sample's own flat-lay in `memory` (-1: it isn't there), which is never among its neighbours.
+        `batch`: photo, flat [b,H,W,3] in [-1,1]; mask [b,H,W,1]; photo_attributes [b,a]; text_ids [b,l]; memory_row
+        [b], the sample's own flat-lay in `memory` (-1: it isn't there), which is never among its neighbours.
         `empty_ids`: the empty prompt, which stands in for dropped text.
         """
         keys = jax.random.split(key, 8)

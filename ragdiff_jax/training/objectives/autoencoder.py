@@ -1,8 +1,8 @@
 """Stage `autoencoder`: reconstruction of photos and flat-lays through AutoencoderKL.
 
 A sample is the photo or the flat-lay of a pair, half each, and a random crop of it: convolutions don't care where they
-are, and a quarter of the pixels is a quarter of the work. The scaling factor that brings the latents to unit variance is
-measured at export.
+are, and a quarter of the pixels is a quarter of the work. The scaling factor that brings the latents to unit variance
+is measured at export.
 """
 
 import dataclasses

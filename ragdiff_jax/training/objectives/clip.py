@@ -52,7 +52,8 @@ class CLIPObjective(PairObjective):
         return unit(CLIPVisionModel(self.vision).apply({"params": params["image_encoder"]}, pixels).image_embeds)
 
     def embed_text(self, params, ids):
-        return unit(CLIPTextModel(self.text).apply({"params": params["text_encoder"]}, ids[:, : self.text_length]).text_embeds)
+        ids = ids[:, : self.text_length]
+        return unit(CLIPTextModel(self.text).apply({"params": params["text_encoder"]}, ids).text_embeds)
 
     def loss(self, params, constants, batch, key):
         pick, augment = jax.random.split(key)

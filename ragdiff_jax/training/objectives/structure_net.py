@@ -1,8 +1,8 @@
 """Stage `structure_net`: both towers by InfoNCE, photo against flat-lay (R 3.1, Eq. 1).
 
-The positive of a photo is its own flat-lay or its structure partner (like structure, other texture), half each; what else
-in the batch is a flat-lay of the same garment or partner is no negative. Attributes are dropped for each tower on its
-own: equal labels could otherwise solve the task without a look at the pixels.
+The positive of a photo is its own flat-lay or its structure partner (like structure, other texture), half each; what
+else in the batch is a flat-lay of the same garment or partner is no negative. Attributes are dropped for each tower on
+its own: equal labels could otherwise solve the task without a look at the pixels.
 """
 
 import dataclasses
