@@ -43,13 +43,16 @@ def dot_product_attention(
       causal: query i sees keys 0..i only.
       implementation: `xla`, `cudnn` (asked for by name it is used or raises), or `auto`.
     """
+    implementation = _resolve(implementation, query, key)
+    if implementation == "xla" and key_lengths is None and not causal:
+        return _attend(query, key, value)[0]
     return jax.nn.dot_product_attention(
         query,
         key,
         value,
         is_causal=causal,
         key_value_seq_lengths=key_lengths,
-        implementation=_resolve(implementation, query, key),
+        implementation=implementation,
     )
 
 
@@ -89,14 +92,45 @@ def reference_attention(
     return own + share[..., None].astype(own.dtype) * (other - own)
 
 
+@jax.custom_vjp
 def _attend(query, key, value):
-    """Attention and its log-sum-exp [b, q, n] in fp32.
+    """Attention [b, q, n, d] and its log-sum-exp [b, q, n] in fp32, heads leading inside.
 
-    jax.nn's `return_residual` stops the gradient of the log-sum-exp, so that is computed here; XLA merges the logits.
+    jax.nn's own stops the gradient of the log-sum-exp. The backward pass is written out, because the one that is derived
+    makes twice as many passes over [b, n, q, k], which is what attention costs on a CPU (benchmarks/layers.py).
     """
-    out = jax.nn.dot_product_attention(query, key, value, implementation="xla")
-    logits = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32) * query.shape[-1] ** -0.5
-    return out, jax.nn.logsumexp(logits, axis=-1).transpose(0, 2, 1)
+    return _attend_forward(query, key, value)[0]
+
+
+def _attend_forward(query, key, value):
+    scale = query.shape[-1] ** -0.5
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (query * scale, key, value))
+    logits = jnp.einsum("bnqd,bnkd->bnqk", q, k, preferred_element_type=jnp.float32)
+    peak = logits.max(axis=-1, keepdims=True)
+    weights = jnp.exp(logits - peak)
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = weights.astype(v.dtype)
+    out = jnp.einsum("bnqk,bnkd->bnqd", weights, v, preferred_element_type=jnp.float32) / total
+    lse = (peak + jnp.log(total))[..., 0].transpose(0, 2, 1)
+    return (out.transpose(0, 2, 1, 3).astype(query.dtype), lse), (q, k, v, weights, total, out)
+
+
+def _attend_backward(residuals, cotangents):
+    q, k, v, weights, total, out = residuals
+    d_out, d_lse = cotangents
+    d_out = d_out.astype(jnp.float32).transpose(0, 2, 1, 3) / total
+    d_lse = d_lse.transpose(0, 2, 1)[..., None] / total
+    shift = (d_out * out).sum(axis=-1, keepdims=True) - d_lse
+    d_out = d_out.astype(v.dtype)
+    d_value = jnp.einsum("bnqk,bnqd->bnkd", weights, d_out)
+    d_weights = jnp.einsum("bnqd,bnkd->bnqk", d_out, v, preferred_element_type=jnp.float32)
+    d_logits = (weights * (d_weights - shift)).astype(k.dtype)
+    d_query = jnp.einsum("bnqk,bnkd->bnqd", d_logits, k) * q.shape[-1] ** -0.5
+    d_key = jnp.einsum("bnqk,bnqd->bnkd", d_logits, q)
+    return tuple(x.transpose(0, 2, 1, 3) for x in (d_query, d_key, d_value))
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _resolve(implementation: Implementation, query: jax.Array, key: jax.Array) -> Literal["xla", "cudnn"]:
