@@ -1,4 +1,4 @@
-"""The tiny world's autoencoder: 128 px -> 16x16x4 latents, trained on 64 px crops of drawn pairs.
+"""The tiny world's autoencoder: 128 px -> 16x16x8 latents, trained on 64 px crops of drawn pairs.
 
     ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder --set data.folder=runs/tiny/data
 """
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             "vae": {
                 "block_out_channels": (16, 32, 48, 64),
                 "layers_per_block": 1,
-                "latent_channels": 4,
+                "latent_channels": 8,
                 "norm_num_groups": 4,
                 "sample_size": 128,
                 "use_quant_conv": True,
@@ -25,14 +25,15 @@ def get_config() -> ConfigDict:
                 "mid_block_add_attention": True,
             },
             "crop": 64,
-            "kl_weight": 1e-4,
-            "edge_weight": 1.0,
+            "kl_weight": 1e-3,
+            "edge_weight": 0.5,
+            "colour_weight": 3.0,
             "init_from": "",
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 3500,
+            "steps": 2600,
             "batch_size": 8,
             "learning_rate": 1e-3,
             "warmup": 100,
@@ -41,7 +42,7 @@ def get_config() -> ConfigDict:
             "ema_decay": 0.995,
             "checkpoint_seconds": 300.0,
             "log_every": 50,
-            "sample_every": 1000,
+            "sample_every": 650,
             "validate_every": 500,
             "seed": 0,
         }
