@@ -106,7 +106,6 @@ def _row(image, record, result, generator):
     """The sheet's row of one garment and its numbers; IoUs are None without a truth."""
     from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square_mask
     from ragdiff_jax.pipelines.panel import Cell, result_cells
-    from ragdiff_jax.retrieval.landmarks import iou
 
     retrieved = result.retrieved
     numbers = {
@@ -119,11 +118,19 @@ def _row(image, record, result, generator):
     if record is None:
         return cells, numbers
     truth = square_mask(decode_mask(record.mask), generator.image_size)
-    numbers["iou"] = float(iou(flat_mask(result.image), truth))
-    numbers["retrieval_iou"] = float(iou(generator.memory.landmarks[retrieved.rows[0]], truth))
-    numbers["landmark_iou"] = float(iou(retrieved.landmark, truth))
+    numbers["iou"] = _iou(flat_mask(result.image), truth)
+    numbers["retrieval_iou"] = _iou(generator.memory.landmarks[retrieved.rows[0]], truth)
+    numbers["landmark_iou"] = _iou(retrieved.landmark, truth)
     cells.append(Cell(picture=decode_image(record.flat), title="truth", lines=(f"IoU {numbers['iou']:.3f}",)))
     return cells, numbers
+
+
+def _iou(mask, truth) -> float:
+    import jax.numpy as jnp
+
+    from ragdiff_jax.retrieval.landmarks import iou
+
+    return float(iou(jnp.asarray(mask), jnp.asarray(truth)))
 
 
 def _summary(garments, seconds, loading: float, wall: float, arguments: argparse.Namespace) -> dict:

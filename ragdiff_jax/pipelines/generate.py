@@ -27,7 +27,7 @@ from ragdiff_jax.weights.model_folder import TOKENIZERS, encoder_fingerprint, lo
 
 SAMPLERS = {"ddim": ddim, "dpm": dpm_solver_pp_2m}
 SamplerName = Literal["ddim", "dpm"]
-Image = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 from small_model import small_world
 
@@ -14,6 +15,13 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAGDIFF_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_cache_afterwards(cache):
+    """The command turns JAX's cache on for its whole process; tests of other rooms don't expect it."""
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,63 @@
+"""`GarmentGenerator`: what a result depends on, and what it does not."""
+
+import numpy as np
+import pytest
+from small_model import draw_garment, small_world
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.pipelines.generate import GarmentGenerator
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp() / "world"
+    base.mkdir(exist_ok=True)
+    model, memory, _ = small_world(base)
+    return GarmentGenerator.from_folders(model, memory, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return [np.asarray(draw_garment(colour)) for colour in ("red", "blue", "green")]
+
+
+def test_a_result_depends_on_photo_and_seed_alone(generator, photos):
+    """Not on the order, nor on who else is in the batch, nor on how many there are."""
+    first = generator.generate(photos[:2], steps=2, seed=1)
+    again = generator.generate(photos[:2], steps=2, seed=1)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+    order = generator.generate([photos[2], photos[1], photos[0]], steps=2, seed=1)  # a full batch, and one alone
+    for a, b in ((first[0], order[2]), (first[1], order[1])):
+        assert np.abs(a.image.astype(int) - b.image).max() <= 1
+        assert a.retrieved.ids == b.retrieved.ids
+    other = generator.generate(photos[:2], steps=2, seed=2)
+    assert np.abs(first[0].image.astype(int) - other[0].image).max() > 1
+
+
+def test_a_chosen_landmark_changes_the_picture_and_not_the_neighbours(generator, photos):
+    fused = generator.generate(photos[:2], steps=2)
+    other = (fused[0].retrieved.choice + 1) % 4
+    asked = generator.generate(photos[:2], steps=2, landmark=other)
+    assert asked[0].retrieved.ids == fused[0].retrieved.ids
+    assert asked[0].retrieved.choice == other and asked[0].retrieved.landmark_source == f"neighbour {other}"
+    assert np.array_equal(asked[0].retrieved.landmark, generator.memory.landmarks[asked[0].retrieved.rows[other]])
+    assert not np.array_equal(asked[0].image, fused[0].image)
+
+
+def test_guidance_and_caption_reach_the_sampler(generator, photos):
+    plain = generator.generate(photos[:2], steps=2)[0].image
+    assert not np.array_equal(plain, generator.generate(photos[:2], steps=2, guidance=5.0)[0].image)
+    captions = ["a red shirt", "a blue shirt"]
+    assert not np.array_equal(plain, generator.generate(photos[:2], steps=2, captions=captions)[0].image)
+
+
+def test_the_same_program_serves_every_batch(generator, photos):
+    generator.generate(photos[:2], steps=2)
+    compiled = len(generator._programs)
+    generator.generate([*photos, photos[0]], steps=2, guidance=3.0)
+    assert len(generator._programs) == compiled
+
+
+def test_steps_that_do_not_fit_the_schedule(generator, photos):
+    with pytest.raises(UserError, match="steps"):
+        generator.generate(photos[:1], steps=100_000)
