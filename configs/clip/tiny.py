@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 800,
+            "steps": 450,
             "batch_size": 48,
             "learning_rate": 0.001,
             "weight_decay": 0.05,

@@ -34,12 +34,12 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 2000,
-            "batch_size": 64,
+            "steps": 900,
+            "batch_size": 48,
             "learning_rate": 0.0005,
             "weight_decay": 0.05,
             "ema_decay": 0.99,
-            "validate_every": 250,
+            "validate_every": 150,
             "warmup": 100,
             "schedule": "cosine",
             "checkpoint_seconds": 300.0,

@@ -29,13 +29,13 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 2500,
+            "steps": 1200,
             "batch_size": 16,
             "learning_rate": 0.0006,
             "weight_decay": 0.01,
             "ema_decay": 0.995,
-            "sample_every": 500,
-            "validate_every": 500,
+            "sample_every": 600,
+            "validate_every": 400,
             "warmup": 100,
             "schedule": "cosine",
             "checkpoint_seconds": 300.0,

@@ -1,6 +1,7 @@
 """Data sets that need no download.
 
-ragdiff data synth --out data/synth --count 4096 --size 128
+  ragdiff data synth --out data/synth --count 4096 --size 128
+  ragdiff data tokenizer --dataset data/synth --out data/tokenizer
 """
 
 import argparse
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out
+from ragdiff_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     synth.add_argument("--processes", type=at_least(1), default=1, help="drawing processes (default %(default)s)")
     add_json(synth)
     synth.set_defaults(run=run)
+    tokenizer = verbs.add_parser("tokenizer", help="learn a CLIP-layout vocabulary from a data set's captions")
+    tokenizer.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="a data set of pairs")
+    tokenizer.add_argument("--split", default="train", help="split of it (default %(default)s)")
+    tokenizer.add_argument("--out", required=True, type=Path, metavar="DIR", help="the tokenizer, not there yet")
+    tokenizer.add_argument("--size", type=at_least(514), default=768, help="tokens (default %(default)s)")
+    add_json(tokenizer)
+    tokenizer.set_defaults(run=run_tokenizer)
 
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
@@ -37,3 +46,23 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     )
     record = {"folder": str(folder), "count": arguments.count, "size": arguments.size, "seed": arguments.seed}
     report.result(record, f"{folder}: {arguments.count} garments")
+
+
+def run_tokenizer(arguments: argparse.Namespace, report: Report) -> None:
+    if arguments.out.exists():
+        raise UserError(f"{arguments.out}: is there already; choose another --out")
+    prepare_out(arguments.out.parent)
+    from ragdiff_jax.data.folder import open_pairs
+    from ragdiff_jax.data.tokenizer import train_tokenizer
+
+    source = open_pairs(arguments.dataset, arguments.split)
+    with report.progress(len(source), "caption") as bar:
+
+        def captions():
+            for row in range(len(source)):
+                yield source[row].caption
+                bar.update()
+
+        tokenizer = train_tokenizer(captions(), arguments.size, arguments.out)
+    record = {"folder": str(arguments.out), "tokens": tokenizer.vocab_size}
+    report.result(record, f"{arguments.out}: {tokenizer.vocab_size} tokens")
