@@ -30,7 +30,11 @@ def measure(name: str, function, *arguments) -> None:
     forward = jax.jit(function)
     every = tuple(range(len(arguments)))
     backward = jax.jit(jax.grad(lambda *a: jnp.square(function(*a)).sum(), argnums=every))
-    record = {"name": name, "forward": milliseconds(forward, *arguments), "gradient": milliseconds(backward, *arguments)}
+    record = {
+        "name": name,
+        "forward": milliseconds(forward, *arguments),
+        "gradient": milliseconds(backward, *arguments),
+    }
     print(json.dumps(record), flush=True)
 
 
@@ -44,7 +48,8 @@ def joined(query, key, value, reference_key, reference_value):
 
 def main() -> None:
     x = jax.random.normal(jax.random.key(0), (8, 64, 64, 16))
-    for name, module in (("GroupNorm flax", nn.GroupNorm(4, use_fast_variance=False)), ("GroupNorm ours", GroupNorm(4))):
+    norms = {"GroupNorm flax": nn.GroupNorm(4, use_fast_variance=False), "GroupNorm ours": GroupNorm(4)}
+    for name, module in norms.items():
         params = nn.meta.unbox(module.init(jax.random.key(0), x))
         measure(name, module.apply, params, x)
     parts = [jax.random.normal(jax.random.key(i), (16, 256, 2, 24)) for i in range(5)]

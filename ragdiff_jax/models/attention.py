@@ -96,8 +96,9 @@ def reference_attention(
 def _attend(query, key, value):
     """Attention [b, q, n, d] and its log-sum-exp [b, q, n] in fp32, heads leading inside.
 
-    jax.nn's own stops the gradient of the log-sum-exp. The backward pass is written out, because the one that is derived
-    makes twice as many passes over [b, n, q, k], which is what attention costs on a CPU (benchmarks/layers.py).
+    jax.nn's own stops the gradient of the log-sum-exp. The backward pass is written out, because the one that is
+    derived makes twice as many passes over [b, n, q, k], which is what attention costs on a CPU
+    (benchmarks/layers.py).
     """
     return _attend_forward(query, key, value)[0]
 

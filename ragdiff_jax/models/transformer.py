@@ -17,7 +17,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
 from ragdiff_jax.models.attention import Implementation, dot_product_attention, reference_attention
 from ragdiff_jax.models.layers import Conv, Dense, GroupNorm, LayerNorm, dense_init
@@ -26,20 +25,27 @@ Role = Literal["main", "reference"]
 Remat = Literal["none", "block"]
 
 
+# A pytree's leaf: an array of the shape its class says; inside transformations, whatever JAX puts there.
+Leaf = Any
+
+
 @flax.struct.dataclass
 class KeyValue:
-    """Keys and values of one attention stack, heads split."""
+    """Keys and values [depth, b, l, heads, d] of one attention stack; [b, l, heads, d] inside its scan."""
 
-    key: Float[Array, "depth b l n d"]
-    value: Float[Array, "depth b l n d"]
+    key: Leaf
+    value: Leaf
 
 
 @flax.struct.dataclass
 class Gates:
-    """One number per sample and condition: 1 uses it, 0 removes it exactly (docs/contracts.md, "absent")."""
+    """One number [b] per sample and condition: 1 uses it, 0 removes it exactly (docs/contracts.md, "absent").
 
-    reference: Float[Array, "b"] | None = None
-    adapter: Float[Array, "b"] | None = None
+    None is a condition that isn't gated.
+    """
+
+    reference: Leaf = None
+    adapter: Leaf = None
 
 
 def split_heads(x, heads: int):

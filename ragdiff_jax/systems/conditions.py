@@ -6,17 +6,16 @@ from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from ragdiff_jax.models.transformer import Gates
+from ragdiff_jax.models.transformer import Gates, Leaf
 
 
 @flax.struct.dataclass
 class Text:
-    """Encoded prompts: tokens for cross-attention, one pooled vector for the added condition."""
+    """Encoded prompts: tokens [b, l, d] for cross-attention, one pooled vector [b, p] for the added condition."""
 
-    context: Float[Array, "b l d"]
-    pooled: Float[Array, "b p"]
+    context: Leaf
+    pooled: Leaf
 
 
 @flax.struct.dataclass
@@ -30,11 +29,11 @@ class Conditions:
       gates: [b] each; 0 removes reference or adapter from that sample exactly.
     """
 
-    text: Text
-    landmark_features: Float[Array, "b h w c"] | None
-    reference: Mapping[str, Any] | None
-    adapter: Mapping[str, Any] | None
-    gates: Gates
+    text: Text | Leaf
+    landmark_features: Leaf
+    reference: Mapping[str, Any] | Leaf
+    adapter: Mapping[str, Any] | Leaf
+    gates: Gates | Leaf
 
     def batch_axes(self) -> "Conditions":
         """The batch axis of each member, a prefix tree as `jax.vmap` and `diffusion.guided` take it."""
