@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 900,
+            "steps": 550,
             "batch_size": 48,
             "learning_rate": 0.0005,
             "weight_decay": 0.05,
