@@ -1,4 +1,4 @@
-"""The tiny world's autoencoder: 128 px -> 16x16x8 latents, trained on 64 px crops of drawn pairs.
+"""The tiny world's autoencoder: 64 px -> 16x16x4 latents of drawn photos and flat-lays, every hue as often as every other.
 
     ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder --set data.folder=runs/tiny/data
 """
@@ -10,39 +10,40 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.objective = "autoencoder"
     config.data = ConfigDict(
-        {"folder": "runs/tiny/data", "image_size": 128, "cache": True, "tokenizer": "", "held_out": "validation"}
+        {"folder": "runs/tiny/data", "image_size": 64, "cache": True, "tokenizer": "", "held_out": "validation"}
     )
     config.model = ConfigDict(
         {
             "vae": {
-                "block_out_channels": (16, 32, 48, 64),
+                "block_out_channels": (16, 32, 64),
                 "layers_per_block": 1,
-                "latent_channels": 8,
+                "latent_channels": 4,
                 "norm_num_groups": 4,
-                "sample_size": 128,
+                "sample_size": 64,
                 "use_quant_conv": True,
                 "use_post_quant_conv": True,
                 "mid_block_add_attention": True,
             },
-            "crop": 64,
+            "crop": 0,
             "kl_weight": 1e-3,
             "edge_weight": 0.5,
-            "colour_weight": 3.0,
+            "colour_weight": 1.0,
             "init_from": "",
+            "permute_colours": True,
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 2600,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
+            "steps": 2000,
+            "batch_size": 12,
+            "learning_rate": 2e-3,
             "warmup": 100,
             "schedule": "cosine",
             "weight_decay": 0.0,
             "ema_decay": 0.995,
             "checkpoint_seconds": 300.0,
             "log_every": 50,
-            "sample_every": 650,
+            "sample_every": 500,
             "validate_every": 500,
             "seed": 0,
         }

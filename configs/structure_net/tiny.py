@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         {
             "folder": "runs/tiny/data",
-            "image_size": 128,
+            "image_size": 64,
             "cache": True,
             "tokenizer": "",
             "held_out": "validation",
