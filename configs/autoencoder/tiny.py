@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 2000,
+            "steps": 1300,
             "batch_size": 12,
             "learning_rate": 2e-3,
             "warmup": 100,
@@ -43,8 +43,8 @@ def get_config() -> ConfigDict:
             "ema_decay": 0.995,
             "checkpoint_seconds": 300.0,
             "log_every": 50,
-            "sample_every": 500,
-            "validate_every": 500,
+            "sample_every": 650,
+            "validate_every": 650,
             "seed": 0,
         }
     )

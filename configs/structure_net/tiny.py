@@ -34,12 +34,12 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 550,
+            "steps": 600,
             "batch_size": 48,
-            "learning_rate": 0.0005,
+            "learning_rate": 1e-3,
             "weight_decay": 0.05,
             "ema_decay": 0.99,
-            "validate_every": 150,
+            "validate_every": 200,
             "warmup": 100,
             "schedule": "cosine",
             "checkpoint_seconds": 300.0,

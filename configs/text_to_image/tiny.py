@@ -29,13 +29,13 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 700,
+            "steps": 500,
             "batch_size": 16,
             "learning_rate": 0.0006,
             "weight_decay": 0.01,
             "ema_decay": 0.995,
-            "sample_every": 700,
-            "validate_every": 350,
+            "sample_every": 500,
+            "validate_every": 250,
             "warmup": 100,
             "schedule": "cosine",
             "checkpoint_seconds": 300.0,
