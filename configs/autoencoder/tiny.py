@@ -1,4 +1,4 @@
-"""The tiny world's autoencoder: 64 px -> 16x16x4 latents of drawn photos and flat-lays, every hue as often as every other.
+"""The tiny world's autoencoder: 64 px -> 16x16x4 latents of drawn photos and flat-lays, each hue as often as another.
 
     ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder --set data.folder=runs/tiny/data
 """

@@ -9,6 +9,7 @@ are one dictionary, a part each: unet, reference_net, ep_adapter, landmark_guide
 """
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Shaped
 
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
 from ragdiff_jax.diffusion.process import add_noise, target
@@ -93,6 +94,7 @@ class RAGDiffusion:
             ("pooled text width", last.projection_dim, self.unet.text_embed_dim),
             ("VAE's latent channels", self.vae.latent_channels, self.unet.in_channels),
             ("landmark guider's features", self.landmark_guider.features, self.unet.block_out_channels[0]),
+            ("landmark guider's strides, multiplied,", math.prod(self.landmark_guider.strides), self.vae.factor),
             ("EP-Adapter's embed_dim", self.ep_adapter.embed_dim, self.structure_net.embed_dim),
         ):
             if got != need:
@@ -213,15 +215,15 @@ class RAGDiffusion:
         embedding: Float[Array, "b d"],
         neighbours: Float[Array, "b k d"],
         weights: Float[Array, "b k"],
-        landmarks: Num[Array, "b k H W"],
+        landmarks: Shaped[Array, "b k H W"],
         text: Text,
         *,
-        landmark: Num[Array, "b H W"] | None = None,
+        landmark: Shaped[Array, "b H W"] | None = None,
     ) -> Conditions:
         """Everything the sampler needs, once an image.
 
-        `landmarks` are the neighbours' silhouettes, fused by the SLLE weights (R 9.3); `landmark` replaces the result
-        (the user's pick, R 6.2) and leaves the embedding alone.
+        `landmarks` are the neighbours' silhouettes (bool, or numbers), fused by the SLLE weights (R 9.3); `landmark`
+        replaces the result (the user's pick, R 6.2) and leaves the embedding alone.
         """
         if landmark is None:
             landmark, _ = fuse_landmarks(landmarks, weights)

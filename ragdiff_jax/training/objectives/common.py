@@ -15,9 +15,9 @@ from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.weights.folder import load_part
 
 
-def to_float(images: UInt8[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
+def to_float(images: UInt8[Array, "*b h w 3"] | UInt8[np.ndarray, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
     """uint8 pictures as the networks see them, in [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1.0
+    return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
 
 
 def to_uint8(images: Float[Array, "*b h w 3"]) -> UInt8[np.ndarray, "*b h w 3"]:
@@ -30,7 +30,7 @@ def sheet(*columns: UInt8[np.ndarray, "b h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"
     return np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)
 
 
-def load_parts(params: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, Any]:
+def load_parts(params: Mapping[str, Any], folders: Mapping[str, str | Path]) -> dict[str, Any]:
     """`params` with each part named in `folders` replaced by that folder's weights, placed like the ones replaced."""
     out = dict(params)
     for name, folder in folders.items():
