@@ -27,24 +27,24 @@ def get_config() -> ConfigDict:
             "crop": 0,
             "kl_weight": 1e-3,
             "edge_weight": 0.5,
-            "colour_weight": 1.0,
+            "colour_weight": 2.0,
             "init_from": "",
-            "permute_colours": True,
+            "permute_colours": False,
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 1300,
+            "steps": 1200,
             "batch_size": 12,
-            "learning_rate": 2e-3,
+            "learning_rate": 1.5e-3,
             "warmup": 100,
             "schedule": "cosine",
             "weight_decay": 0.0,
             "ema_decay": 0.995,
             "checkpoint_seconds": 300.0,
             "log_every": 50,
-            "sample_every": 650,
-            "validate_every": 650,
+            "sample_every": 300,
+            "validate_every": 300,
             "seed": 0,
         }
     )

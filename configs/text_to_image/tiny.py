@@ -29,14 +29,14 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 500,
+            "steps": 400,
             "batch_size": 16,
             "learning_rate": 0.0006,
             "weight_decay": 0.01,
             "ema_decay": 0.995,
-            "sample_every": 500,
-            "validate_every": 250,
-            "warmup": 100,
+            "sample_every": 400,
+            "validate_every": 200,
+            "warmup": 50,
             "schedule": "cosine",
             "checkpoint_seconds": 300.0,
             "log_every": 50,

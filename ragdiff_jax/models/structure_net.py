@@ -94,7 +94,8 @@ class AttributeTable(nn.Module):
     def __call__(self, ids: Int[Array, "b n"]) -> Float[Array, "b a"]:
         if ids.shape[-1] != len(self.sizes):
             raise ValueError(f"{ids.shape[-1]} attributes a sample, the table has {len(self.sizes)}")
-        init = dense_init(("vocab", "embed"), nn.initializers.normal(0.02))
+        # Of the tokens' own size: a hundred times smaller, the attributes were not noticed for hundreds of steps.
+        init = dense_init(("vocab", "embed"), nn.initializers.normal(1.0))
         table = self.param("table", init, (sum(self.sizes), self.dim)).astype(self.dtype)
         sizes = jnp.asarray(self.sizes, ids.dtype)
         # An id outside its own attribute would silently read a neighbour's row.

@@ -30,7 +30,8 @@ class ResnetBlock(nn.Module):
         shift = Dense(self.features, dtype=self.dtype, name="time_emb_proj")(jax.nn.silu(time_embedding))
         x = x + shift[:, None, None, :]
         x = jax.nn.silu(GroupNorm(self.groups, self.epsilon, self.dtype, name="norm2")(x))
-        x = Conv(self.features, dtype=self.dtype, name="conv2")(x)
+        # Zero at the start, as in ADM: the block begins as its shortcut.
+        x = Conv(self.features, kernel_init=nn.initializers.zeros_init(), dtype=self.dtype, name="conv2")(x)
         if residual.shape[-1] != self.features:
             residual = Conv(self.features, kernel_size=1, padding=0, dtype=self.dtype, name="conv_shortcut")(residual)
         return x + residual

@@ -12,6 +12,8 @@ from ragdiff_jax.models.attention import dot_product_attention
 from ragdiff_jax.models.layers import Conv, Dense, GroupNorm
 
 EPSILON = 1e-6  # diffusers' autoencoders use this, its U-Nets 1e-5
+# Every residual branch starts at nothing, as in ADM: colours pass from the first step on, edges are learned on top.
+ZEROS = nn.initializers.zeros_init()
 
 
 class ResnetBlock(nn.Module):
@@ -26,7 +28,7 @@ class ResnetBlock(nn.Module):
         h = GroupNorm(self.groups, EPSILON, self.dtype, name="norm1")(x)
         h = Conv(self.features, dtype=self.dtype, name="conv1")(nn.silu(h))
         h = GroupNorm(self.groups, EPSILON, self.dtype, name="norm2")(h)
-        h = Conv(self.features, dtype=self.dtype, name="conv2")(nn.silu(h))
+        h = Conv(self.features, kernel_init=ZEROS, dtype=self.dtype, name="conv2")(nn.silu(h))
         if x.shape[-1] != self.features:
             x = Conv(self.features, kernel_size=1, padding=0, dtype=self.dtype, name="conv_shortcut")(x)
         return x + h
@@ -47,7 +49,7 @@ class AttentionBlock(nn.Module):
             for name in ("to_q", "to_k", "to_v")
         )
         out = dot_product_attention(q, k, v)[:, :, 0, :]
-        out = Dense(c, axes=("heads", "embed"), dtype=self.dtype, name="to_out_0")(out)
+        out = Dense(c, axes=("heads", "embed"), kernel_init=ZEROS, dtype=self.dtype, name="to_out_0")(out)
         return x + out.reshape(b, h, w, c)
 
 
