@@ -1,13 +1,29 @@
-r"""RAGDiffusion in the tiny world: every trained part at once, on the parts of the stages before.
+r"""RAGDiffusion in the tiny world: every trained part at once.
 
+From the parts of the stages before:
     ragdiff train --config configs/ragdiffusion/tiny.py --workdir runs/tiny/ragdiffusion \
         --set data.folder=runs/tiny/data
+From a whole model, on your own pairs and a memory of your own flat-lays (a sample's own flat-lay is left out):
+    ragdiff train --config configs/ragdiffusion/tiny.py:ragdiff_jax/assets/tiny --workdir runs/garments \
+        --set data.folder=pairs --set model.memory=memory
 """
 
 from ml_collections import ConfigDict
 
+PARTS = {
+    "vae": "runs/tiny/autoencoder/model/vae",
+    "text_encoder": "runs/tiny/clip/model/text_encoder",
+    "structure_net": "runs/tiny/structure_net/model/structure_net",
+    "unet": "runs/tiny/text_to_image/model/unet",
+    "reference_net": "",  # empty: as the paper has it, copied from the U-Net
+    "ep_adapter": "",
+    "landmark_guider": "",
+}
 
-def get_config() -> ConfigDict:
+
+def get_config(start: str = "") -> ConfigDict:
+    """`start`: a model folder that every part starts from."""
+    tokenizer = f"{start}/tokenizer" if start else "runs/tiny/tokenizer"
     config = ConfigDict()
     config.objective = "ragdiffusion"
     config.data = ConfigDict(
@@ -15,20 +31,15 @@ def get_config() -> ConfigDict:
             "folder": "runs/tiny/data",
             "image_size": 64,
             "cache": True,
-            "tokenizer": "runs/tiny/tokenizer",
+            "tokenizer": tokenizer,
             "held_out": "validation",
         }
     )
     config.model = ConfigDict(
         {
             "preset": "tiny",
-            "parts": {
-                "vae": "runs/tiny/autoencoder/model/vae",
-                "text_encoder": "runs/tiny/clip/model/text_encoder",
-                "structure_net": "runs/tiny/structure_net/model/structure_net",
-                "unet": "runs/tiny/text_to_image/model/unet",
-            },
-            "tokenizers": ("runs/tiny/tokenizer",),
+            "parts": {part: f"{start}/{part}" for part in PARTS} if start else dict(PARTS),
+            "tokenizers": (tokenizer,),
             "memory": "runs/tiny/memory",
             "augment": True,
             "export_dtype": "bfloat16",
@@ -45,7 +56,7 @@ def get_config() -> ConfigDict:
         {
             "steps": 6000,
             "batch_size": 16,
-            "learning_rate": 0.0005,
+            "learning_rate": 5e-4,
             "weight_decay": 0.01,
             "ema_decay": 0.999,
             "sample_every": 500,

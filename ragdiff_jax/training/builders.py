@@ -39,12 +39,17 @@ def structure_net(model: Mapping[str, Any], **data) -> StructureNetObjective:
 def _system(model: Mapping[str, Any]) -> RAGDiffusion:
     """The preset, with the architecture of the parts that come from folders and the fields that the config changes."""
     system = RAGDiffusion.from_config(model["preset"], **model.get("changes", {}))
-    parts = model["parts"]
+    parts = _given(model["parts"])
     if "vae" in parts:  # the scaling factor is measured when the autoencoder is trained
         system = dataclasses.replace(system, vae=VAEConfig.from_dict(read_config(parts["vae"])))
     if "dropout" in model:
         system = dataclasses.replace(system, dropout=Dropout(**model["dropout"]))
     return system
+
+
+def _given(parts: Mapping[str, str]) -> dict[str, str]:
+    """The parts that have a folder; an empty name stands for none."""
+    return {part: folder for part, folder in parts.items() if folder}
 
 
 def _empty_ids(tokenizer: str) -> tuple[int, ...]:
@@ -54,7 +59,7 @@ def _empty_ids(tokenizer: str) -> tuple[int, ...]:
 def text_to_image(model: Mapping[str, Any], **data) -> TextToImageObjective:
     return TextToImageObjective(
         model=_system(model),
-        parts=dict(model["parts"]),
+        parts=_given(model["parts"]),
         empty_ids=_empty_ids(model["tokenizer"]),
         **_rest(model, "preset", "changes", "parts", "tokenizer"),
         **data,
@@ -64,7 +69,7 @@ def text_to_image(model: Mapping[str, Any], **data) -> TextToImageObjective:
 def ragdiffusion(model: Mapping[str, Any], **data) -> RAGDiffusionObjective:
     return RAGDiffusionObjective(
         model=_system(model),
-        parts=dict(model["parts"]),
+        parts=_given(model["parts"]),
         tokenizers=tuple(model["tokenizers"]),
         empty_ids=_empty_ids(model["tokenizers"][0]),
         **_rest(model, "preset", "changes", "parts", "tokenizers", "dropout"),
