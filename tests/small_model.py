@@ -10,7 +10,6 @@ from flax import linen as nn
 from PIL import Image, ImageDraw
 
 from ragdiff_jax.data.tokenizer import train_tokenizer
-from ragdiff_jax.models.landmark_guider import LandmarkGuiderConfig
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.weights.model_folder import abstract_params, save_model
 
@@ -47,8 +46,8 @@ def small_system() -> RAGDiffusion:
             text_embed_dim=32,
             norm_num_groups=4,
         ),
-        landmark_guider=LandmarkGuiderConfig(features=16),
-        vae=change(tiny.vae, block_out_channels=(8, 8, 8, 8), norm_num_groups=2),
+        landmark_guider=change(tiny.landmark_guider, features=16),
+        vae=change(tiny.vae, block_out_channels=(8, 8, 8), norm_num_groups=2),
     )
 
 

@@ -78,10 +78,10 @@ def test_decoupled_attention_is_ip_adapters():
     attention = CrossAttention(heads=4, attention="xla", dtype=jnp.float32)
     prompt = KeyValue(prompts[site].key[layer], prompts[site].value[layer])
     variables = random_variables(attention, x, text, None, None)
-    ours = attention.apply(variables, x, text, prompt, gate)
+    ours = quick_jit(attention.apply)(variables, x, text, prompt, gate)
 
     resampler = Resampler(dim=8, depth=1, heads=2, dim_head=4, num_queries=5, output_dim=12)
-    tokens = resampler.apply({"params": params["resampler"]}, embedding[:, None])
+    tokens = quick_jit(resampler.apply)({"params": params["resampler"]}, embedding[:, None])
     own = variables["params"]
     matrices = {name: own[name]["kernel"] for name in ("to_q", "to_k", "to_v")}
     matrices |= {f"{name}_ip": params["up_blocks_0_attentions_1"][name][layer] for name in ("to_k", "to_v")}
