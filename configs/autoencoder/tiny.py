@@ -1,4 +1,4 @@
-"""The tiny world's autoencoder: 64 px -> 16x16x4 latents of drawn photos and flat-lays, each hue as often as another.
+"""The tiny world's autoencoder: 64 px -> 16x16x8 latents of drawn photos and flat-lays, each hue as often as another.
 
     ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder --set data.folder=runs/tiny/data
 """
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             "vae": {
                 "block_out_channels": (16, 32, 64),
                 "layers_per_block": 1,
-                "latent_channels": 4,
+                "latent_channels": 8,
                 "norm_num_groups": 4,
                 "sample_size": 64,
                 "use_quant_conv": True,
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
                 "mid_block_add_attention": True,
             },
             "crop": 0,
-            "kl_weight": 1e-3,
+            "kl_weight": 1e-4,
             "edge_weight": 0.5,
             "colour_weight": 2.0,
             "init_from": "",
@@ -34,17 +34,17 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 1200,
+            "steps": 700,
             "batch_size": 12,
             "learning_rate": 1.5e-3,
-            "warmup": 100,
+            "warmup": 30,
             "schedule": "cosine",
             "weight_decay": 0.0,
             "ema_decay": 0.995,
             "checkpoint_seconds": 300.0,
             "log_every": 50,
-            "sample_every": 300,
-            "validate_every": 300,
+            "sample_every": 200,
+            "validate_every": 200,
             "seed": 0,
         }
     )

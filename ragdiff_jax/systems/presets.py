@@ -15,11 +15,12 @@ from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 # test.
 ATTRIBUTE_SIZES = (30, 4, 18, 6, 24, 7, 3, 3, 3, 3)
 
-# 64 px and a factor of 4, not 128 px and 8: two cores can't train the deeper one (docs/tiny.md).
+# 64 px and a factor of 4, not 128 px and 8: two cores can't train the deeper one. Eight channels, because four go to
+# brightness and its slopes before they reach the second axis of hue (docs/tiny.md).
 TINY_VAE = VAEConfig(
     block_out_channels=(16, 32, 64),
     layers_per_block=1,
-    latent_channels=4,
+    latent_channels=8,
     norm_num_groups=4,
     sample_size=64,
 )
@@ -55,6 +56,8 @@ TINY_STRUCTURE_NET = StructureNetConfig(
 )
 TINY_UNET = UNetConfig(
     sample_size=16,
+    in_channels=8,
+    out_channels=8,
     block_out_channels=(48, 96),
     layers_per_block=1,
     transformer_layers=(1, 2),

@@ -47,7 +47,13 @@ class AutoencoderObjective(PairObjective):
 
     def init(self, key):
         side = 2 * self.config.factor
-        return {"vae": self.network.init(key, jnp.zeros((1, side, side, 3)))["params"]}
+        params = dict(self.network.init(key, jnp.zeros((1, side, side, 3)))["params"])
+        if self.config.use_quant_conv:
+            # The posterior starts narrow: at unit variance its noise hides every colour for hundreds of steps.
+            bias = params["quant_conv"]["bias"]
+            narrow = bias.replace_boxed(bias.unbox().at[self.config.latent_channels :].set(-6.0))
+            params["quant_conv"] = params["quant_conv"] | {"bias": narrow}
+        return {"vae": params}
 
     def restore_parts(self, params):
         return load_parts(params, {"vae": f"{self.init_from}/vae"}) if self.init_from else params
