@@ -54,16 +54,16 @@ def get_config(start: str = "") -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 6000,
+            "steps": 2000,
             "batch_size": 16,
-            "learning_rate": 5e-4,
+            "learning_rate": 8e-4,
             "weight_decay": 0.01,
-            "ema_decay": 0.999,
-            "sample_every": 500,
-            "validate_every": 500,
-            "warmup": 100,
+            "ema_decay": 0.997,
+            "sample_every": 400,
+            "validate_every": 400,
+            "warmup": 50,
             "schedule": "cosine",
-            "checkpoint_seconds": 300.0,
+            "checkpoint_seconds": 240.0,
             "log_every": 50,
             "seed": 0,
         }
