@@ -30,21 +30,22 @@ def get_config() -> ConfigDict:
             "colour_weight": 2.0,
             "init_from": "",
             "permute_colours": False,
+            "colour_start": True,
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 700,
+            "steps": 450,
             "batch_size": 12,
-            "learning_rate": 1.5e-3,
+            "learning_rate": 1e-3,
             "warmup": 30,
             "schedule": "cosine",
             "weight_decay": 0.0,
-            "ema_decay": 0.995,
+            "ema_decay": 0.99,
             "checkpoint_seconds": 300.0,
             "log_every": 50,
-            "sample_every": 200,
-            "validate_every": 200,
+            "sample_every": 150,
+            "validate_every": 150,
             "seed": 0,
         }
     )

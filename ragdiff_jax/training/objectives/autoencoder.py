@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, kl_divergence, sample_latents
+from ragdiff_jax.training.objectives.colour_start import colour_start
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
@@ -28,6 +29,7 @@ class AutoencoderObjective(PairObjective):
       itself on edges and gives up hue first (a green jacket came back blue).
     whole_share: chance that a sample is the whole picture at the crop's size instead of a crop.
     permute_colours: shuffles each sample's colour channels, so that no hue is rarer than another.
+    colour_start: begin with a linear path for the three colours (`objectives/colour_start.py`).
     init_from: a folder with a `vae` to start from.
     """
 
@@ -38,6 +40,7 @@ class AutoencoderObjective(PairObjective):
     colour_weight: float = 0.0
     whole_share: float = 0.0
     permute_colours: bool = False
+    colour_start: bool = False
     init_from: str = ""
     trainable: str = "^vae/"
 
@@ -48,6 +51,8 @@ class AutoencoderObjective(PairObjective):
     def init(self, key):
         side = 2 * self.config.factor
         params = dict(self.network.init(key, jnp.zeros((1, side, side, 3)))["params"])
+        if self.colour_start:
+            params = colour_start(params, self.config)
         if self.config.use_quant_conv:
             # The posterior starts narrow: at unit variance its noise hides every colour for hundreds of steps.
             bias = params["quant_conv"]["bias"]
