@@ -1,0 +1,264 @@
+"""The real objectives in the real train step, on eight drawn pairs of 32 pixels."""
+
+import dataclasses
+import json
+import math
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from quick import OPTIONS
+from small_model import random_params, small_system
+
+import ragdiff_jax as rd
+from ragdiff_jax.data.pipeline import PairArrays
+from ragdiff_jax.data.synth_dataset import synth_record
+from ragdiff_jax.data.tokenizer import Tokenizer, train_tokenizer
+from ragdiff_jax.models.structure_net import twin_towers
+from ragdiff_jax.parallel import flatten, make_mesh, merge, mesh_context, partition, shard_batch
+from ragdiff_jax.training import TrainSettings
+from ragdiff_jax.training.loop import initial_state, make_plan
+from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
+from ragdiff_jax.training.objectives.clip import CLIPObjective
+from ragdiff_jax.training.objectives.contrastive import info_nce
+from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
+from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
+from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
+from ragdiff_jax.training.state import fresh_state
+from ragdiff_jax.training.step import ROW_LOSSES, jit_step
+from ragdiff_jax.weights import load_part, read_config, save_part
+from ragdiff_jax.weights.model_folder import load_structure_net, part_configs
+
+MODEL = small_system()
+# No decay: what moves, moves by its gradient.
+SETTINGS = TrainSettings(steps=10, batch_size=8, learning_rate=1e-4, weight_decay=0.0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Pairs, the parts that training starts from, a memory of half of the flat-lays, a tokenizer."""
+    base = tmp_path_factory.mktemp("objectives")
+    records = [synth_record(row, size=32) for row in range(8)]
+    tokenizer = train_tokenizer([record.caption for record in records], 700, base / "tokenizer")
+    params = random_params(MODEL)
+    params["structure_net"] = jax.tree.map(np.asarray, twin_towers(params["structure_net"]))
+    configs = part_configs(MODEL)
+    parts = {part: str(base / part) for part in ("unet", "vae", "text_encoder", "structure_net")}
+    for part, folder in parts.items():
+        save_part(folder, configs[part], params[part])
+
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(6, MODEL.structure_net.embed_dim)).astype(np.float32)
+    memory = rd.Memory.create(base / "memory", rd.encoder_fingerprint(MODEL, params), 32, embeddings.shape[1])
+    memory.add(
+        [
+            rd.MemoryItem(
+                id=record.id,
+                embedding=embedding / np.linalg.norm(embedding),
+                landmark=rng.random((32, 32)) < 0.5,
+                metadata={},
+            )
+            for record, embedding in zip(records, embeddings, strict=False)
+        ]
+    )
+    return types.SimpleNamespace(
+        pairs=PairArrays(records, image_size=32, tokenizer=tokenizer, cache=True),
+        params=params,
+        parts=parts,
+        memory=str(base / "memory"),
+        tokenizer=str(base / "tokenizer"),
+        eos_id=tokenizer.eos_id,
+        empty_ids=tuple(int(i) for i in tokenizer.encode([""])[0]),
+    )
+
+
+def ragdiffusion(world):
+    return RAGDiffusionObjective(
+        pairs=world.pairs,
+        model=MODEL,
+        parts=world.parts,
+        memory=world.memory,
+        tokenizers=(world.tokenizer,),
+        empty_ids=world.empty_ids,
+    )
+
+
+@dataclasses.dataclass
+class Run:
+    """One training: the whole tree before and after, loss and row losses of each step, the step to go on with."""
+
+    before: dict
+    after: dict
+    losses: list
+    rows: list
+    go_on: object
+
+
+def train(objective, mesh, steps, params=None):
+    """`steps` of the compiled step. `params` spares the compilation of random numbers of many shapes."""
+    plan = make_plan(objective, SETTINGS, mesh)
+    if params is None:
+        state, frozen = initial_state(objective, SETTINGS, plan)
+    else:
+        params = jax.device_put(params, jax.tree.map(lambda x: x.sharding, plan.params))
+        trainable, frozen = partition(params, objective.trainable)
+        state = fresh_state(SETTINGS, trainable, plan.state)
+    before = jax.tree.map(np.array, merge(state.params, frozen))
+    constants = objective.constants(mesh)
+    batches = objective.batches(batch_size=8, seed=0, start_step=0, process_index=0, process_count=1)
+    losses, rows, compiled = [], [], None
+    with mesh_context(mesh):
+        for _ in range(steps):
+            batch = shard_batch(mesh, next(batches))
+            if compiled is None:
+                step = jit_step(objective, SETTINGS, mesh, plan.state)
+                compiled = step.lower(state, frozen, constants, batch).compile(compiler_options=OPTIONS)
+            state, metrics = compiled(state, frozen, constants, batch)
+            losses.append(float(metrics["loss"]))
+            rows.append(np.asarray(metrics[ROW_LOSSES]))
+    batches.close()
+    after = jax.tree.map(np.array, merge(state.params, frozen))
+
+    def go_on(batch):
+        with mesh_context(mesh):
+            return compiled(state, frozen, constants, shard_batch(mesh, batch))[1]
+
+    assert np.isfinite(losses).all()
+    return Run(before, after, losses, rows, go_on)
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return make_mesh(devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def ragdiffusion_run(world, one_device):
+    return train(ragdiffusion(world), one_device, 10)
+
+
+def still(run, prefix):
+    """Names under `prefix` that are what they were."""
+    before, after = dict(flatten(run.before)), dict(flatten(run.after))
+    return [n for n in before if n.startswith(prefix) and np.array_equal(before[n], after[n])]
+
+
+def test_ten_steps_move_every_trained_part_and_no_frozen_one(ragdiffusion_run, world):
+    run = ragdiffusion_run
+    for part in ("unet", "reference_net", "ep_adapter", "landmark_guider"):
+        assert not still(run, f"{part}/")
+    for part in ("vae", "text_encoder", "structure_net"):
+        names = [name for name, _ in flatten(run.before) if name.startswith(f"{part}/")]
+        assert names and still(run, f"{part}/") == names
+        jax.tree.map(np.testing.assert_array_equal, run.before[part], world.params[part])
+    # What had no weights of its own began as MainNet's.
+    np.testing.assert_array_equal(
+        run.before["reference_net"]["conv_in"]["kernel"], world.params["unet"]["conv_in"]["kernel"]
+    )
+
+
+def test_eight_devices_give_the_losses_of_one(ragdiffusion_run, world):
+    sharded = train(ragdiffusion(world), make_mesh(data=2, fsdp=4), 10)
+    np.testing.assert_allclose(sharded.losses, ragdiffusion_run.losses, rtol=1e-5)
+    np.testing.assert_allclose(sharded.rows[0], ragdiffusion_run.rows[0], rtol=1e-5)
+
+
+def test_ragdiffusion_exports_a_model_folder(ragdiffusion_run, world, tmp_path):
+    objective = dataclasses.replace(ragdiffusion(world), export_dtype="float32")
+    objective.export(ragdiffusion_run.after, tmp_path)
+    model = rd.read_model(tmp_path)
+    assert dataclasses.replace(model, dropout=MODEL.dropout) == MODEL
+    jax.tree.map(np.testing.assert_array_equal, rd.load(model, tmp_path), ragdiffusion_run.after)
+    assert Tokenizer.from_folder(tmp_path / "tokenizer").encode([""])[0].tolist() == list(world.empty_ids)
+
+
+def test_a_memory_of_another_encoder_is_refused(world, tmp_path, one_device):
+    rd.Memory.create(tmp_path / "other", "0" * 64, 32, MODEL.structure_net.embed_dim)
+    objective = dataclasses.replace(ragdiffusion(world), memory=str(tmp_path / "other"))
+    with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
+        objective.restore_parts(jax.tree.map(jnp.asarray, world.params))
+
+
+def test_structure_net_moves_both_towers_and_the_table(world, one_device, tmp_path):
+    objective = StructureNetObjective(pairs=world.pairs, config=MODEL.structure_net, symmetric=True)
+    run = train(objective, one_device, 10, {"structure_net": world.params["structure_net"]})
+    # Stacked layers are one leaf; the ViT's last one is read by nobody (penultimate tokens).
+    for name in ("photo/vision", "photo/resampler", "flat/vision", "flat/resampler", "attributes"):
+        assert not still(run, f"structure_net/{name}")
+    # A garment and its structure twin, four times over: nobody is left to be a negative.
+    batch = world.pairs.batch(np.array([0, 1] * 4))
+    assert not np.asarray(run.go_on(batch)[ROW_LOSSES]).any()
+    assert min(map(np.min, run.rows)) > 0
+
+    objective.export(run.after, tmp_path)
+    config, params = load_structure_net(tmp_path)
+    assert config == MODEL.structure_net
+    jax.tree.map(np.testing.assert_array_equal, params, run.after["structure_net"])
+
+
+def test_autoencoder_trains_and_exports_its_measured_scale(world, one_device, tmp_path):
+    objective = AutoencoderObjective(pairs=world.pairs, config=MODEL.vae, crop=16, colour_weight=1.0)
+    run = train(objective, one_device, 2, {"vae": world.params["vae"]})
+    assert not still(run, "vae/")
+    objective.export(run.after, tmp_path)
+    config = type(MODEL.vae).from_dict(read_config(tmp_path / "vae"))
+    assert config.scaling_factor != MODEL.vae.scaling_factor
+    assert dataclasses.replace(config, scaling_factor=MODEL.vae.scaling_factor) == MODEL.vae
+    assert_loads(tmp_path / "vae", run.after["vae"])
+
+
+def test_clip_trains_and_exports_both_towers(world, one_device, tmp_path):
+    objective = CLIPObjective(
+        pairs=world.pairs,
+        # The text is read at its end token; the small vocabulary has another than the preset's.
+        text=dataclasses.replace(MODEL.text_encoders[0], eos_token_id=world.eos_id),
+        vision=MODEL.structure_net.vision,
+        tokenizer=world.tokenizer,
+        text_length=40,
+    )
+    params = {
+        "text_encoder": world.params["text_encoder"],
+        "image_encoder": world.params["structure_net"]["photo"]["vision"],
+        "logit_scale": np.float32(math.log(10)),
+    }
+    run = train(objective, one_device, 2, params)
+    assert not still(run, "text_encoder/") and not still(run, "image_encoder/") and not still(run, "logit_scale")
+    objective.export(run.after, tmp_path)
+    for part in ("text_encoder", "image_encoder"):
+        assert_loads(tmp_path / part, run.after[part])
+    assert Tokenizer.from_folder(tmp_path / "tokenizer").vocab_size
+    assert json.loads((tmp_path / "model.json").read_text())["settings"]["logit_scale"] == pytest.approx(10, rel=1e-2)
+
+
+def test_text_to_image_trains_the_unet_alone(world, one_device, tmp_path):
+    parts = {part: world.parts[part] for part in ("vae", "text_encoder")}
+    objective = TextToImageObjective(pairs=world.pairs, model=MODEL, parts=parts, empty_ids=world.empty_ids)
+    params = {part: world.params[part] for part in ("unet", "vae", "text_encoder")}
+    run = train(objective, one_device, 2, params)
+    assert not still(run, "unet/")
+    jax.tree.map(np.testing.assert_array_equal, run.after["vae"], params["vae"])
+    objective.export(run.after, tmp_path)
+    assert_loads(tmp_path / "unet", run.after["unet"])
+    assert type(MODEL.unet).from_dict(read_config(tmp_path / "unet")) == MODEL.unet
+
+
+def assert_loads(folder, params):
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), nn.meta.unbox(params))
+    jax.tree.map(np.testing.assert_array_equal, load_part(folder, abstract), params)
+
+
+def test_info_nce_leaves_other_positives_out_of_the_negatives():
+    queries = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    keys = jnp.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    masked = jnp.array([[False, True, False], [False, False, False], [True, True, False]])
+    rows, accuracy = info_nce(queries, keys, 2.0, masked)
+    expected = [
+        math.log(math.exp(2) + 1) - 2,  # 2 x (1, -, 0)
+        math.log(1 + math.exp(1.2) + math.exp(2)) - 1.2,  # 2 x (0, 0.6, 1)
+        0.0,  # its own key alone
+    ]
+    np.testing.assert_allclose(rows, expected, rtol=1e-6, atol=1e-7)
+    assert float(accuracy) == pytest.approx(2 / 3)
