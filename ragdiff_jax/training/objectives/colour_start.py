@@ -1,9 +1,9 @@
 """A start for a small autoencoder from which hue passes: its residual path is made a linear one for the three colours.
 
 With residual branches at zero, what is left of AutoencoderKL is a chain of convolutions, and one GroupNorm and SiLU at
-each end. Red, green and blue are averaged down into the first three latents and spread up again; a pair of channels +x
-and -x makes SiLU linear (silu(x) - silu(-x) = x), and a pair of large constants keeps GroupNorm's scale still. All other
-channels stay random. Without this start the second axis of hue took thousands of steps to appear (docs/tiny.md).
+each end. Red, green and blue are averaged down into the first three latents and spread up again; a pair of channels
++x and -x makes SiLU linear (silu(x) - silu(-x) = x), and a pair of large constants keeps GroupNorm's scale still. All
+other channels stay random. Without this start the second axis of hue took thousands of steps to appear (docs/tiny.md).
 """
 
 from collections.abc import Callable, Mapping
