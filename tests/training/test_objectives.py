@@ -30,7 +30,7 @@ from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
 from ragdiff_jax.training.state import fresh_state
 from ragdiff_jax.training.step import ROW_LOSSES, jit_step
 from ragdiff_jax.weights import load_part, read_config, save_part
-from ragdiff_jax.weights.model_folder import load_structure_net, part_configs
+from ragdiff_jax.weights.model_folder import abstract_params, load_structure_net, part_configs
 
 MODEL = small_system()
 # No decay: what moves, moves by its gradient.
@@ -46,7 +46,8 @@ def world(tmp_path_factory):
     params = random_params(MODEL)
     params["structure_net"] = jax.tree.map(np.asarray, twin_towers(params["structure_net"]))
     configs = part_configs(MODEL)
-    parts = {part: str(base / part) for part in ("unet", "vae", "text_encoder", "structure_net")}
+    # ReferenceNet alone starts as a copy: of these.
+    parts = {part: str(base / part) for part in configs if part != "reference_net"}
     for part, folder in parts.items():
         save_part(folder, configs[part], params[part])
 
@@ -75,8 +76,15 @@ def world(tmp_path_factory):
     )
 
 
-def ragdiffusion(world):
-    return RAGDiffusionObjective(
+class Blank(RAGDiffusionObjective):
+    """Starts from zeros, where the shapes are known already: `restore_parts` fills every part."""
+
+    def init(self, key):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_params(self.model))
+
+
+def ragdiffusion(world, kind=Blank):
+    return kind(
         pairs=world.pairs,
         model=MODEL,
         parts=world.parts,
@@ -161,7 +169,7 @@ def test_ten_steps_move_every_trained_part_and_no_frozen_one(ragdiffusion_run, w
 
 
 def test_eight_devices_give_the_losses_of_one(ragdiffusion_run, world):
-    sharded = train(ragdiffusion(world), make_mesh(data=2, fsdp=4), 10)
+    sharded = train(ragdiffusion(world), make_mesh(data=2, fsdp=4), 10, ragdiffusion_run.before)
     np.testing.assert_allclose(sharded.losses, ragdiffusion_run.losses, rtol=1e-5)
     np.testing.assert_allclose(sharded.rows[0], ragdiffusion_run.rows[0], rtol=1e-5)
 
@@ -173,6 +181,12 @@ def test_ragdiffusion_exports_a_model_folder(ragdiffusion_run, world, tmp_path):
     assert dataclasses.replace(model, dropout=MODEL.dropout) == MODEL
     jax.tree.map(np.testing.assert_array_equal, rd.load(model, tmp_path), ragdiffusion_run.after)
     assert Tokenizer.from_folder(tmp_path / "tokenizer").encode([""])[0].tolist() == list(world.empty_ids)
+
+
+def test_init_gives_the_whole_tree_whatever_is_loaded_into_it(world):
+    """The tree of `init` is the whole model's, boxed, whatever is loaded into it afterwards."""
+    shapes = jax.eval_shape(ragdiffusion(world, RAGDiffusionObjective).init, jax.random.key(0))
+    assert shapes == abstract_params(MODEL)
 
 
 def test_a_memory_of_another_encoder_is_refused(world, tmp_path, one_device):
@@ -200,13 +214,16 @@ def test_structure_net_moves_both_towers_and_the_table(world, one_device, tmp_pa
 
 
 def test_autoencoder_trains_and_exports_its_measured_scale(world, one_device, tmp_path):
-    objective = AutoencoderObjective(pairs=world.pairs, config=MODEL.vae, crop=16, colour_weight=1.0)
-    run = train(objective, one_device, 2, {"vae": world.params["vae"]})
+    small = dataclasses.replace(MODEL.vae, block_out_channels=(8, 8))
+    objective = AutoencoderObjective(pairs=world.pairs, config=small, crop=16, colour_weight=1.0)
+    shapes = nn.meta.unbox(jax.eval_shape(objective.init, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    run = train(objective, one_device, 2, jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape) * 0.2), shapes))
     assert not still(run, "vae/")
     objective.export(run.after, tmp_path)
-    config = type(MODEL.vae).from_dict(read_config(tmp_path / "vae"))
-    assert config.scaling_factor != MODEL.vae.scaling_factor
-    assert dataclasses.replace(config, scaling_factor=MODEL.vae.scaling_factor) == MODEL.vae
+    config = type(small).from_dict(read_config(tmp_path / "vae"))
+    assert config.scaling_factor != small.scaling_factor
+    assert dataclasses.replace(config, scaling_factor=small.scaling_factor) == small
     assert_loads(tmp_path / "vae", run.after["vae"])
 
 
