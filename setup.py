@@ -57,6 +57,7 @@ setup(
         "tokenizers>=0.21",
         'scann>=1.4; python_version < "3.14" and platform_system == "Linux"',
         "tensorflow-datasets>=4.9.9",
+        "importlib_resources>=6",  # TFDS imports it and does not ask for it
         "jaxtyping>=0.3",
         "tqdm>=4.66",
         "tensorboardX>=2.6",
