@@ -2,8 +2,8 @@
 
 `auto` takes XLA everywhere except where cuDNN's fused kernel is known to pay: an NVIDIA GPU, bf16 or fp16, at least
 1024 queries and keys, heads of a multiple of 8 up to 128. Text keys (77) and the VAE's one wide head stay on XLA. No
-mask is ever passed: a missing reference is a shorter key length, because a masked fused kernel is slower and, in
-several versions, wrong (jax issue 28974).
+mask is ever passed: a missing reference is a shorter key length on cuDNN, because a masked fused kernel is slower and,
+in several versions, wrong (jax issue 28974), and a share of zero on XLA (`reference_attention`).
 """
 
 from typing import Literal
