@@ -305,7 +305,7 @@ def _denoise(
     denoise = guided(
         partial(model.denoise, params),
         conditions,
-        conditions.unconditional(nothing),
+        model.unconditional(params, conditions, nothing),
         1 if scale is None else scale,
         batch_axes=conditions.batch_axes(),
     )

@@ -265,6 +265,22 @@ class RAGDiffusion:
             gates=gates,
         )
 
+    def unconditional(self, params: Params, conditions: Conditions, empty: Text) -> Conditions:
+        """The other half of guidance, as training drops conditions: closed gates, or with `null="zero"` zero vectors.
+
+        `empty`: the empty prompt through the encoders.
+        """
+        closed = conditions.unconditional(empty)
+        if self.null == "gate":
+            return closed
+        b, h, w, _ = conditions.landmark_features.shape
+        return dataclasses.replace(
+            closed,
+            reference=self.reference(params, jnp.zeros((b, h, w, self.unet.in_channels))),
+            adapter=self._apply(params, "ep_adapter", jnp.zeros((b, self.structure_net.embed_dim))),
+            gates=jax.tree.map(jnp.ones_like, closed.gates),
+        )
+
     def denoise(
         self,
         params: Params,

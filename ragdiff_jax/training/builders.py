@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ragdiff_jax.data.tokenizer import Tokenizer
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
@@ -26,6 +27,9 @@ def autoencoder(model: Mapping[str, Any], **data) -> AutoencoderObjective:
 
 def clip(model: Mapping[str, Any], **data) -> CLIPObjective:
     preset = RAGDiffusion.from_config(model["preset"])
+    own, asked = Tokenizer.from_folder(model["tokenizer"]).eos_id, preset.text_encoders[-1].eos_token_id
+    if own != asked:  # the text would be read at its first token, and nothing would say so
+        raise UserError(f"{model['tokenizer']}: its end token is {own}, the text encoder's is {asked}; make it anew")
     return CLIPObjective(
         text=preset.text_encoders[-1], vision=preset.structure_net.vision, **_rest(model, "preset"), **data
     )

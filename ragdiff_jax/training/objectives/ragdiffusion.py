@@ -145,7 +145,7 @@ class RAGDiffusionObjective(PairObjective):
             denoise = guided(
                 functools.partial(model.denoise, params),
                 conditions,
-                conditions.unconditional(empty),
+                model.unconditional(params, conditions, empty),
                 model.guidance_scale,
                 batch_axes=conditions.batch_axes(),
             )
