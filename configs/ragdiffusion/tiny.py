@@ -54,7 +54,7 @@ def get_config(start: str = "") -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 1000,
+            "steps": 1350,
             "batch_size": 16,
             "learning_rate": 8e-4,
             "weight_decay": 0.01,
