@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
             "edge_weight": 0.5,
             "colour_weight": 2.0,
             "init_from": "",
-            "permute_colours": False,
             "colour_start": True,
         }
     )

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import square
+from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion import Sampler, ddim, dpm_solver_pp_2m, guided, sample
 from ragdiff_jax.errors import UserError
@@ -57,16 +58,6 @@ class Generated:
     image: Image
     retrieved: Retrieved
     seconds: Mapping[str, float]
-
-
-def to_float(images: UInt8[Array, "b h w 3"] | UInt8[np.ndarray, "b h w 3"]) -> Float[Array, "b h w 3"]:
-    """uint8 pictures as the networks see them, in [-1, 1]."""
-    return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
-
-
-def to_uint8(images: Float[Array, "b h w 3"]) -> UInt8[Array, "b h w 3"]:
-    """Pictures in [-1, 1], clipped, as bytes."""
-    return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
 class GarmentGenerator:

@@ -24,10 +24,10 @@ from ragdiff_jax.data.images import (
     square,
     square_mask,
 )
+from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
-from ragdiff_jax.pipelines.generate import to_float
 from ragdiff_jax.retrieval.memory import Memory, MemoryItem
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint

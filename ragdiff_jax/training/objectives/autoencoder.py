@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, kl_divergence, sample_latents
 from ragdiff_jax.training.objectives.colour_start import colour_start
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
 
@@ -27,8 +28,6 @@ class AutoencoderObjective(PairObjective):
     edge_weight: of the L1 distance of horizontal and vertical differences, which keeps seams and prints sharp.
     colour_weight: of the L1 distance after averaging over the pixels of each latent. A narrow latent otherwise spends
       itself on edges and gives up hue first (a green jacket came back blue).
-    whole_share: chance that a sample is the whole picture at the crop's size instead of a crop.
-    permute_colours: shuffles each sample's colour channels, so that no hue is rarer than another.
     colour_start: begin with a linear path for the three colours (`objectives/colour_start.py`).
     init_from: a folder with a `vae` to start from.
     """
@@ -38,8 +37,6 @@ class AutoencoderObjective(PairObjective):
     kl_weight: float = 1e-4
     edge_weight: float = 1.0
     colour_weight: float = 0.0
-    whole_share: float = 0.0
-    permute_colours: bool = False
     colour_start: bool = False
     init_from: str = ""
     trainable: str = "^vae/"
@@ -70,22 +67,16 @@ class AutoencoderObjective(PairObjective):
         return self.network.apply(variables, latents, method="decode"), mean, logvar
 
     def loss(self, params, constants, batch, key):
-        pick, crop, whole, permute, noise = jax.random.split(key, 5)
+        pick, crop, noise = jax.random.split(key, 3)
         b, h, w, _ = batch["photo"].shape
         photo = jax.random.bernoulli(pick, 0.5, (b, 1, 1, 1))
         images = to_float(jnp.where(photo, batch["photo"], batch["flat"]))
         if self.crop:
             side = self.crop
-            small = jax.image.resize(images, (b, side, side, 3), "linear") if self.whole_share else None
             corners = jax.random.randint(crop, (b, 2), 0, jnp.array([h - side + 1, w - side + 1]))
             images = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (side, side, 3)))(
                 images, corners
             )
-            if self.whole_share:
-                images = jnp.where(jax.random.bernoulli(whole, self.whole_share, (b, 1, 1, 1)), small, images)
-        if self.permute_colours:
-            keys = jax.random.split(permute, b)
-            images = jax.vmap(lambda key, image: image[..., jax.random.permutation(key, 3)])(keys, images)
         output, mean, logvar = self._reconstruct(params, images, noise)
         error = output - images
         rows = jnp.abs(error).mean((1, 2, 3)) + jnp.square(error).mean((1, 2, 3))

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ragdiff_jax.data.augment import augment_photo, draw
+from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
 from ragdiff_jax.models.layers import dense_init
-from ragdiff_jax.training.objectives.common import PairObjective, to_float
+from ragdiff_jax.training.objectives.common import PairObjective
 from ragdiff_jax.training.objectives.contrastive import info_nce, unit
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 

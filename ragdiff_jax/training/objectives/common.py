@@ -1,4 +1,4 @@
-"""What the objectives share: pictures on the device, batches of pairs, parts from folders, sheets of samples."""
+"""What the objectives share: batches of pairs, parts from folders, sheets of samples."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,28 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, UInt8
 
 from ragdiff_jax.data.pipeline import PairArrays, make_batches
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.weights.folder import load_part
 
 
-def to_float(images: UInt8[Array, "*b h w 3"] | UInt8[np.ndarray, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
-    """uint8 pictures as the networks see them, in [-1, 1]."""
-    return jnp.asarray(images, jnp.float32) / 127.5 - 1.0
-
-
-def to_uint8(images: Float[Array, "*b h w 3"]) -> UInt8[np.ndarray, "*b h w 3"]:
-    """Pictures in [-1, 1] (clipped) on the host."""
-    return np.asarray(jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5)).astype(np.uint8)
-
-
-def sheet(*columns: UInt8[np.ndarray, "b h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+def sheet(*columns: UInt8[np.ndarray, "b h w 3"] | UInt8[Array, "b h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """One row a sample, one column an argument."""
-    return np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)
+    return np.concatenate([np.concatenate(list(np.asarray(column))) for column in columns], axis=1)
 
 
 def load_parts(params: Mapping[str, Any], folders: Mapping[str, str | Path]) -> dict[str, Any]:

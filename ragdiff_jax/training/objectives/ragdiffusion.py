@@ -15,17 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from ragdiff_jax.data.augment import augment_pair
+from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
-from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.systems.initialise import adapter_from_unet, reference_from_unet
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.objective import blank
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
 from ragdiff_jax.weights.model_folder import encoder_fingerprint, save_model
 
 
@@ -60,12 +60,7 @@ class RAGDiffusionObjective(PairObjective):
 
     def restore_parts(self, params):
         params = load_parts(params, self.parts)
-        memory, own = Memory.open(self.memory), encoder_fingerprint(self.model, params)
-        if memory.fingerprint != own:
-            raise UserError(
-                f"{self.memory}: built by encoder {memory.fingerprint[:12]}, this run's is {own[:12]}; "
-                "build the memory again: ragdiff memory build"
-            )
+        Memory.open(self.memory, encoder_fingerprint(self.model, params))  # refuses another encoder's
         unet = params["unet"]
         if "reference_net" not in self.parts:
             params["reference_net"] = reference_from_unet(params["reference_net"], unet)
@@ -136,11 +131,12 @@ class RAGDiffusionObjective(PairObjective):
             photo = to_float(batch["photo"])
             e = model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))
             ids, _, neighbours, weights = model.retrieve(constants["memory"], e)
-            landmark, _ = fuse_landmarks(constants["memory"].landmarks[ids], weights)
+            landmarks = constants["memory"].landmarks[ids]
+            landmark, _ = fuse_landmarks(landmarks, weights)
             empty = model.encode_text(params, constants["empty_ids"][None])
             text = model.encode_text(params, jnp.broadcast_to(constants["empty_ids"], batch["text_ids"].shape))
             conditions = model.condition(
-                params, photo, e, neighbours, weights, constants["memory"].landmarks[ids], text
+                params, photo, e, neighbours, weights, landmarks, text, landmark=landmark
             )
             denoise = guided(
                 functools.partial(model.denoise, params),

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ragdiff_jax.data.augment import augment_flat, augment_photo, draw
+from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts, to_float
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts
 from ragdiff_jax.training.objectives.contrastive import info_nce
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
 

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
@@ -13,7 +14,7 @@ from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.systems.conditions import Conditions
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.objective import blank
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet, to_float, to_uint8
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
