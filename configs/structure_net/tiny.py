@@ -27,19 +27,20 @@ def get_config() -> ConfigDict:
             "temperature": 0.07,
             "learn_temperature": False,
             "symmetric": True,
-            "partner_share": 0.5,
-            "attribute_dropout": (0.5, 0.2),
+            "partner_share": 0.7,
+            "recolour": True,
+            "attribute_dropout": (0.7, 0.2),
             "export_dtype": "bfloat16",
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 600,
+            "steps": 2000,
             "batch_size": 48,
             "learning_rate": 7e-4,
             "weight_decay": 0.05,
-            "ema_decay": 0.99,
-            "validate_every": 300,
+            "ema_decay": 0.995,
+            "validate_every": 500,
             "warmup": 50,
             "schedule": "cosine",
             "checkpoint_seconds": 300.0,

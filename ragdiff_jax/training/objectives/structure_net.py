@@ -1,8 +1,9 @@
 """Stage `structure_net`: both towers by InfoNCE, photo against flat-lay (R 3.1, Eq. 1).
 
-The positive of a photo is its own flat-lay or its structure partner (like structure, other texture), half each; what
-else in the batch is a flat-lay of the same garment or partner is no negative. Attributes are dropped for each tower on
-its own: equal labels could otherwise solve the task without a look at the pixels.
+The positive of a photo is its own flat-lay or its structure partner (like structure, other texture), as often as
+`partner_share` says; what else in the batch is a flat-lay of the same garment or partner is no negative. Two shortcuts
+solve the task without a look at the shape: equal labels, so that attributes are dropped for each tower on its own, and
+equal colours, so that each picture may get colours of its own (`recolour`).
 """
 
 import dataclasses
@@ -30,6 +31,8 @@ class StructureNetObjective(PairObjective):
     temperature: tau of Eq. 1; with `learn_temperature` its start.
     symmetric: adds the direction flat-lay -> photo.
     partner_share: chance that the positive is the structure partner.
+    recolour: draws any hue for each picture on its own, and for the flat-lay any contrast down to its negative: towers
+      that may match by colour do, and bring garments of like colour instead of like structure.
     attribute_dropout: chance for a tower to see no attribute at all, and for each attribute to be unknown.
     export_dtype: of the written weights. A memory belongs to the written ones, so that a system that ships in bfloat16
       wants its encoder rounded here, before its memory is built.
@@ -42,6 +45,7 @@ class StructureNetObjective(PairObjective):
     learn_temperature: bool = False
     symmetric: bool = False
     partner_share: float = 0.5
+    recolour: bool = False
     attribute_dropout: tuple[float, float] = (0.5, 0.2)
     export_dtype: str = "float32"
     trainable: str = "."
@@ -86,9 +90,11 @@ class StructureNetObjective(PairObjective):
         shown = jnp.where(partner, batch["partner_row"], batch["row"])
 
         # A flip turns both; frame and colour are each picture's own, so that structure is what they share.
-        draws = draw(photo_key, b)
+        hue = {"hue_probability": 0.8, "max_hue": 180.0} if self.recolour else {}
+        contrast = {"contrast_probability": 0.8, "contrast_range": (-1.0, 1.0)} if self.recolour else {}
+        draws = draw(photo_key, b, **hue)
         photo = augment_photo(draws, to_float(batch["photo"]))
-        draws = draw(flat_key, b, pad_probability=0.2)._replace(flip=draws.flip)
+        draws = draw(flat_key, b, pad_probability=0.2, **hue, **contrast)._replace(flip=draws.flip)
         flat, _ = augment_flat(draws, to_float(flat), batch["mask"][..., None].astype(jnp.float32))
 
         variables = {"params": params["structure_net"]}
