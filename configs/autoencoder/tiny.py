@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
             "colour_weight": 2.0,
             "init_from": "",
             "colour_start": True,
+            "balance": 0.5,
         }
     )
     config.train = ConfigDict(

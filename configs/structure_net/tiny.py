@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
             "symmetric": True,
             "partner_share": 0.7,
             "recolour": True,
+            "shape_temperature": 0.08,
             "attribute_dropout": (0.7, 0.2),
             "export_dtype": "bfloat16",
         }
@@ -37,10 +38,10 @@ def get_config() -> ConfigDict:
         {
             "steps": 2000,
             "batch_size": 48,
-            "learning_rate": 7e-4,
+            "learning_rate": 1e-3,
             "weight_decay": 0.05,
             "ema_decay": 0.995,
-            "validate_every": 500,
+            "validate_every": 200,
             "warmup": 50,
             "schedule": "cosine",
             "checkpoint_seconds": 300.0,

@@ -25,17 +25,18 @@ def get_config() -> ConfigDict:
             "parts": {"vae": "runs/tiny/autoencoder/model/vae", "text_encoder": "runs/tiny/clip/model/text_encoder"},
             "tokenizer": "runs/tiny/tokenizer",
             "text_dropout": 0.1,
+            "noise_start": True,
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 400,
+            "steps": 700,
             "batch_size": 16,
-            "learning_rate": 0.0006,
+            "learning_rate": 0.001,
             "weight_decay": 0.01,
             "ema_decay": 0.995,
-            "sample_every": 400,
-            "validate_every": 200,
+            "sample_every": 350,
+            "validate_every": 350,
             "warmup": 50,
             "schedule": "cosine",
             "checkpoint_seconds": 300.0,

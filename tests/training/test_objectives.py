@@ -18,12 +18,13 @@ from ragdiff_jax.data.pipeline import PairArrays
 from ragdiff_jax.data.synth_dataset import synth_record
 from ragdiff_jax.data.tokenizer import Tokenizer, train_tokenizer
 from ragdiff_jax.models.structure_net import twin_towers
+from ragdiff_jax.models.vae import AutoencoderKL
 from ragdiff_jax.parallel import flatten, make_mesh, merge, mesh_context, partition, shard_batch
 from ragdiff_jax.training import TrainSettings
 from ragdiff_jax.training.loop import initial_state, make_plan
-from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
+from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective, shift_latents
 from ragdiff_jax.training.objectives.clip import CLIPObjective
-from ragdiff_jax.training.objectives.contrastive import info_nce
+from ragdiff_jax.training.objectives.contrastive import info_nce, shape_info_nce, shape_targets
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
@@ -279,3 +280,38 @@ def test_info_nce_leaves_other_positives_out_of_the_negatives():
     ]
     np.testing.assert_allclose(rows, expected, rtol=1e-6, atol=1e-7)
     assert float(accuracy) == pytest.approx(2 / 3)
+
+
+def test_shape_targets_follow_the_silhouettes():
+    """Twins share the target, what is more alike gets more of it, and the right embeddings have no loss left."""
+    masks = np.zeros((4, 8, 8), np.float32)
+    masks[:2, 2:6, 2:6] = 1
+    masks[2, 2:6, 2:5] = 1
+    masks[3, 0, 0] = 1
+    targets = shape_targets(jnp.asarray(masks), 0.2)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(targets[0, 0], targets[0, 1], rtol=1e-6)
+    assert targets[0, 1] > targets[0, 2] > targets[0, 3]
+    # Logits that differ from log targets by a constant of the row.
+    rows, _ = shape_info_nce(jnp.log(targets), jnp.eye(4), 1.0, targets)
+    np.testing.assert_allclose(rows, 0, atol=1e-6)
+
+
+def test_balanced_latents_decode_to_the_same_picture():
+    config = MODEL.vae
+    network = AutoencoderKL(config)
+    params = random_params(MODEL)["vae"]
+    image = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)), jnp.float32)
+
+    @jax.jit
+    def run(params):
+        mean, logvar = network.apply({"params": params}, image, method="encode")
+        return mean, logvar, network.apply({"params": params}, mean, method="decode")
+
+    mean, logvar, picture = run(params)
+    centre, size = mean.mean((0, 1, 2)), mean.std((0, 1, 2))
+    new_mean, new_logvar, same = run(shift_latents(params, config, centre, size))
+    np.testing.assert_allclose(new_mean.mean((0, 1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(new_mean.std((0, 1, 2)), 1, rtol=1e-3)
+    np.testing.assert_allclose(new_logvar, logvar - 2 * jnp.log(size), atol=1e-3)
+    np.testing.assert_allclose(same, picture, atol=1e-3 * float(jnp.abs(picture).max()))

@@ -1,18 +1,21 @@
 """Stage `autoencoder`: reconstruction of photos and flat-lays through AutoencoderKL.
 
 A sample is the photo or the flat-lay of a pair, half each, and a random crop of it: convolutions don't care where they
-are, and a quarter of the pixels is a quarter of the work. The scaling factor that brings the latents to unit variance
-is measured at export.
+are, and a quarter of the pixels is a quarter of the work. The latents' mean and variance are measured and mended at
+export.
 """
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ragdiff_jax.data.pixels import to_float, to_uint8
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, kl_divergence, sample_latents
 from ragdiff_jax.training.objectives.colour_start import colour_start
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
@@ -28,6 +31,9 @@ class AutoencoderObjective(PairObjective):
     edge_weight: of the L1 distance of horizontal and vertical differences, which keeps seams and prints sharp.
     colour_weight: of the L1 distance after averaging over the pixels of each latent. A narrow latent otherwise spends
       itself on edges and gives up hue first (a green jacket came back blue).
+    balance: how far the written autoencoder's latent channels are brought to one size: each is centred on its mean
+      over the flat-lays and divided by its standard deviation to this power (0: centred only; 1: all of unit
+      variance). The quant convs take it up, so that no picture changes. None leaves the channels as they are.
     colour_start: begin with a linear path for the three colours (`objectives/colour_start.py`).
     init_from: a folder with a `vae` to start from.
     """
@@ -38,6 +44,7 @@ class AutoencoderObjective(PairObjective):
     edge_weight: float = 1.0
     colour_weight: float = 0.0
     colour_start: bool = False
+    balance: float | None = None
     init_from: str = ""
     trainable: str = "^vae/"
 
@@ -107,11 +114,38 @@ class AutoencoderObjective(PairObjective):
 
     def export(self, params, directory):
         encode = jax.jit(functools.partial(self.network.apply, method="encode"))
-        stds = []
+        latents = {"photo": [], "flat": []}
         for start in range(0, min(256, len(self.pairs)), 32):
             batch = self.pairs.batch(np.arange(start, min(start + 32, len(self.pairs))))
-            for name in ("photo", "flat"):
-                stds.append(encode({"params": params["vae"]}, to_float(batch[name]))[0].std())
-        config = dataclasses.replace(self.config, scaling_factor=float(1.0 / np.mean(stds)))
-        save_part(directory / "vae", config.to_dict(), params["vae"])
+            for name, of_name in latents.items():
+                of_name.append(np.asarray(encode({"params": params["vae"]}, to_float(batch[name]))[0], np.float32))
+        vae, scale = params["vae"], 1.0 / np.mean([x.std() for x in (*latents["photo"], *latents["flat"])])
+        if self.balance is not None:
+            flat = np.concatenate(latents["flat"])
+            spread = flat.std((0, 1, 2))
+            vae = shift_latents(vae, self.config, flat.mean((0, 1, 2)), spread**self.balance)
+            scale = 1.0 / np.sqrt(np.mean(spread ** (2 - 2 * self.balance)))
+        config = dataclasses.replace(self.config, scaling_factor=float(scale))
+        save_part(directory / "vae", config.to_dict(), vae)
         write_model_json(directory, ModelFile(system="autoencoder", parts={"vae": "AutoencoderKL"}))
+
+
+def shift_latents(params, config: VAEConfig, centre: Float[Array, "c"], size: Float[Array, "c"]) -> dict[str, Any]:
+    """The autoencoder whose latents are (latents - centre) / size, and which decodes them to the same pictures.
+
+    Raises UserError without both quant convs, which take the change up.
+    """
+    if not (config.use_quant_conv and config.use_post_quant_conv):
+        raise UserError("the latents of an autoencoder without quant convs can't be balanced; leave balance out")
+    quant, post = params["quant_conv"], params["post_quant_conv"]
+    # The second half is a log variance: it moves, and isn't scaled.
+    scale = jnp.concatenate([size, jnp.ones_like(size)])
+    move = jnp.concatenate([centre, 2 * jnp.log(size)])
+    return {
+        **params,
+        "quant_conv": {"kernel": quant["kernel"] / scale, "bias": (quant["bias"] - move) / scale},
+        "post_quant_conv": {
+            "kernel": post["kernel"] * size[:, None],
+            "bias": post["bias"] + centre @ post["kernel"][0, 0],
+        },
+    }

@@ -6,11 +6,12 @@ each end. Red, green and blue are averaged down into the first three latents and
 other channels stay random. Without this start the second axis of hue took thousands of steps to appear (docs/tiny.md).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.vae import VAEConfig
+from ragdiff_jax.training.objectives.convolutions import set_channels
 
 GAIN = 2.0  # latents of unit size from pixels in [-1, 1]
 CONSTANT = 8.0
@@ -32,20 +33,20 @@ def colour_start(params: Mapping[str, Any], config: VAEConfig) -> dict[str, Any]
     signs = {**keep, **{4 + channel: [(channel, -1.0)] for channel in (*RED_GREEN_BLUE, STILL)}}
 
     levels = len(widths)
-    encoder = _edit(encoder, "conv_in", {c: [(c, 1.0)] for c in RED_GREEN_BLUE}, constants={STILL: CONSTANT})
+    encoder = set_channels(encoder, "conv_in", {c: [(c, 1.0)] for c in RED_GREEN_BLUE}, constants={STILL: CONSTANT})
     for level in range(levels):
         block = f"down_blocks_{level}"
         if level:
             roles = signs if level == levels - 1 else keep
-            encoder = _edit(encoder, f"{block}/resnets_0/conv_shortcut", roles)
+            encoder = set_channels(encoder, f"{block}/resnets_0/conv_shortcut", roles)
         if level < levels - 1:
-            encoder = _edit(encoder, f"{block}/downsamplers_0/conv", keep, taps=((0, 0), (0, 1), (1, 0), (1, 1)))
+            encoder = set_channels(encoder, f"{block}/downsamplers_0/conv", keep, taps=((0, 0), (0, 1), (1, 0), (1, 1)))
     # What GroupNorm divides by: the pair of constants among the channels of the first group.
     spread = CONSTANT * (2 * groups / widths[-1]) ** 0.5
     latents = {c: [(c, GAIN * spread), (4 + c, -GAIN * spread)] for c in RED_GREEN_BLUE}
-    encoder = _edit(encoder, "conv_out", latents)
+    encoder = set_channels(encoder, "conv_out", latents)
 
-    decoder = _edit(decoder, "conv_in", {c: [(c, 1.0)] for c in RED_GREEN_BLUE}, constants={STILL: CONSTANT})
+    decoder = set_channels(decoder, "conv_in", {c: [(c, 1.0)] for c in RED_GREEN_BLUE}, constants={STILL: CONSTANT})
     for level in range(levels):
         block = f"up_blocks_{level}"
         if level:
@@ -54,51 +55,14 @@ def colour_start(params: Mapping[str, Any], config: VAEConfig) -> dict[str, Any]
                 for c in RED_GREEN_BLUE
                 for place, (source, sign) in enumerate(((c, 1.0), (c, -1.0), (STILL, 1.0), (STILL, -1.0)))
             }
-            decoder = _edit(decoder, f"{block}/resnets_0/conv_shortcut", pairs if level == levels - 1 else keep)
+            decoder = set_channels(decoder, f"{block}/resnets_0/conv_shortcut", pairs if level == levels - 1 else keep)
         if level < levels - 1:
-            decoder = _edit(decoder, f"{block}/upsamplers_0/conv", keep)
+            decoder = set_channels(decoder, f"{block}/upsamplers_0/conv", keep)
     spread = CONSTANT * 0.5**0.5
     colours = {c: [(4 * c, spread / GAIN), (4 * c + 1, -spread / GAIN)] for c in RED_GREEN_BLUE}
-    decoder = _edit(decoder, "conv_out", colours)
+    decoder = set_channels(decoder, "conv_out", colours)
 
     out = {**params, "encoder": encoder, "decoder": decoder}
     same = {channel: [(channel, 1.0)] for channel in range(config.latent_channels)}
-    out = _edit(out, "post_quant_conv", same)
-    return _edit(out, "quant_conv", {**same, **{c + config.latent_channels: [] for c in same}})
-
-
-def _edit(tree, path: str, outputs, *, taps=None, constants=None) -> dict[str, Any]:
-    """`tree` with the kernel of the convolution at `path` set for some output channels.
-
-    `outputs`: {output: [(input, factor)]}; `taps`: pixels of the kernel that share it (default: the middle one);
-    `constants`: {output: bias}, whose kernel becomes zero.
-    """
-
-    def change(layer):
-        def kernel(x):
-            middle = ((x.shape[0] // 2, x.shape[1] // 2),)
-            for output, inputs in {**outputs, **dict.fromkeys(constants or {}, ())}.items():
-                x = x.at[..., output].set(0.0)
-                for source, factor in inputs:
-                    for row, column in taps or middle:
-                        x = x.at[row, column, source, output].set(factor / len(taps or middle))
-            return x
-
-        def bias(x):
-            for output, value in (constants or {}).items():
-                x = x.at[output].set(value)
-            return x
-
-        return {**layer, "kernel": _boxed(layer["kernel"], kernel), "bias": _boxed(layer["bias"], bias)}
-
-    return _at(tree, path.split("/"), change)
-
-
-def _at(tree, path: list[str], change: Callable) -> dict[str, Any]:
-    if not path:
-        return change(tree)
-    return {**tree, path[0]: _at(tree[path[0]], path[1:], change)}
-
-
-def _boxed(leaf, change: Callable):
-    return leaf.replace_boxed(change(leaf.unbox()))
+    out = set_channels(out, "post_quant_conv", same)
+    return set_channels(out, "quant_conv", {**same, **{c + config.latent_channels: [] for c in same}})

@@ -1,4 +1,4 @@
-"""InfoNCE over the global batch."""
+"""InfoNCE over the global batch, and its kin with silhouettes that say how alike two garments are."""
 
 import jax
 import jax.numpy as jnp
@@ -26,3 +26,27 @@ def info_nce(
     rows = jax.nn.logsumexp(logits, axis=1) - jnp.diagonal(logits)
     accuracy = (jnp.argmax(logits, axis=1) == jnp.arange(logits.shape[0])).mean()
     return rows, accuracy
+
+
+def shape_info_nce(
+    queries: Float[Array, "b d"],
+    keys: Float[Array, "b d"],
+    scale: float | Float[Array, ""],
+    targets: Float[Array, "b b"],
+) -> tuple[Float[Array, "b"], Float[Array, ""]]:
+    """(loss of each row, accuracy): as `info_nce`, with a distribution over all keys in place of the one positive.
+
+    Rows of `targets` sum to 1. The targets' own entropy is taken off, so that the least loss is 0.
+    """
+    logits = scale * jnp.einsum("id,jd->ij", queries, keys, precision=jax.lax.Precision.HIGHEST)
+    rows = -(targets * (jax.nn.log_softmax(logits, axis=1) - jnp.log(jnp.maximum(targets, 1e-30)))).sum(axis=1)
+    accuracy = (jnp.argmax(logits, axis=1) == jnp.argmax(targets, axis=1)).mean()
+    return rows, accuracy
+
+
+def shape_targets(masks: Float[Array, "b h w"], temperature: float) -> Float[Array, "b b"]:
+    """softmax(IoU / temperature) of all pairs of silhouettes in {0,1}: how much each key is a positive of each row."""
+    flat = masks.reshape(masks.shape[0], -1).astype(jnp.float32)
+    area, both = flat.sum(axis=1), flat @ flat.T
+    overlap = both / jnp.maximum(area[:, None] + area[None] - both, 1.0)
+    return jax.nn.softmax(overlap / temperature, axis=1)

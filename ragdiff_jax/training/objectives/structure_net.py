@@ -18,7 +18,7 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts
-from ragdiff_jax.training.objectives.contrastive import info_nce
+from ragdiff_jax.training.objectives.contrastive import info_nce, shape_info_nce, shape_targets
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
 
 
@@ -33,6 +33,9 @@ class StructureNetObjective(PairObjective):
     partner_share: chance that the positive is the structure partner.
     recolour: draws any hue for each picture on its own, and for the flat-lay any contrast down to its negative: towers
       that may match by colour do, and bring garments of like colour instead of like structure.
+    shape_temperature: above 0, each photo's target is the distribution softmax(IoU / temperature) over the batch's
+      flat-lays in place of Eq. 1's one positive. It says of every pair how alike the silhouettes are, where Eq. 1 says
+      of all but one that they are equally wrong: small runs learn shape from it that learn none otherwise.
     attribute_dropout: chance for a tower to see no attribute at all, and for each attribute to be unknown.
     export_dtype: of the written weights. A memory belongs to the written ones, so that a system that ships in bfloat16
       wants its encoder rounded here, before its memory is built.
@@ -46,6 +49,7 @@ class StructureNetObjective(PairObjective):
     symmetric: bool = False
     partner_share: float = 0.5
     recolour: bool = False
+    shape_temperature: float = 0.0
     attribute_dropout: tuple[float, float] = (0.5, 0.2)
     export_dtype: str = "float32"
     trainable: str = "."
@@ -103,9 +107,18 @@ class StructureNetObjective(PairObjective):
         )
         e_flat = self.network.apply(variables, flat, self._drop(drop_flat, flat_attributes), method="embed_flat")
 
+        scale = jnp.exp(params["logit_scale"]) if self.learn_temperature else 1.0 / self.temperature
+        if self.shape_temperature > 0:
+            masks = batch["mask"].astype(jnp.float32)
+            masks = jnp.where(draws.flip[:, None, None], masks[:, :, ::-1], masks)
+            targets = shape_targets(masks, self.shape_temperature)
+            rows, accuracy = shape_info_nce(e_photo, e_flat, scale, targets)
+            if self.symmetric:
+                rows = (rows + shape_info_nce(e_flat, e_photo, scale, targets)[0]) / 2
+            return rows, {"accuracy": accuracy}
+
         same = (shown[None] == batch["row"][:, None]) | (shown[None] == batch["partner_row"][:, None])
         same &= ~jnp.eye(b, dtype=bool)
-        scale = jnp.exp(params["logit_scale"]) if self.learn_temperature else 1.0 / self.temperature
         rows, accuracy = info_nce(e_photo, e_flat, scale, same)
         if self.symmetric:
             rows = (rows + info_nce(e_flat, e_photo, scale, same.T)[0]) / 2

@@ -15,6 +15,7 @@ from ragdiff_jax.systems.conditions import Conditions
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
+from ragdiff_jax.training.objectives.noise_start import noise_start
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -27,6 +28,7 @@ class TextToImageObjective(PairObjective):
     parts: folder of each part that starts from given weights (`vae` and `text_encoder` must).
     empty_ids: the empty prompt's ids, one tuple for all encoders.
     text_dropout: chance that a sample's caption is the empty prompt.
+    noise_start: begin a fresh U-Net with a linear path for the noise (`objectives/noise_start.py`).
     """
 
     model: RAGDiffusion
@@ -34,11 +36,15 @@ class TextToImageObjective(PairObjective):
     empty_ids: tuple[int, ...]
     text_dropout: float = 0.1
     guidance_scale: float = 3.0
+    noise_start: bool = False
     trainable: str = "^unet/"
 
     def init(self, key):
         tree = {part: value for part, value in blank(self.model.init, key).items() if part in PARTS}
-        return tree | self.model.init(key, [part for part in tree if part not in self.parts])
+        tree |= self.model.init(key, [part for part in tree if part not in self.parts])
+        if self.noise_start and "unet" not in self.parts:
+            tree["unet"] = noise_start(tree["unet"], self.model.unet)
+        return tree
 
     def restore_parts(self, params):
         return load_parts(params, self.parts)
