@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 2000,
+            "steps": 2100,
             "batch_size": 48,
             "learning_rate": 1e-3,
             "weight_decay": 0.05,
