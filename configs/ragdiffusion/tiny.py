@@ -54,13 +54,13 @@ def get_config(start: str = "") -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 1350,
+            "steps": 2800,
             "batch_size": 16,
             "learning_rate": 8e-4,
             "weight_decay": 0.01,
             "ema_decay": 0.997,
-            "sample_every": 400,
-            "validate_every": 400,
+            "sample_every": 500,
+            "validate_every": 500,
             "warmup": 50,
             "schedule": "cosine",
             "checkpoint_seconds": 240.0,
