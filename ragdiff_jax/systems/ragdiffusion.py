@@ -66,8 +66,8 @@ class RAGDiffusion:
         ridge).
       null: what an absent condition is; `gate` removes it exactly, `zero` is the paper's zero vectors.
       snr_gamma: min-SNR weighting of the loss; 0 is off.
-      image_encoder: the picture tower of the last text encoder's CLIP, which predicts attributes (`systems/zero_shot.py`)
-        and takes no part in generation; None: the model has none.
+      image_encoder: the picture tower of the last text encoder's CLIP, or None. It predicts attributes
+        (`systems/zero_shot.py`) and takes no part in generation.
     """
 
     unet: UNetConfig
@@ -105,8 +105,8 @@ class RAGDiffusion:
                 raise UserError(f"RAGDiffusion: {name} is {got}, but its counterpart needs {need}")
         if self.image_encoder is not None and self.image_encoder.projection_dim != last.projection_dim:
             raise UserError(
-                f"RAGDiffusion: the image encoder projects to {self.image_encoder.projection_dim}, the last text encoder "
-                f"to {last.projection_dim}; take both from one CLIP"
+                f"RAGDiffusion: the image encoder projects to {self.image_encoder.projection_dim}, the last text "
+                f"encoder to {last.projection_dim}; take both from one CLIP"
             )
 
     @classmethod

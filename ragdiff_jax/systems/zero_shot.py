@@ -1,9 +1,9 @@
 """Attributes of a photo without a language model: CLIP's picture tower against prompts, a prompt a value.
 
 R 9.2 asks Qwen2-VL for the attributes. Here CLIP says which prompt is nearest (zero-shot, arXiv 2103.00020 3.1), in the
-captions' wording and in three colours, averaged (`data/wording.py`). First the category; the other prompts name it. The cosines become probabilities by
-a scale of each attribute's own (temperature scaling, arXiv 1706.04599), and a value whose probability is below the
-attribute's threshold stays unknown: a wrong attribute leads retrieval astray, an unknown one doesn't.
+captions' wording and in three colours, averaged (`data/wording.py`). First the category; the other prompts name it.
+The cosines become probabilities by a scale of each attribute's own (temperature scaling, arXiv 1706.04599), and a value
+whose probability is below the attribute's threshold stays unknown: a wrong one leads retrieval astray.
 """
 
 import dataclasses
@@ -90,10 +90,11 @@ class ZeroShotAttributes:
         photos, prompts = jax.jit(partial(clip_photos, vision)), jax.jit(partial(clip_prompts, text))
         return cls(partial(photos, vision_params), partial(prompts, text_params), tokenizer, calibration)
 
-    def predict(
-        self, photos: UInt8[np.ndarray, "b s s 3"], given: Sequence[Mapping[str, str]]
-    ) -> list[dict[str, str]]:
-        """What is not given of each photo and can be said with confidence, names and values; `given` are valid values."""
+    def predict(self, photos: UInt8[np.ndarray, "b s s 3"], given: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """What is not given of each photo and can be said with confidence, names and values.
+
+        `given`: valid names and values of each photo; a given category is named in its prompts.
+        """
         answers: list[dict[str, str]] = [{} for _ in given]
         names = [name for name, own in self.calibration.items() if own.threshold is not None]
         if not names:
@@ -165,10 +166,11 @@ def calibrate(
 ) -> dict[str, Calibration]:
     """Scale and threshold of each attribute from photos whose attributes are known.
 
-    The scale is the one of least negative log-likelihood; the threshold the lowest at which `precision` of what is said is
-    right and no less than always saying the commonest value would be, resting on at least `fewest` photos. None (never
-    said) where there is no such threshold, and where the photos have one value only, which proves nothing. `ids` as `attribute_ids` gives them, 0 where not known; an attribute of
-    fewer than `fewest` known photos keeps what `start` says.
+    The scale is the one of least negative log-likelihood; the threshold the lowest at which `precision` of what is said
+    is right, no less than always saying the commonest value would be, and that rests on at least `fewest` photos. None
+    (never said) where there is no such threshold, and where the photos have one value only, which proves nothing.
+    `ids` as `attribute_ids` gives them, 0 where not known; an attribute of fewer than `fewest` known photos keeps what
+    `start` says.
     """
     found = {}
     for column, name in enumerate(STRUCTURAL):
