@@ -167,22 +167,23 @@ class Analysis:
         panels = [(f"t-SNE, attributes {name}", *plane) for name, plane in planes.items()]
         return numbers, draw_pairs(panels, list(categories))
 
-    def neighbours(self, count: int, knowledge: str) -> tuple[list[dict[str, Any]], Picture]:
-        """R Fig. 16 of the first `count` pairs: photo, neighbours, blended and chosen landmark, true silhouette."""
-        photos = self.photos[knowledge][:count]
-        rows, cosines = nearest(photos, self.memory.embeddings, self.k, self.own[:count])
+    def neighbours(self, count: int, knowledge: str) -> tuple[dict[str, Any], Picture]:
+        """R Fig. 16 of `count` pairs from all over: photo, neighbours, blended and chosen landmark, true silhouette."""
+        shown = np.unique(np.linspace(0, len(self.own) - 1, min(count, len(self.own))).round().astype(int))
+        photos = self.photos[knowledge][shown]
+        rows, cosines = nearest(photos, self.memory.embeddings, self.k, self.own[shown])
         masks = self.memory.landmarks[rows]
         weights = slle_weights(jnp.asarray(photos), jnp.asarray(self.memory.embeddings[rows]), self.reg)
         blends = np.asarray(blend_landmarks(jnp.asarray(masks), weights))
         landmarks, choices = map(np.asarray, fuse_landmarks(jnp.asarray(masks), weights))
         weights, records, sheet = np.asarray(weights), [], []
-        for i in range(len(photos)):
-            truth = self.pairs.masks[i]
+        for i, pair in enumerate(shown):
+            truth = self.pairs.masks[pair]
             scores = mask_ious(truth[None], np.concatenate([masks[i], landmarks[i : i + 1]]))[0]
             names = [self.memory.items[row].id for row in rows[i]]
             records.append(
                 {
-                    "id": self.pairs.ids[i],
+                    "id": self.pairs.ids[pair],
                     "neighbours": [
                         {"id": id, "cosine": float(c), "weight": float(w), "iou": float(s)}
                         for id, c, w, s in zip(names, cosines[i], weights[i], scores[:-1], strict=True)
@@ -191,7 +192,7 @@ class Analysis:
                     "landmark_iou": float(scores[-1]),
                 }
             )
-            cells = [Cell(picture=self.pairs.photos[i], title="photo", lines=(self.pairs.categories[i],))]
+            cells = [Cell(picture=self.pairs.photos[pair], title="photo", lines=(self.pairs.categories[pair],))]
             for rank, row in enumerate(rows[i]):
                 cells.append(
                     neighbour_cell(
@@ -207,7 +208,7 @@ class Analysis:
             chosen = Cell(picture=landmarks[i], title="landmark", lines=(f"IoU {scores[-1]:.3f}",))
             cells += [Cell(picture=grey, title="blend"), chosen, Cell(picture=truth, title="truth")]
             sheet.append(cells)
-        return records, draw_panel(sheet, cell=112)
+        return {"attributes": knowledge, "photos": records}, draw_panel(sheet, cell=112)
 
 
 def predicted_ids(predictor: ZeroShotAttributes, photos: UInt8[np.ndarray, "n s s 3"]) -> Int32[np.ndarray, "n a"]:

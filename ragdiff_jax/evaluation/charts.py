@@ -35,7 +35,7 @@ def draw_histograms(
                 point for (x, y), end in zip(points, edges[1:], strict=True) for point in ((x, y), (_across(end), y))
             ]
             _line(draw, stairs, PALETTE[place], 2)
-            _text(draw, font, (WIDTH - 170, top + 4 + place * LINE), name, PALETTE[place])
+            _text(draw, font, (MARGIN + 8, top + 4 + place * LINE), name, PALETTE[place])
     return _shrunk(page)
 
 

@@ -35,11 +35,11 @@ _SCALES = np.geomspace(3.0, 300.0, 47)
 class Calibration:
     """Of one attribute: softmax(scale * cosines), said where it reaches `threshold`; None: never said.
 
-    The defaults are for a CLIP that nobody has calibrated: its usual scale, and more likely than all others together.
+    The defaults are for a CLIP that nobody has calibrated: CLIP's usual scale, and little left for all other values.
     """
 
     scale: float = 100.0
-    threshold: float | None = 0.5
+    threshold: float | None = 0.9
 
 
 def clip_photos(config: CLIPVisionConfig, params: Any, photos: UInt8[Array, "b h w 3"]) -> Float[Array, "b p"]:
