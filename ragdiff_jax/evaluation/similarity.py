@@ -68,7 +68,10 @@ def tsne(
 
     both = np.concatenate([photos, flats])
     perplexity = min(30.0, (len(both) - 1) / 3)
-    plane = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=seed).fit_transform(both)
+    # The approximation pays from thousands of points on, and its threads crawl where cores are busy.
+    method = "exact" if len(both) <= 1000 else "barnes_hut"
+    model = TSNE(perplexity=perplexity, metric="cosine", init="random", method=method, random_state=seed)
+    plane = model.fit_transform(both)
     low, high = plane.min(axis=0), plane.max(axis=0)
     plane = (plane - low) / np.maximum(high - low, 1e-9)
     return plane[: len(photos)], plane[len(photos) :]

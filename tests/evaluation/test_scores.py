@@ -23,7 +23,7 @@ def unit(rows):
 
 @pytest.fixture
 def world():
-    """Two photos (true heights 10 and 20) and seven garments; the first photo points at garment 0, then 1; the other at 6."""
+    """Two photos (true heights 10 and 20), seven garments; the first photo is nearest to 0, then 1, the other to 6."""
     masks = stripes(10, 9, 1, 2, 3, 4, 19)
     memory = unit(np.eye(7) + 0.1)
     photos = unit(memory[[0, 6]] + [0.3 * memory[1], 0 * memory[1]])
@@ -85,7 +85,7 @@ def test_charts_show_every_curve_and_category():
     page = draw_histograms([("a", curves), ("b", curves)])
     for colour in PALETTE[:3]:
         for half in np.split(page, 2):
-            assert (np.abs(half.astype(int) - colour).max(axis=-1) < 30).sum() > 100
+            assert (np.abs(half.astype(int) - colour).max(axis=-1) < 80).sum() > 150
     corners = np.array([[0.0, 0], [1, 1]])
     page = draw_pairs([("a", corners, corners[::-1])], ["Hoodie", "Skirt"])
     for colour in PALETTE[:2]:
