@@ -1,9 +1,9 @@
 """How well a model's CLIP predicts attributes: accuracy of each, and what serving would say of it.
 
-    python benchmarks/attributes.py --model DIR --dataset DIR            prints one JSON object a line, an attribute each
-    python benchmarks/attributes.py --model DIR --dataset DIR --write    and keeps scale and threshold in the model folder
+    python benchmarks/attributes.py --model DIR --dataset DIR            prints one JSON object a line, an attribute
+    python benchmarks/attributes.py --model DIR --dataset DIR --write    and keeps the calibration in the model folder
 
-DIR is a model folder with `image_encoder`: a whole system's or that of the `clip` stage. Scale and threshold are found on
+The model folder has an `image_encoder`: a whole system's or that of the `clip` stage. Scale and threshold are found on
 the photos of `--calibrate` and measured on those of `--split`: `accuracy` of the nearest prompt, beside `chance` (1 /
 values) and `commonest` (always saying the commonest value); `said`: the share of photos whose value reaches the
 threshold, `right`: the share of these that is right.
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--calibrate", default="validation", help="split (default %(default)s)")
     parser.add_argument("--split", default="test", help="split (default %(default)s)")
     parser.add_argument("--limit", type=int, default=512, help="photos of each (default %(default)s)")
-    parser.add_argument("--size", type=int, default=64, help="pixels a side, the model's pictures (default %(default)s)")
+    parser.add_argument("--size", type=int, default=64, help="pixels a side, as the model's (default %(default)s)")
     parser.add_argument("--write", action="store_true", help="keep the calibration in the model folder")
     arguments = parser.parse_args()
     predictor = load_zero_shot(arguments.model)

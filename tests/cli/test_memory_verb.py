@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 from small_model import IDS, draw_garment, small_system
 
 from ragdiff_jax.data.images import decode_mask
+from ragdiff_jax.models.structure_net import twin_towers
 from ragdiff_jax.retrieval import Memory
-from ragdiff_jax.training.objectives.structure_net import twin_towers
 from ragdiff_jax.weights import ModelFile, write_model_json
 from ragdiff_jax.weights.model_folder import load, save_model
 
