@@ -245,11 +245,13 @@ class GarmentGenerator:
     def _limits(self) -> Limits:
         """Where doubt begins for this memory; worked out once, off the clock."""
         if self._doubt_limits is None:
-            start = time.perf_counter()
+            start, clock = time.perf_counter(), self._clock
+            self._clock = None  # compiling would stop it a second time
             size = self.model.image_size
             self._doubt_limits = memory_limits(self.memory, self.model.neighbours, size, self._highest_cosines)
-            if self._clock is not None:
-                self._clock.pause(time.perf_counter() - start)
+            self._clock = clock
+            if clock is not None:
+                clock.pause(time.perf_counter() - start)
         return self._doubt_limits
 
     def _highest_cosines(self, photos: UInt8[np.ndarray, "n s s 3"], rows: Int64[np.ndarray, " n"]):
