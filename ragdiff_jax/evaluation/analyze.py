@@ -201,7 +201,7 @@ class Analysis:
                         id=names[rank],
                         cosine=float(cosines[i, rank]),
                         weight=float(weights[i, rank]),
-                        chosen=rank == choices[i],
+                        chosen=rank == int(choices[i]),
                     )
                 )
             grey = np.repeat(np.round(255 * (1 - blends[i])).astype(np.uint8)[..., None], 3, axis=2)

@@ -16,7 +16,7 @@ WIDTH, MARGIN, LINE = 720, 48, 16
 
 
 def draw_histograms(
-    panels: Sequence[tuple[str, Mapping[str, Sequence[float]]]], *, height: int = 240
+    panels: Sequence[tuple[str, Mapping[str, Sequence[float | int]]]], *, height: int = 240
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A panel under another: (title, {name: shares of the bins over [-1, 1]}), each curve to its own highest bin."""
     page, draw, font = _page(len(panels) * height)
