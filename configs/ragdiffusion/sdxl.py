@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
                 "vae": "weights/flux/vae",
                 "text_encoder": "weights/sdxl/text_encoder",
                 "text_encoder_2": "weights/sdxl/text_encoder_2",
+                "image_encoder": "",  # predicts attributes: text_encoder_2's picture tower (OpenCLIP bigG)
                 "structure_net": "weights/structure_net",
                 "unet": "weights/sdxl_pgea/unet",
             },

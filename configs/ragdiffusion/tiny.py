@@ -8,11 +8,14 @@ From a whole model, on your own pairs and a memory of your own flat-lays (a samp
         --set data.folder=pairs --set model.memory=memory
 """
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 PARTS = {
     "vae": "runs/tiny/autoencoder/model/vae",
     "text_encoder": "runs/tiny/clip/model/text_encoder",
+    "image_encoder": "runs/tiny/clip/model/image_encoder",  # predicts attributes; empty: the model has none
     "structure_net": "runs/tiny/structure_net/model/structure_net",
     "unet": "runs/tiny/text_to_image/model/unet",
     "reference_net": "",  # empty: as the paper has it, copied from the U-Net
@@ -24,6 +27,11 @@ PARTS = {
 def get_config(start: str = "") -> ConfigDict:
     """`start`: a model folder that every part starts from."""
     tokenizer = f"{start}/tokenizer" if start else "runs/tiny/tokenizer"
+    parts = dict(PARTS)
+    if start:
+        parts = {part: f"{start}/{part}" for part in PARTS}
+        if not (Path(start) / "image_encoder").is_dir():  # the one part that a model folder may lack
+            parts["image_encoder"] = ""
     config = ConfigDict()
     config.objective = "ragdiffusion"
     config.data = ConfigDict(
@@ -38,7 +46,7 @@ def get_config(start: str = "") -> ConfigDict:
     config.model = ConfigDict(
         {
             "preset": "tiny",
-            "parts": {part: f"{start}/{part}" for part in PARTS} if start else dict(PARTS),
+            "parts": parts,
             "tokenizers": (tokenizer,),
             "memory": "runs/tiny/memory",
             "augment": True,
