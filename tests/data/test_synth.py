@@ -22,7 +22,7 @@ from ragdiff_jax.data.synth import (
     synth_garment,
 )
 from ragdiff_jax.data.synth.colours import NAMED, colour_name
-from ragdiff_jax.data.synth.garment import TOPS
+from ragdiff_jax.data.synth.recipes import BOTTOMS
 
 SIZE = 64
 
@@ -91,7 +91,7 @@ def test_attributes_are_those_of_the_table_and_all_are_there():
         attributes = check_attributes(spec_attributes(spec))
         ids = attribute_ids(attributes)
         missing = {STRUCTURAL[i] for i in np.flatnonzero(ids == 0)}
-        assert missing <= (set() if spec.category in TOPS + ("Dress",) else {"Collar", "Sleeve Length"})
+        assert missing <= ({"Collar", "Sleeve Length"} if spec.category in BOTTOMS else set())
         collars.add(attributes.get("Collar"))
         lengths.add(attributes["Length"])
     assert len(collars) >= 8 and len(lengths) == 5

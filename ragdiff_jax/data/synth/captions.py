@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from ragdiff_jax.data.synth.garment import GarmentSpec
 from ragdiff_jax.data.synth.labels import colour_names, spec_attributes
+from ragdiff_jax.data.synth.shape import GarmentSpec
 
 _SLEEVES = {
     "Sleeveless": "sleeveless",
@@ -27,6 +27,24 @@ _PRINTS = {
     "Artistic": "graphic print",
     "Tie-dye": "tie-dye",
     "Heart": "heart print",
+    "Animal": "animal print",
+    "Linear": "fine line",
+    "Cartoon": "cartoon",
+    "Nature Scene": "landscape print",
+    "Objects": "novelty print",
+    "Mixed": "mixed print",
+    "Paisley": "paisley",
+}
+_CRAFTS = {
+    "Layered": "tiered",
+    "Pleated": "pleated",
+    "Quilted": "quilted",
+    "Ruffle": "ruffles",
+    "Cutout": "cut-outs",
+    "Slit": "slit",
+    "Tied": "tied",
+    "Edge Decoration": "decorated edge",
+    "Washed": "washed",
 }
 _COLLARS = {
     "Round": "round neck",
@@ -38,6 +56,14 @@ _COLLARS = {
     "Stand-up": "stand-up collar",
     "Suit": "suit collar",
     "Baseball": "baseball collar",
+    "Notched": "notched collar",
+    "Rounded": "rounded collar",
+    "Ruffled": "ruffled collar",
+    "Naval": "sailor collar",
+    "Strapless": "strapless",
+    "One-shoulder": "one shoulder",
+    "Off-shoulder": "off shoulder",
+    "Neckline": "wide neckline",
 }
 
 
@@ -50,7 +76,8 @@ def caption(spec: GarmentSpec, attributes: Mapping[str, str] | None = None) -> s
     words = [_SLEEVES.get(seen.get("Sleeve Length", ""), ""), _PRINTS.get(seen.get("Print", ""), "")]
     words.append(seen.get("Category", spec.category).lower())
     noun = " ".join(word for word in words if word)
-    article = "a pair of" if spec.category in ("Trousers", "Shorts") else "an" if noun[0] in "aeiou" else "a"
+    pair = spec.category in ("Trousers", "Shorts")
+    article = "a pair of" if pair else "an" if noun[0] in "aeiou" else "a"
     parts = [f"a photo of {article} {noun} in {' and '.join(colour_names(spec.look))}"]
     if seen.get("Fit"):
         parts.append(f"{seen['Fit'].lower()} fit")
@@ -60,6 +87,14 @@ def caption(spec: GarmentSpec, attributes: Mapping[str, str] | None = None) -> s
         parts.append(f"{seen['Length'].lower()} length")
     if seen.get("Fabric"):
         parts.append(seen["Fabric"].lower())
+    if seen.get("Surface Texture") in _CRAFTS:
+        parts.append(_CRAFTS[seen["Surface Texture"]])
     if seen.get("Top Open") == "Yes":
         parts.append("open front")
+    if seen.get("With Inner Wear") == "Yes":
+        parts.append("with inner wear")
+    if seen.get("Sleeves Rolled Up") == "Yes":
+        parts.append("sleeves rolled up")
+    if seen.get("Top Tuck In") == "Yes":
+        parts.append("tucked in")
     return ", ".join(parts)
