@@ -62,15 +62,17 @@ def photograph(rng: np.random.Generator, image: Image.Image, exposure: str | Non
         gain *= u(0.72, 1.16)
     contrast = u(0.86, 1.28)
     lift = 0.5 * (1 - contrast) * (0.5 if exposure == "dark" else 1) + u(-0.02, 0.06)
-    pixels = pixels * (light * np.float32(contrast))[..., None] * gain + np.float32(lift)
+    pixels *= (light * np.float32(contrast))[..., None]
+    pixels *= gain
+    pixels += np.float32(lift)
     grey, chroma = u(0.0, 0.02), u(0.0, 0.014)
     if exposure == "dark":
         grey, chroma = u(0.005, 0.03), u(0.005, 0.02)
-    pixels += np.float32(grey) * _grain(rng, size)[..., None]
+    pixels += np.float32(grey) * _grain(rng, size, 1)
     if u() < 0.6:
-        pixels += np.float32(chroma) * np.stack([_grain(rng, size) for _ in range(3)], -1)
+        pixels += np.float32(chroma) * _grain(rng, size, 3)
     if u() < 0.3:
-        pixels += np.float32(u(0.004, 0.02)) * _blocks(rng, size)[..., None]
+        pixels += np.float32(u(0.002, 0.008)) * _blocks(rng, size)[..., None]
     pixels = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
     return _subsampled(pixels) if u() < 0.35 else pixels
 
@@ -121,20 +123,19 @@ def _field(rng, size: int, exposure: str) -> np.ndarray:
     return light.astype(np.float32)
 
 
-@functools.lru_cache(maxsize=1)
-def _noise() -> np.ndarray:
-    """One sheet of noise; photos take windows of it, which is much faster than drawing it anew."""
-    return np.random.default_rng(20240).standard_normal((512, 512), np.float32)
+@functools.lru_cache(maxsize=2)
+def _noise(channels: int) -> np.ndarray:
+    """A sheet of noise; photos take windows of it, which is much faster than drawing it anew."""
+    return np.random.default_rng([20240, channels]).standard_normal((512, 512, channels), np.float32)
 
 
-def _grain(rng, size: int) -> np.ndarray:
-    sheet, n = _noise(), -(-size // 2)
-    if size <= 320:
-        y, x = (int(v) for v in rng.integers(0, 512 - size, 2))
-        return sheet[y : y + size, x : x + size]
-    y, x = (int(v) for v in rng.integers(0, 512, 2))
-    repeats = -(-2 * n // 512) + 1
-    return np.tile(np.roll(sheet, (y, x), (0, 1)), (repeats, repeats))[:size, :size]
+def _grain(rng, size: int, channels: int) -> np.ndarray:
+    sheet = _noise(channels)
+    if size > 448:
+        repeats = -(-size // 512) + 1
+        sheet = np.tile(sheet, (repeats, repeats, 1))
+    y, x = (int(v) for v in rng.integers(0, len(sheet) - size, 2))
+    return sheet[y : y + size, x : x + size]
 
 
 def _blocks(rng, size: int) -> np.ndarray:

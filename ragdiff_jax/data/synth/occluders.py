@@ -46,18 +46,22 @@ def paint_clips(painter: Painter, rng, narrow: float) -> None:
 
 def paint_neighbours(painter: Painter, rng, shape: Shape) -> None:
     """Other clothes on the same rail."""
+    painter.limb([[-3, -0.27], [3, -0.27]], (0.03, 0.03), (128, 120, 114))
     for side in (-1, 1):
         for i in range(int(rng.integers(1, 4))):
             x = side * (max(shape.chest, shape.hem) + 0.12 + 0.22 * i + rng.uniform(0, 0.1))
             low, colour = rng.uniform(0.9, 2.2), draw_colour(rng)
+            painter.limb([[x, 0.02], [x, -0.26]], (0.01, 0.01), (150, 150, 152))
             painter.polygon(
                 [
-                    [x - 0.03, -0.02],
-                    [x + 0.03, -0.02],
-                    [x + 0.14, 0.12],
-                    [x + 0.12, low],
-                    [x - 0.12, low],
-                    [x - 0.14, 0.12],
+                    [x - 0.05, 0.0],
+                    [x + 0.05, 0.0],
+                    [x + 0.12, 0.05],
+                    [x + 0.15, 0.3],
+                    [x + 0.13, low],
+                    [x - 0.13, low - 0.05],
+                    [x - 0.15, 0.3],
+                    [x - 0.12, 0.05],
                 ],
                 colour,
             )

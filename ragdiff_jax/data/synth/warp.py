@@ -8,6 +8,7 @@ import dataclasses
 import math
 
 import numpy as np
+from PIL import Image
 
 from ragdiff_jax.data.synth.flat import Sheets
 from ragdiff_jax.data.synth.folds import Drape
@@ -100,36 +101,40 @@ class Wear:
     gap: tuple[float, float] | None = None
 
 
+class Sheet:
+    """One group's sheet, cut to its cloth: packed pixels [h, w], the origin's pixel in it, its box in units."""
+
+    def __init__(self, image: Image.Image, unit: float, origin: tuple[float, float]):
+        left, top, right, bottom = image.getbbox() or (0, 0, 1, 1)
+        cut = np.asarray(image.crop((left - 2, top - 2, right + 2, bottom + 2)))
+        self.alpha = cut[..., 3]
+        self.packed = cut.view(np.uint32)[..., 0]
+        self.at = (origin[0] - left + 2, origin[1] - top + 2)
+        x, y = origin
+        self.box = ((left - x) / unit, (top - y) / unit, (right - x) / unit, (bottom - y) / unit)
+
+
 class Ready:
-    """A garment's sheets as the warps read them: packed pixels, and what of each sheet is cloth."""
+    """A garment's sheets as the warps read them, and what of the body's sheet is cloth."""
 
     def __init__(self, sheets: Sheets, shape: Shape):
         self.shape = shape
         self.unit = float(sheets.pixels_per_unit)
-        self.at = (float(sheets.offset[0]), float(sheets.offset[1]))
-        bytes_ = {group: np.asarray(image) for group, image in sheets.images.items()}
-        self.packed = {group: pixels.view(np.uint32)[..., 0] for group, pixels in bytes_.items()}
-        self.boxes = {group: self._box(pixels[..., 3] > 0) for group, pixels in bytes_.items()}
+        origin = (float(sheets.offset[0]), float(sheets.offset[1]))
+        self.sheets = {group: Sheet(image, self.unit, origin) for group, image in sheets.images.items()}
         x0, y0, x1, y1 = (float(v) for v in sheets.outline.bounds)
         self.top, self.wide = y0, (x1 - x0) / (y1 - y0)
-        self.solid = bytes_["body"][..., 3] > 127
-        self.low = self.boxes["body"][3]
-        self.half = max(-self.boxes["body"][0], self.boxes["body"][2])
+        body = self.sheets["body"]
+        self.solid, self.at = body.alpha > 127, body.at
+        self.low = body.box[3]
+        self.half = max(-body.box[0], body.box[2])
         self.collar = min(shape.neck_depth, 0.25) + 0.06 if shape.collar else -1e3
         self.hem = self.low - 0.14
-        filled = self.solid.any(1)
-        left = np.where(filled, self.solid.argmax(1), len(filled) / 2)
-        right = np.where(filled, len(filled) - self.solid[:, ::-1].argmax(1), len(filled) / 2)
+        filled, width = self.solid.any(1), self.solid.shape[1]
+        left = np.where(filled, self.solid.argmax(1), self.at[0])
+        right = np.where(filled, width - self.solid[:, ::-1].argmax(1), self.at[0])
         widths = np.maximum(right - self.at[0], self.at[0] - left) / self.unit
-        self.half_widths = widths.astype(np.float32)  # of each row, units
-
-    def _box(self, solid: np.ndarray) -> tuple[float, float, float, float]:
-        rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
-        if not len(rows):
-            return (0.0, 0.0, 0.0, 0.0)
-        (x0, x1), (y0, y1) = ((int(line[0]), int(line[-1]) + 1) for line in (columns, rows))
-        (x, y), unit = self.at, self.unit
-        return (x0 - x) / unit, (y0 - y) / unit, (x1 - x) / unit, (y1 - y) / unit
+        self.half_widths = widths.astype(np.float32)  # of each of the body's rows, units
 
 
 def sleeve_start(shape: Shape, angle: float) -> tuple[float, float]:
@@ -142,7 +147,7 @@ def warp(ready: Ready, wear: Wear, size: int, group: str, *, zones: bool = False
 
     `zones` asks for the parts that the pixels belong to, too.
     """
-    box = _reach(ready, wear, size, group) if group in ready.packed else None
+    box = _reach(ready, wear, size, group) if group in ready.sheets else None
     if box is None:
         return None
     left, top, right, bottom = box
@@ -174,13 +179,13 @@ def _reach(ready: Ready, wear: Wear, size: int, group: str) -> tuple[int, int, i
         side = 1 if group == "right" else -1
         arm = wear.arms[side > 0]
         line = np.array([arm.shoulder, arm.elbow, arm.beyond(max(shape.sleeve_length - arm.elbow_at, 0) + 0.05)])
-        x0, y0, x1, y1 = ready.boxes[group]
+        x0, y0, x1, y1 = ready.sheets[group].box
         room = 0.3 + 0.5 * max(shape.cuff, shape.sleeve_width, 0.3) + 0.4 * shape.sleeve_bulge
         room = min(room, max(x1 - x0, y1 - y0) + 0.1)
         line = line * (side, 1) + (ox, oy)
         (x0, y0), (x1, y1) = line.min(0) - room, line.max(0) + room
     else:
-        x0, y0, x1, y1 = ready.boxes[group]
+        x0, y0, x1, y1 = ready.sheets[group].box
         half = max(-x0, x1) * wear.narrow + (max(abs(s) for leg in wear.legs for s in leg) if wear.legs else 0)
         x0, x1, y0, y1 = ox - half - 0.1, ox + half + 0.1, y0 + oy - 0.1, y1 + oy + 0.1
     if wear.fold is not None:  # a flap may go further
@@ -254,14 +259,14 @@ def _wrapped(x, y, wear: Wear, ready: Ready):
 
 def _sample(ready: Ready, group: str, ux, uy, gone) -> np.ndarray:
     """The mean of the 2 x 2 sheet pixels around each point: uint8 [h, w, 4]. Bytes are averaged as packed."""
-    packed = ready.packed[group]
-    r = packed.shape[1]
-    column = np.clip(ux * ready.unit + (ready.at[0] - 0.5), 0, r - 2).astype(np.int32)
-    row = np.clip(uy * ready.unit + (ready.at[1] - 0.5), 0, r - 2).astype(np.int32)
+    sheet = ready.sheets[group]
+    h, r = sheet.packed.shape
+    column = np.clip(ux * ready.unit + (sheet.at[0] - 0.5), 0, r - 2).astype(np.int32)
+    row = np.clip(uy * ready.unit + (sheet.at[1] - 0.5), 0, h - 2).astype(np.int32)
     at = row * r + column
     if gone is not None:
         at[gone] = 0
-    flat = packed.reshape(-1)
+    flat = sheet.packed.reshape(-1)
     a, b, c, d = flat.take(at), flat.take(at + 1), flat.take(at + r), flat.take(at + (r + 1))
     a, c = (a & b) + (((a ^ b) >> 1) & 0x7F7F7F7F), (c | d) - (((c ^ d) >> 1) & 0x7F7F7F7F)
     mean = (a & c) + (((a ^ c) >> 1) & 0x7F7F7F7F)

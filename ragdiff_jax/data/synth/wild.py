@@ -71,8 +71,9 @@ def render_scene(
     drawn = VIEWS[rng.choice(len(VIEWS), p=_VIEW_CHANCES)]
     view = view or drawn
     frame = _draw_frame(rng)
-    if view != "worn" and ready.wide > 1.2:  # phones are turned for wide garments
-        frame = frame[::-1]
+    if view != "worn":  # phones are turned for wide garments, and nobody squeezes one into a narrow frame
+        share = max(min(frame), 0.75 if 0.7 < ready.wide < 1.4 else 0.0)
+        frame = (1.0, share) if ready.wide > 1.2 else (share, 1.0) if frame[0] < 1 else frame
     stance = None
     if view == "worn":
         stage, wear, worn, stance = stage_worn(rng, spec, ready, size, frame)
@@ -109,7 +110,7 @@ def render_scene(
 def _draw_frame(rng) -> tuple[float, float]:
     """Width and height as shares of the square: phones take 3:4, and photos are padded to squares."""
     kind = rng.random()
-    share = float(rng.choice((0.5625, 0.667, 0.75, 0.75, 0.75)))
+    share = float(rng.choice((0.5625, 0.667, 0.75, 0.75, 0.75, 0.75)))
     return (share, 1.0) if kind < 0.5 else (1.0, share) if kind < 0.6 else (1.0, 1.0)
 
 

@@ -115,7 +115,7 @@ def _frame_person(rng, spec, ready: Ready, stance: Stance, size: int, frame) -> 
     half = max(s.hem, s.chest, reach if u() < 0.75 else 0.5) * (0.9 if u() < 0.3 else 1.0)
     kind = u()
     if kind < 0.27:
-        top, low = -0.72, ANKLE + 0.2
+        top, low, half = -0.72, ANKLE + 0.2, min(half, 0.75)
     elif kind < 0.45:
         top, low = min(top, -0.66), max(low, 1.5)
     fill = u(0.72, 0.98) if u() < 0.85 else u(0.98, 1.5)
