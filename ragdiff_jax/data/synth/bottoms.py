@@ -119,7 +119,7 @@ def leg_middle(s: Shape, y: float) -> float:
 
 def _legs(s: Shape) -> tuple[np.ndarray, float, float]:
     waist, length, crotch = waist_width(s), s.body_length, min(s.crotch, s.body_length - 0.08)
-    hip = waist * s.hip
+    hip = waist * (1 + 0.7 * (s.hip - 1))
     lean = np.tan(s.leg_angle) * (length - crotch)
     trousers = s.category == "Trousers"
     share = {"straight": 0.62, "skinny": 0.4, "flared": 0.82, "wide": 0.95, "tapered": 0.45, "harem": 0.36}
@@ -129,10 +129,18 @@ def _legs(s: Shape) -> tuple[np.ndarray, float, float]:
     inner = 0.012 + lean * 0.55
     outer = max(inner + width, hip * (0.5 if s.leg_shape in ("skinny", "tapered", "harem") else 0.72))
     knee_y = crotch + 0.5 * (length - crotch)
-    narrow = {"skinny": 0.9, "flared": 0.62, "tapered": 1.2, "harem": 1.5, "wide": 1.0}.get(s.leg_shape, 0.95)
-    knee = max((hip + outer) / 2 * narrow if trousers else (hip + outer) / 2, inner * 0.5 + 0.14)
-    tilt = 0.1 * s.leg_angle
-    low = length - tilt
+    low = length - 0.1 * s.leg_angle
+    if trousers:
+        narrow = {"skinny": 0.9, "flared": 0.62, "tapered": 1.2, "harem": 1.5, "wide": 1.0}.get(s.leg_shape, 0.95)
+        knee, shin = max((hip + outer) / 2 * narrow, inner * 0.5 + 0.14, hip * 0.55), low - knee_y
+        side = [
+            curve((waist, 0), (waist * 1.06, crotch * 0.3), (hip, crotch * 0.6), (hip, crotch * 0.85)),
+            curve((hip, crotch * 0.85), (hip, crotch), (knee, (crotch + knee_y) / 2), (knee, knee_y), 10),
+            curve((knee, knee_y), (knee, knee_y + 0.3 * shin), (outer, low - 0.3 * shin), (outer, low), 8),
+        ]
+    else:
+        outer = min(outer, hip + 0.35 * (low - 0.3 * crotch))
+        side = [curve((waist, 0), (hip * 1.02, low * 0.25), ((hip + outer) / 2, low * 0.6), (outer, low), 16)]
     if s.hem_kind in ("fringe", "ruffle"):
         t = np.linspace(0, 1, 24, endpoint=False)
         x = outer + (inner - outer) * t
@@ -142,9 +150,7 @@ def _legs(s: Shape) -> tuple[np.ndarray, float, float]:
         foot = curve((outer, low), (outer, low), (inner, length + 0.02), (inner, length), 5)
     half = np.concatenate(
         [
-            curve((waist, 0), (waist * 1.06, crotch * 0.3), (hip, crotch * 0.6), (hip, crotch * 0.85)),
-            curve((hip, crotch * 0.85), (hip * 1.0, crotch * 1.1), (knee, knee_y - 0.1), (knee, knee_y), 10),
-            curve((knee, knee_y), (knee, knee_y + 0.1), (outer, low - 0.15), (outer, low), 8),
+            *side,
             foot,
             curve((inner, length), (inner * 0.95, knee_y), (0.03, crotch + 0.15), (0.0, crotch), 10),
         ]

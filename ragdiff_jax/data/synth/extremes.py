@@ -18,6 +18,8 @@ _CLASHES = ({"batwing", "balloon", "trumpet", "one shoulder"}, {"uneven hem", "p
 def make_extreme(rng: np.random.Generator, shape: Shape) -> Shape:
     """`shape` with one or two exaggerations; its attributes stay those that can still be seen."""
     choices = {"skirt": _SKIRT, "legs": _LEGS}.get(shape.family, _TOP)
+    if shape.category == "Shorts":
+        choices = {name: weight for name, weight in choices.items() if name not in ("bells", "harem")}
     if not shape.sleeve_length or shape.family == "shawl":
         sleeved = ("batwing", "endless sleeves", "balloon", "trumpet")
         choices = {name: weight for name, weight in choices.items() if name not in sleeved}
@@ -40,7 +42,7 @@ def _exaggerate(rng, s: Shape, name: str) -> Shape:
     sign = 1 if u() < 0.5 else -1
     change: dict = {}
     if name == "uneven hem":
-        change = {"tilt": sign * u(0.25, 0.6)}
+        change = {"tilt": sign * u(0.25, 0.6) * min(1.0, s.body_length / 1.3)}
     elif name == "one shoulder":
         change = {"collar": "One-shoulder", "sleeve_length": s.sleeve_length * (u() < 0.5), "panels": "none"}
         if not change["sleeve_length"]:

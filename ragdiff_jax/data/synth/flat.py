@@ -55,7 +55,9 @@ def flat_from_sheets(sheets: Sheets, size: int) -> tuple[np.ndarray, np.ndarray]
     for group, sheet in sheets.images.items():
         parts = [(flap.above, *_laid(sheet, flap, sheets)) for flap in sheets.outline.flaps.get(group, ())]
         upper += [(part, at) for above, part, at in parts if above]
-        for part, at in [(part, at) for above, part, at in parts if not above] if parts else [(sheet, (0, 0))]:
+        box = sheet.getchannel("A").getbbox()
+        below = [(part, at) for above, part, at in parts if not above] if parts else [(sheet.crop(box), box[:2])]
+        for part, at in below:
             alpha = part.getchannel("A")
             canvas.paste(part, at, alpha)
             coverage.paste(255, at, alpha)
@@ -185,7 +187,7 @@ def _paint(draw, image, look, paint: str, points, colours, needle: Needle) -> No
 def _pattern(spec: GarmentSpec, group: str, box, scale: float, offset) -> np.ndarray | None:
     """The printed cloth inside `box`, or None where it's plain; a sleeve's cloth turns with it."""
     shape = spec.shape
-    if group == "back" and shape.collar != "Hooded":
+    if group == "back" and shape.collar != "Hooded" and not shape.train:
         return None
     x = (np.arange(box[0], box[2], dtype=np.float32) + 0.5 - offset[0]) / scale
     y = (np.arange(box[1], box[3], dtype=np.float32) + 0.5 - offset[1]) / scale

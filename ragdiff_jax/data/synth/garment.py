@@ -87,7 +87,7 @@ def _draw_body(rng, recipe: Recipe, category, fit, gender, collar, sleeve, lengt
         hem = chest * (u(1.0, 2.3) if u() < 0.8 else u(0.85, 1.1))
         taper = u(0.64, 0.95) if category == "Dress" else u(0.9, 1.05)
     if category in ("Suit", "Waistcoat"):
-        hem, taper = chest * u(0.9, 1.08), u(0.8, 0.97)
+        hem, taper = chest * (u(0.9, 1.08) if category == "Suit" else u(0.74, 1.14)), u(0.8, 0.97)
     neckline = {"V-neck": "v", "Square": "square", "Suit": "v", "Neckline": "boat", "Naval": "v", "Notched": "v"}.get(
         collar, "round"
     )
@@ -144,6 +144,8 @@ def _draw_body(rng, recipe: Recipe, category, fit, gender, collar, sleeve, lengt
         "shawl": SHAWL_LENGTHS,
     }.get(family, TOP_LENGTHS)
     armhole = u(0.36, 0.5) * (1.12 if fit == "Loose" else 1.0)
+    if category in ("Vest", "Waistcoat"):
+        armhole *= u(0.85, 1.35)
     if bust:
         armhole = max(armhole, bust + u(0.06, 0.16))
     return {

@@ -34,13 +34,14 @@ def light_on(spec: GarmentSpec, style: Style, r: int, scale: float, offset) -> n
         y, x = np.mgrid[0:_N, 0:_N].astype(np.float32) / _N
         middle = np.minimum(np.abs(x - 0.36), np.abs(x - 0.64))
         coarse += 0.22 * np.exp(-((middle / 0.07) ** 2) - ((y - 0.4) / 0.25) ** 2)
-    full = np.asarray(Image.fromarray(coarse).resize((r, r), Image.BICUBIC)).copy()
+    # Folds and grain are computed at half of the sheet's resolution, the flat-lay's own.
+    half = np.asarray(Image.fromarray(coarse).resize((r // 2, r // 2), Image.BICUBIC))
     noise = rng.standard_normal((r // 2, r // 2), np.float32)
     noise *= _GRAIN.get(s.fabric, 0.012) * style.grain
     if s.fabric in ("Fur", "Fur Blend"):  # hairs hang down
         hairs = rng.standard_normal((r // 8, r // 2), np.float32) * (0.16 if s.fabric == "Fur" else 0.09)
         noise += np.asarray(Image.fromarray(hairs).resize((r // 2, r // 2), Image.BILINEAR))
-    full += np.asarray(Image.fromarray(noise).resize((r, r), Image.BILINEAR))
+    full = np.repeat(np.repeat(half + noise, 2, 0), 2, 1)
     x = ((np.arange(r, dtype=np.float32) + 0.5 - offset[0]) / scale).astype(np.float32)
     y = ((np.arange(r, dtype=np.float32) + 0.5 - offset[1]) / scale).astype(np.float32)
     _weave(full, s, x, y, style)
@@ -118,15 +119,18 @@ def _pleats(full: np.ndarray, s: Shape, x: np.ndarray, y: np.ndarray) -> None:
 
 def rim(alpha: Image.Image, r: int, box, depth: float, style: Style) -> np.ndarray:
     """The light at the edges, inside `box`: darker there, which tells a white garment from white paper."""
-    soft = alpha.reduce(4).filter(ImageFilter.GaussianBlur(r / 4 / 40)).resize((r, r), Image.BILINEAR)
+    soft = alpha.reduce(4).filter(ImageFilter.GaussianBlur(r / 4 / 40))
+    if not style.relief:  # only what lies inside the box is needed
+        size, part = (box[2] - box[0], box[3] - box[1]), tuple(min(edge / 4, soft.size[0]) for edge in box)
+        edge = np.asarray(soft.resize(size, Image.BILINEAR, part), np.float32)
+        return 1 - depth * np.clip(2 - edge / 127.5, 0, 1)
+    soft = soft.resize((r, r), Image.BILINEAR)
     edge = np.asarray(soft.crop(box), np.float32)
     light = 1 - depth * np.clip(2 - edge / 127.5, 0, 1)
-    if style.relief:
-        step = max(1, r // 90)
-        shifted = np.asarray(soft.crop((box[0] - step, box[1] - step, box[2] - step, box[3] - step)), np.float32)
-        light += np.clip((edge - shifted) * (2 * style.relief / 255), -0.25, 0.12)
-        light -= 0.1 * np.clip(1.3 - edge / 196, 0, 1)
-    return light
+    step = max(1, r // 90)
+    shifted = np.asarray(soft.crop((box[0] - step, box[1] - step, box[2] - step, box[3] - step)), np.float32)
+    light += np.clip((edge - shifted) * (2 * style.relief / 255), -0.25, 0.12)
+    return light - 0.1 * np.clip(1.3 - edge / 196, 0, 1)
 
 
 def smooth_noise(rng: np.random.Generator, cells: tuple[int, int], size: int) -> np.ndarray:

@@ -85,7 +85,6 @@ class Shape:
     tilt: float = 0.0  # and the hem's y by tilt * x
     train: float = 0.0  # the back's hem hangs lower by this
     rough: float = 0.0  # raggedness of the edge: fur and worn cloth
-    wide_front: float = 0.0  # an exaggerated collar's width
     lays: tuple[SleeveLay, SleeveLay] = (SleeveLay(), SleeveLay())  # left, right
 
     @property

@@ -21,16 +21,11 @@ class Style:
     seams: float  # contrast of stitches, 1 as sewn
     saturation: float
     lift: float  # how far black is from black
-    gloss: float
 
 
 STYLES = {
-    "drawn": Style(
-        rim=0.2, relief=0.0, creases=1.0, ridges=0.0, grain=1.0, seams=1.0, saturation=1.0, lift=0.0, gloss=0.0
-    ),
-    "studio": Style(
-        rim=0.07, relief=0.22, creases=0.25, ridges=1.0, grain=0.6, seams=0.55, saturation=0.82, lift=0.1, gloss=0.1
-    ),
+    "drawn": Style(rim=0.2, relief=0.0, creases=1.0, ridges=0.0, grain=1.0, seams=1.0, saturation=1.0, lift=0.0),
+    "studio": Style(rim=0.07, relief=0.26, creases=0.25, ridges=1.3, grain=0.6, seams=0.5, saturation=0.78, lift=0.14),
 }
 
 

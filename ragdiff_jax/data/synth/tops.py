@@ -37,7 +37,7 @@ def trunk(s: Shape) -> tuple[list[Piece], np.ndarray, np.ndarray]:
     if s.family == "swimsuit" and s.length == "Extra Short":
         pieces = _bikini(s, pieces)
     if s.train:
-        pieces.insert(0, Piece("back", "lining", _train(s)))
+        pieces.insert(0, Piece("back", "main", _train(s)))
     return pieces + _seamed(s), line, armhole
 
 
