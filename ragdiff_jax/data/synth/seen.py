@@ -49,7 +49,7 @@ def seen_attributes(spec: GarmentSpec, ready: Ready, wear: Wear, zones: np.ndarr
     if middle < 0.5 * whole:
         attributes.pop("Fit", None)
     if middle < 0.25 * whole:
-        for name in ("Top Open", "With Inner Wear", "Surface Texture"):
+        for name in ("Top Open", "With Inner Wear", "Top Tuck In", "Surface Texture"):
             attributes.pop(name, None)
     if shape.sleeve_length > 0:
         end = 0.12 * shape.cuff * unit * wear.sleeve_narrow
