@@ -1,6 +1,7 @@
 """Polygons for the cutters: pieces, curves, hems, and the small skews of a garment that was laid by hand."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -25,9 +26,14 @@ class Piece:
 
 def curve(p0, p1, p2, p3, n: int = 10) -> np.ndarray:
     """A cubic curve from p0 to p3 with controls p1, p2, sampled without its last point: [n, 2]."""
-    t = np.linspace(0, 1, n, endpoint=False)[:, None]
-    p0, p1, p2, p3 = (np.asarray(p, float) for p in (p0, p1, p2, p3))
-    return (1 - t) ** 3 * p0 + 3 * t * (1 - t) ** 2 * p1 + 3 * t**2 * (1 - t) * p2 + t**3 * p3
+    return (_weights(n) * np.array((p0, p1, p2, p3), float)).sum(1)
+
+
+@functools.lru_cache
+def _weights(n: int) -> np.ndarray:
+    """Of the four points at each sample: [n, 4, 1]."""
+    t = np.linspace(0, 1, n, endpoint=False)
+    return np.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], -1)[..., None]
 
 
 def mirror(polygon: np.ndarray) -> np.ndarray:

@@ -41,6 +41,12 @@ class Needle:
         wide = max(1, round(width * self.thin))
         self.draw.line(self.at(points), fill=colour or self.stitch, width=wide, joint="curve" if wide > 2 else None)
 
+    def lines(self, strokes, colour: RGB | None = None, width: int | float = 1.0) -> None:
+        """Many straight strokes at once, each of two points."""
+        wide, flat = max(1, round(width * self.thin)), self.at([point for stroke in strokes for point in stroke])
+        for start, end in zip(flat[::2], flat[1::2], strict=True):
+            self.draw.line((start, end), fill=colour or self.stitch, width=wide)
+
     def ribbon(self, points, colour: RGB, width: float) -> None:
         """`width` in chest widths."""
         self.line(points, colour, max(1.0, width * self.scale / self.thin))

@@ -53,9 +53,9 @@ def sew_sleeve(n: Needle, side: int) -> None:
             back = end - along * 0.1
             n.ribbon(np.stack([back - across * 0.3, back + across * (s.cuff + 0.3)]) * flip, look.trim, 0.018)
     if s.rib:
-        for t in np.arange(0.02, s.cuff, 0.045):
-            foot = end + across * t
-            line([foot - along * s.rib, foot + along * 0.02], scaled(look.trim, 0.85))
+        feet = [end + across * t for t in np.arange(0.02, s.cuff, 0.045)]
+        strokes = [((foot - along * s.rib) * flip, (foot + along * 0.02) * flip) for foot in feet]
+        n.lines(strokes, scaled(look.trim, 0.85))
     if s.sleeve_shape in ("puff", "bishop"):
         for t in np.linspace(0.1, 0.9, 6):
             foot = end + across * s.cuff * t - along * 0.05
@@ -108,9 +108,8 @@ def _hem(n: Needle) -> None:
     s, look = n.s, n.look
     low, side = s.body_length + s.hem_curve, s.body_length - 0.07
     if s.rib:
-        for x in np.arange(-s.hem - 0.05, s.hem + 0.05, 0.05):
-            if not s.is_open or abs(x) > s.gap:
-                n.line([(x, low - s.rib), (x, low)], scaled(look.trim, 0.85))
+        ribs = [x for x in np.arange(-s.hem - 0.05, s.hem + 0.05, 0.05) if not s.is_open or abs(x) > s.gap]
+        n.lines([((x, low - s.rib), (x, low)) for x in ribs], scaled(look.trim, 0.85))
         return
     if s.family == "shawl" or s.hem_kind in ("fringe", "points") or s.quilt:
         return
@@ -118,8 +117,7 @@ def _hem(n: Needle) -> None:
     if s.hem_kind in ("ruffle", "peplum"):
         y = low - 0.16 if s.hem_kind == "ruffle" else s.slope + s.armhole + 0.55 * (low - s.slope - s.armhole)
         n.line([(-s.hem * 1.4, y), (s.hem * 1.4, y)], n.dark, 1.5)
-        for x in np.linspace(-s.hem, s.hem, 15):
-            n.line([(x * 0.95, y), (x, y + 0.09)], n.stitch)
+        n.lines([((x * 0.95, y), (x, y + 0.09)) for x in np.linspace(-s.hem, s.hem, 15)])
     elif s.hem_kind == "tie":
         y = low - 0.08
         for a in (-0.16, 0.12):
@@ -278,8 +276,7 @@ def _dress(n: Needle) -> None:
 
 
 def _gathers(n: Needle, y: float, half: float) -> None:
-    for x in np.linspace(-half, half, 13):
-        n.line([(x, y), (x * 1.04, y + 0.08)], n.stitch)
+    n.lines([((x, y), (x * 1.04, y + 0.08)) for x in np.linspace(-half, half, 13)])
 
 
 def _belt(n: Needle) -> None:
@@ -312,12 +309,11 @@ def _bottom(n: Needle) -> None:
     low, waist, height = s.body_length + s.hem_curve * (s.family == "skirt"), waist_width(s), waistband_height(s)
     seam = n.thread if n.denim else n.stitch
     if look.variant % 2 or n.denim:
-        for x in (-0.75, -0.35, 0.35, 0.75):
-            n.line([(x * waist, 0.0), (x * waist, height)], scaled(look.trim, 0.7), 3)
+        loops = [((x * waist, 0.0), (x * waist, height)) for x in (-0.75, -0.35, 0.35, 0.75)]
+        n.lines(loops, scaled(look.trim, 0.7), 3)
         n.dot(0.0, height * 0.6, 0.022, look.hardware)
     else:
-        for x in np.arange(-waist, waist, 0.045):
-            n.line([(x, 0.0), (x, height)], scaled(look.trim, 0.82))
+        n.lines([((x, 0.0), (x, height)) for x in np.arange(-waist, waist, 0.045)], scaled(look.trim, 0.82))
         if s.family == "legs" and look.variant % 4 == 0:
             n.line([(-0.03, 0.05), (-0.07, 0.3)], _CORD, 2)
             n.line([(0.03, 0.05), (0.05, 0.27)], _CORD, 2)

@@ -151,5 +151,9 @@ def pick(rng: np.random.Generator, choices) -> str:
     """One of the keys of `choices`, a mapping name -> weight, or of a plain tuple of names."""
     if not isinstance(choices, dict):
         return choices[int(rng.integers(len(choices)))]
-    weights = np.fromiter(choices.values(), float)
-    return tuple(choices)[int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))]
+    left = rng.random() * sum(choices.values())
+    for name, weight in choices.items():
+        left -= weight
+        if left < 0:
+            return name
+    return name
