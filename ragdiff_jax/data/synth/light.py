@@ -94,7 +94,8 @@ def _blur(rng, image: Image.Image) -> Image.Image:
 def _field(rng, size: int, exposure: str) -> np.ndarray:
     """The light on the scene, around 1: [size, size] float32."""
     u = rng.uniform
-    y, x = np.meshgrid(*[np.linspace(-1, 1, size, dtype=np.float32)] * 2, indexing="ij")
+    ticks = np.linspace(-1, 1, size, dtype=np.float32)
+    x, y = ticks[None], ticks[:, None]
     angle, slope = u(0, 2 * np.pi), u(0.0, 0.3)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     across, along = cos * x + sin * y, cos * y - sin * x

@@ -219,14 +219,18 @@ def _sleeve_source(x, y, wear: Wear, shape: Shape, group: str):
     ax, ay, bx, by = math.sin(arm.upper), math.cos(arm.upper), math.sin(arm.fore), math.cos(arm.fore)
     x, y = side * x - arm.shoulder[0], y - arm.shoulder[1]
     along = (x * ax + y * ay) / arm.reach[0]
-    across = y * ax - x * ay
+    across, gone = y * ax - x * ay, None
     if arm.upper != arm.fore or arm.reach[0] != arm.reach[1]:
         ex, ey = x - arm.elbow_at * arm.reach[0] * ax, y - arm.elbow_at * arm.reach[0] * ay
         below = ex * (ax + bx) + ey * (ay + by) > 0  # beyond the line that halves the elbow
-        along = np.where(below, arm.elbow_at + (ex * bx + ey * by) / arm.reach[1], along)
+        after = (ex * bx + ey * by) / arm.reach[1]
+        # Far from a sharp bend each half would show a piece of the other's cloth.
+        gone = np.where(below, after < -0.22, along > arm.elbow_at + 0.22)
+        along = np.where(below, arm.elbow_at + after, along)
         across = np.where(below, ey * bx - ex * by, across)
     across = across / wear.sleeve_narrow
-    gone = along > wear.roll if wear.roll is not None else None
+    if wear.roll is not None:
+        gone = along > wear.roll if gone is None else gone | (along > wear.roll)
     # Near the shoulder the cloth turns less than the arm, else it would tear from the body.
     far = np.minimum((x * x + y * y) * (1 / 0.34**2), 1)
     angle = (shape.sleeve_angle - arm.upper) * far + arm.upper
