@@ -24,10 +24,47 @@ _PRINTS = {
     "Artistic": "graphic print",
     "Tie-dye": "tie-dye",
     "Heart": "heart print",
+    "Animal": "animal print",
+    "Linear": "fine line",
+    "Cartoon": "cartoon",
+    "Nature Scene": "landscape print",
+    "Objects": "novelty print",
+    "Mixed": "mixed print",
+    "Paisley": "paisley",
 }
-_COLLARS = {"Round": "round neck", "V-neck": "v-neck", "Square": "square neck", "Neckline": "neckline"}
-# The captions leave these out; prompts have to say them.
-_PROMPTED = {
+_CRAFTS = {
+    "Layered": "tiered",
+    "Pleated": "pleated",
+    "Quilted": "quilted",
+    "Ruffle": "ruffles",
+    "Cutout": "cut-outs",
+    "Slit": "slit",
+    "Tied": "tied",
+    "Edge Decoration": "decorated edge",
+    "Washed": "washed",
+}
+_COLLARS = {
+    "Round": "round neck",
+    "V-neck": "v-neck",
+    "Square": "square neck",
+    "Hooded": "hooded collar",
+    "Shirt": "shirt collar",
+    "Polo": "polo collar",
+    "Stand-up": "stand-up collar",
+    "Suit": "suit collar",
+    "Baseball": "baseball collar",
+    "Notched": "notched collar",
+    "Rounded": "rounded collar",
+    "Ruffled": "ruffled collar",
+    "Naval": "sailor collar",
+    "Strapless": "strapless",
+    "One-shoulder": "one shoulder",
+    "Off-shoulder": "off shoulder",
+    "Neckline": "wide neckline",
+}
+# States that are said when they are so.
+_STATES = {
+    "Top Open": "open front",
     "With Inner Wear": "with inner wear",
     "Sleeves Rolled Up": "sleeves rolled up",
     "Top Tuck In": "tucked in",
@@ -48,14 +85,15 @@ def sentence(category: str, attributes: Mapping[str, str], colours: Sequence[str
     parts = [f"a photo of {article} {noun} in {' and '.join(colours)}"]
     if attributes.get("Fit"):
         parts.append(f"{attributes['Fit'].lower()} fit")
-    if collar := attributes.get("Collar"):
-        parts.append(_COLLARS.get(collar, f"{collar.lower()} collar"))
+    if attributes.get("Collar") in _COLLARS:
+        parts.append(_COLLARS[attributes["Collar"]])
     if attributes.get("Length") not in (None, "Uncertain", "Medium"):
         parts.append(f"{attributes['Length'].lower()} length")
     if attributes.get("Fabric"):
         parts.append(attributes["Fabric"].lower())
-    if attributes.get("Top Open") == "Yes":
-        parts.append("open front")
+    if attributes.get("Surface Texture") in _CRAFTS:
+        parts.append(_CRAFTS[attributes["Surface Texture"]])
+    parts += [words for name, words in _STATES.items() if attributes.get(name) == "Yes"]
     return ", ".join(parts)
 
 
@@ -66,8 +104,7 @@ def prompts(category: str, name: str, value: str) -> list[str]:
     """
     category = value if name == "Category" else category
     attributes = {"Print": "Solid Color"} if name == "Category" else {"Print": "Solid Color", name: value}
-    ending = f", {_PROMPTED[name]}" if name in _PROMPTED and value == "Yes" else ""
-    return [sentence(category, attributes, (colour,)) + ending for colour in PROMPT_COLOURS]
+    return [sentence(category, attributes, (colour,)) for colour in PROMPT_COLOURS]
 
 
 def applies(category: str, name: str) -> bool:

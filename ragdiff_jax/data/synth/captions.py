@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from ragdiff_jax.data.synth.garment import GarmentSpec
 from ragdiff_jax.data.synth.labels import colour_names, spec_attributes
+from ragdiff_jax.data.synth.shape import GarmentSpec
 from ragdiff_jax.data.wording import sentence
 
 
