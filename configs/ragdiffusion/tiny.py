@@ -52,17 +52,17 @@ def get_config(start: str = "") -> ConfigDict:
             "augment": True,
             "export_dtype": "bfloat16",
             "dropout": {
-                "text": 0.05,
+                "text": 0.5,
                 "structure": 0.05,
                 "everything": 0.05,
                 "reference": 0.1,
-                "retrieved_landmark": 0.5,
+                "retrieved_landmark": 0.25,
             },
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 2800,
+            "steps": 2000,
             "batch_size": 16,
             "learning_rate": 8e-4,
             "weight_decay": 0.01,
