@@ -49,6 +49,7 @@ class UNetConfig:
       transformer_layers: transformer blocks a stack, each level; 0 where the level has no attention.
       cross_attention_dim: width of the text tokens.
       text_embed_dim: width of the pooled text in the added condition; 0 for a U-Net without one (SD 1 and 2).
+      upcast_attention: kept for diffusers, which then takes SD 2.1's softmax in fp32 (as is always done here).
     """
 
     sample_size: int = 96
@@ -68,12 +69,16 @@ class UNetConfig:
     text_embed_dim: int = 1280
     down_attention: tuple[bool, ...] = (False, True, True)
     up_attention: tuple[bool, ...] = (True, True, False)
+    upcast_attention: bool = False
 
     def __post_init__(self):
         levels = len(self.block_out_channels)
         for field in ("transformer_layers", "attention_heads", "down_attention", "up_attention"):
             if len(getattr(self, field)) != levels:
                 raise UserError(f"unet config: {field} has {len(getattr(self, field))} entries for {levels} levels")
+        for name in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
+            if not isinstance(getattr(self, name), int):
+                raise UserError(f"unet config: {name} must be one number, not {getattr(self, name)!r}")
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise UserError(
@@ -122,6 +127,7 @@ class UNetConfig:
             text_embed_dim=projection - 6 * time_dim if added else 0,
             down_attention=tuple(kind == "CrossAttnDownBlock2D" for kind in down),
             up_attention=tuple(kind == "CrossAttnUpBlock2D" for kind in up),
+            upcast_attention=bool(config.get("upcast_attention", False)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,6 +157,7 @@ class UNetConfig:
             "up_block_types": [_UP[a] for a in self.up_attention],
             "mid_block_type": "UNetMidBlock2DCrossAttn",
             "act_fn": "silu",
+            "upcast_attention": self.upcast_attention,
         }
 
     @property

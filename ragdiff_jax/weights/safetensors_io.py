@@ -22,11 +22,13 @@ CODES = {name: code for code, name in DTYPES.items()}
 
 
 class Tensors:
-    """The tensors of one or several files as one namespace: `shapes` {name: shape}, `read(name, index)`."""
+    """The tensors of one or several files as one namespace, a `Source`; `metadata` is what the headers say."""
 
     def __init__(self, files: Mapping[Path, list[str] | None]):
         """Opens `files`; a list of names restricts a file to these (the index of a sharded checkpoint)."""
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
         self._slices: dict[str, tuple[Path, Any]] = {}
         for path, names in files.items():
             self._open(path, names)
@@ -35,13 +37,12 @@ class Tensors:
         try:
             file = safe_open(str(path), framework="numpy")
             held = dict.fromkeys(file.keys())
+            self.metadata |= file.metadata() or {}
             for name in held if names is None else names:
                 if name not in held:
                     raise UserError(f"{path}: tensor {name} of the index is missing; get the file again")
                 view = file.get_slice(name)
-                if view.get_dtype() not in DTYPES:
-                    known = ", ".join(DTYPES)
-                    raise UserError(f"{path}: tensor {name} is {view.get_dtype()}, not one of {known}")
+                self.dtypes[name] = DTYPES.get(view.get_dtype(), view.get_dtype())
                 self.shapes[name] = tuple(view.get_shape())
                 self._slices[name] = (path, file if not self.shapes[name] else view)
         except FileNotFoundError as error:
@@ -99,13 +100,16 @@ def _read_index(path: Path) -> dict[Path, list[str]]:
 
 
 def write_file(
-    path: Path, entries: Mapping[str, tuple[str, tuple[int, ...]]], tensors: Iterable[np.ndarray]
+    path: Path,
+    entries: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: Iterable[np.ndarray],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `path` atomically: `entries` {name: (dtype, shape)}, the arrays in that order, one at a time.
 
-    Only one array needs to be in memory. The header says `format: pt`, which transformers asks for.
+    Only one array needs to be in memory. The header says `format: pt`, which transformers asks for, and `metadata`.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} | dict(metadata or {})}
     offset = 0
     for name, (dtype, shape) in entries.items():
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
