@@ -6,13 +6,14 @@ A source is anything with `shapes`, `dtypes` and `read`: safetensors files (`saf
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 Index = tuple[slice, ...]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Tensors of one checkpoint by name. `dtypes` are numpy's names; what is no float is named as the file has it."""
 
