@@ -16,27 +16,15 @@ from jax.typing import DTypeLike
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.weights.names import LeafPlan, flatten, plan
-from ragdiff_jax.weights.safetensors_io import CODES, open_folder, write_text
+from ragdiff_jax.weights.safetensors_io import CODES, open_folder, read_json, write_text
 from ragdiff_jax.weights.streaming import MAX_SHARD_BYTES, load_tree, write_part
 
 SCHEMA = 1
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object")
-    return value
-
-
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The `config.json` of a part. Raises `UserError` when it is missing or not a JSON object."""
-    return _read_json(Path(folder) / "config.json")
+    return read_json(Path(folder) / "config.json")
 
 
 def load_part(
@@ -141,7 +129,7 @@ class ModelFile:
 def read_model_json(folder: str | Path) -> ModelFile:
     """Reads `model.json`. Raises `UserError` when it is missing, malformed, or of another schema."""
     path = Path(folder) / "model.json"
-    value = _read_json(path)
+    value = read_json(path)
     if value.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema is {value.get('schema')}, this version reads {SCHEMA}")
     for name, kind in (("system", str), ("parts", dict), ("settings", dict)):

@@ -75,7 +75,7 @@ def open_folder(folder: Path) -> Tensors:
     for stem in STEMS:
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
-            return Tensors(_read_index(index))
+            return Tensors(read_index(index))
         file = folder / f"{stem}.safetensors"
         if file.is_file():
             return Tensors({file: None})
@@ -86,7 +86,20 @@ def open_folder(folder: Path) -> Tensors:
     raise UserError(f"{folder}: needs {STEMS[0]}.safetensors or {STEMS[1]}.safetensors, holds {held}")
 
 
-def _read_index(path: Path) -> dict[Path, list[str]]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `UserError` when the file is missing or holds something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return value
+
+
+def read_index(path: Path) -> dict[Path, list[str]]:
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         files: dict[Path, list[str]] = {}

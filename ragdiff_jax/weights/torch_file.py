@@ -145,7 +145,9 @@ class TorchFile:
         if 0 in tensor.shape:
             return np.empty(tensor.shape, storage.dtype)[index]
         try:
-            data = np.memmap(self.path, np.uint8, "r", self._starts[storage.key], storage.count * storage.dtype.itemsize)
+            data = np.memmap(
+                self.path, np.uint8, "r", self._starts[storage.key], storage.count * storage.dtype.itemsize
+            )
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path}: tensor {name} cannot be read ({error})") from error
         # Bounds were checked when the file was opened.

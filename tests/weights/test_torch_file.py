@@ -63,7 +63,9 @@ class Evil:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("wrap", [lambda e: e, lambda e: {"a.weight": torch.ones(2), "b": e}, lambda e: {"_metadata": [e]}])
+@pytest.mark.parametrize(
+    "wrap", [lambda e: e, lambda e: {"a.weight": torch.ones(2), "b": e}, lambda e: {"_metadata": [e]}]
+)
 def test_code_in_a_checkpoint_is_named_and_not_run(wrap, tmp_path):
     torch.save(wrap(Evil(f"touch {tmp_path / 'ran'}")), tmp_path / "evil.pth")
     with pytest.raises(UserError, match=r"evil.pth: .*(posix|nt|os).system") as error:
