@@ -14,6 +14,8 @@ from ragdiff_jax.weights.torch_file import TorchFile
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 TOWERS = {"clip-text": "text", "clip-vision": "vision"}
+# The only architecture of kinds whose published files have no config.
+IMPLIED = {"ip-adapter": "plus-sdxl", "f-theta": "vit-h"}
 _OPEN_CLIP_STEMS = ("open_clip_model", "open_clip_pytorch_model")
 _TORCH_STEMS = (STEMS[0], "pytorch_model", "open_clip_pytorch_model")
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -60,7 +62,7 @@ def _variant(folder: Path, variant: str) -> Source:
 
 
 def find_config(path: Path, kind: Kind, given: str | None) -> tuple[Any, str]:
-    """(config object, where it is from): `given` (a file or a published architecture), or what stands beside the weights.
+    """(config object, where it is from): `given` (a file or a published architecture), or what is beside the weights.
 
     Raises `UserError` when there is none, or when it is another kind's.
     """
@@ -69,6 +71,8 @@ def find_config(path: Path, kind: Kind, given: str | None) -> tuple[Any, str]:
             return kind.read_config(_plain(Path(given), kind), given), given
         return kind.named(given), f"--config {given}"
     folder = path if path.is_dir() else path.parent
+    if kind.name in IMPLIED and not _is_own(folder / "config.json", kind):
+        return kind.named(IMPLIED[kind.name]), f"the published {IMPLIED[kind.name]}"
     for name in ("config.json", "open_clip_config.json"):
         file = folder / name
         if file.is_file():
@@ -80,6 +84,10 @@ def find_config(path: Path, kind: Kind, given: str | None) -> tuple[Any, str]:
         f"{folder}: has no config.json; say what it is with --config FILE or --config NAME "
         f"({', '.join(_architectures(kind))})"
     )
+
+
+def _is_own(file: Path, kind: Kind) -> bool:
+    return file.is_file() and read_json(file).get("_class_name") in kind.classes
 
 
 def _plain(file: Path, kind: Kind) -> dict[str, Any]:
@@ -107,31 +115,45 @@ def _subfolders(index: Mapping[str, Any], kind: Kind) -> list[str]:
     ]
 
 
-def fetch(source: str, revision: str | None, subfolder: str | None, variant: str | None) -> Path:
-    """The folder of SOURCE: a path, or a hub id `OWNER/NAME` whose files are fetched at a pinned `revision`.
+def fetch(
+    source: str,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    file: str | None = None,
+    variant: str | None = None,
+) -> Path:
+    """The folder or file that SOURCE means: a path, or a hub id `OWNER/NAME` fetched at a pinned `revision`.
 
-    Of a hub id only the config and the safetensors (or, where there are none, torch files) of `subfolder` are taken; what is in
-    the hub's cache already is not fetched again. Raises `UserError` for a path that is not there, a revision that is no
-    full commit id, and whatever the hub answers.
+    Of a hub id only the config and the safetensors of `subfolder` are taken, or its one `file`; what is in the hub's
+    cache already is not fetched again. Raises `UserError` for a path that is not there, a revision that is no full
+    commit id, and whatever the hub answers.
     """
     path = Path(source)
     if path.exists():
         if revision is not None:
             raise UserError(f"--revision goes with an id of the hub; {source} is a path")
-        if subfolder is not None and not (path / subfolder).is_dir():
-            raise UserError(f"{path / subfolder}: no such folder")
-        return path / subfolder if subfolder else path
+        return _within(path, subfolder, file)
     if not _HUB_ID.fullmatch(source):
         raise UserError(f"{source}: no such file or folder, and no id of the hub (OWNER/NAME)")
     if revision is None or not _REVISION.fullmatch(revision):
         raise UserError(
-            f"{source}: no such folder here; for the hub's, pin it: --revision and the 40 hexadecimal digits of a commit"
+            f"{source}: no such folder here; to take the hub's, pin it: --revision and a commit's 40 hex digits"
         )
-    return _snapshot(source, revision, subfolder, variant)
+    return _within(_snapshot(source, revision, _patterns(subfolder, file, variant)), subfolder, file)
 
 
-def _patterns(subfolder: str | None, variant: str | None) -> list[str]:
+def _within(folder: Path, subfolder: str | None, file: str | None) -> Path:
+    path = folder / (subfolder or "") / (file or "")
+    if not path.exists():
+        raise UserError(f"{path}: there is no such {'file' if file else 'folder'}")
+    return path
+
+
+def _patterns(subfolder: str | None, file: str | None, variant: str | None) -> list[str]:
     prefix = f"{subfolder}/" if subfolder else ""
+    if file is not None:
+        return [prefix + file, prefix + "config.json"]
     weights = [f"{stem}{shard}.safetensors" for stem in STEMS for shard in ("", "-?????-of-?????")]
     if variant is not None:
         weights = [f"{stem}.{variant}{shard}.safetensors" for stem in STEMS for shard in ("", "-?????-of-?????")]
@@ -142,18 +164,14 @@ def _patterns(subfolder: str | None, variant: str | None) -> list[str]:
     return [prefix + name for name in names]
 
 
-def _snapshot(source: str, revision: str, subfolder: str | None, variant: str | None) -> Path:
+def _snapshot(source: str, revision: str, patterns: list[str]) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise UserError(f"{source}: to fetch it, install the hub's client: pip install huggingface_hub") from error
     try:
-        folder = Path(snapshot_download(source, revision=revision, allow_patterns=_patterns(subfolder, variant)))
+        return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{source}@{revision[:12]}: cannot be fetched ({reason})") from error
-    folder = folder / subfolder if subfolder else folder
-    if not folder.is_dir():
-        raise UserError(f"{source}@{revision[:12]}: has no folder {subfolder}")
-    return folder

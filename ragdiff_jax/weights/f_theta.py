@@ -2,8 +2,9 @@
 
     CLIP ViT-H's last hidden state [b, 257, 1280] -> CLIP encoder layers -> CLS -> LayerNorm -> MLP -> [b, 16 * 1024]
 
-Its published files (`inversion_adapter_*.pth`) differ from our tree in one name: `encoder_layers.N` is `encoder.layers.N`
-here, a stack like CLIP's own. The dropout of the MLP (0.5) has no tensors, so that its layers are 0, 3 and 6.
+Its published files (`inversion_adapter_*.pth`) differ from our tree in one name: `encoder_layers.N` is
+`encoder.layers.N` here, a stack like CLIP's own. The MLP's activations and dropout (0.5) have no tensors, so that its
+layers are 0, 3 and 6.
 """
 
 import dataclasses

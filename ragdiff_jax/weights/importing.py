@@ -48,6 +48,7 @@ def import_weights(
     config: str | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
+    file: str | None = None,
     variant: str | None = None,
     dtype: str | None = None,
     embed_dim: int | None = None,
@@ -60,15 +61,15 @@ def import_weights(
         id with `revision`.
       kind: one of `kinds.KINDS`.
       config: a config.json or the name of a published architecture; None is the config beside the weights.
-      subfolder: of `source`.
+      subfolder, file: of `source`.
       variant: such as `fp16`, in the names of the files.
       dtype: of the written tensors; None keeps each one's.
       embed_dim: kind ip-adapter: the width of the embedding that will go in, where it is not IP-Adapter's 1280; then
         the first projection starts anew.
       progress: given the number of tensors, a context manager of a function to call after each.
 
-    Raises `UserError`: one for all missing, surplus and mis-shaped tensors, with nothing written; and for files that are
-    damaged, hold code, or don't fit on the disk. `to` is complete or absent.
+    Raises `UserError`: one for all missing, surplus and mis-shaped tensors, with nothing written; and for files that
+    are damaged, hold code, or don't fit on the disk. `to` is complete or absent.
     """
     if kind not in KINDS:
         raise UserError(f"--kind {kind}: there is no such kind; choose one of {', '.join(KINDS)}")
@@ -76,9 +77,9 @@ def import_weights(
         raise UserError(f"--dtype {dtype}: choose one of {', '.join(sorted(FLOATS))}")
     if embed_dim is not None and kind != "ip-adapter":
         raise UserError(f"--embed-dim goes with --kind ip-adapter, not {kind}")
-    path = fetch(str(source), revision, subfolder, variant)
+    path = fetch(str(source), revision=revision, subfolder=subfolder, file=file, variant=variant)
     what = KINDS[kind]
-    found, _ = find_config(path, what, config or _implied(what))
+    found, _ = find_config(path, what, config)
     tensors, found = adapt(open_tensors(path, variant), what, found, str(path), embed_dim)
     wanted = disk_shapes(what.abstract(found))
     names = match(tensors, wanted, str(path))
@@ -99,11 +100,6 @@ def import_weights(
         bytes=size_of(entries),
         dtypes=tuple(sorted({kept for kept, _ in entries.values()})),
     )
-
-
-def _implied(kind: Kind) -> str | None:
-    """The only architecture of a kind whose published files have no config."""
-    return {"ip-adapter": "plus-sdxl", "f-theta": "vit-h"}.get(kind.name)
 
 
 def adapt(source: Source, kind: Kind, config: Any, where: str, embed_dim: int | None = None) -> tuple[Source, Any]:
@@ -129,18 +125,13 @@ def adapt(source: Source, kind: Kind, config: Any, where: str, embed_dim: int | 
 
 def _one_tower(source: Source, tower: str, projected: bool) -> Source:
     """A whole CLIP model's tensors without those of its other tower and of its temperature."""
-    other, projection = (
-        ("vision", "text_projection.weight") if tower == "text" else ("text", "visual_projection.weight")
-    )
-    others = {"text": ("text_model.", "text_projection."), "vision": ("vision_model.", "visual_projection.")}[other]
+    own, others = ("text_model.", "text_projection."), ("vision_model.", "visual_projection.")
+    if tower == "vision":
+        own, others = others, own
     if not any(name.startswith(others) or name == "logit_scale" for name in source.shapes):
         return source
-    left = {
-        name: name
-        for name in source.shapes
-        if not name.startswith(others) and name != "logit_scale" and (projected or name != projection)
-    }
-    return renamed(source, left)
+    left = [name for name in source.shapes if not name.startswith(others) and name != "logit_scale"]
+    return renamed(source, {name: name for name in left if projected or not name.startswith(own[1])})
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """IP-Adapter-plus as our EP-Adapter: its Resampler, and its keys and values at each cross-attention, site by site.
 
 The published file has `image_proj.*`, the Resampler under the names that ours has, and `ip_adapter.N.to_k_ip.weight`,
-where N counts diffusers' attention processors: self- and cross-attentions in turn (so N is odd), the blocks in the order
-down, up, mid. It is that order, not the one of the computation.
+where N counts diffusers' attention processors: self- and cross-attentions in turn (so N is odd), the blocks in the
+order down, up, mid, which is not the one of the computation.
 """
 
 import numpy as np
