@@ -114,7 +114,7 @@ def adapt(source: Source, kind: Kind, config: Any, where: str, embed_dim: int | 
             source = _one_tower(source, TOWERS[kind.name], config.with_projection)
     elif kind.name == "f-theta":
         source = f_theta_view(source)
-    elif kind.name == "ip-adapter" and any(name.startswith("ip_adapter.") for name in source.shapes):
+    elif kind.name == "ip-adapter" and any(name.startswith(("ip_adapter.", "image_proj.")) for name in source.shapes):
         source = ip_adapter_view(source, config.unet, where)
         if embed_dim is not None and embed_dim != config.adapter.embed_dim:
             match(source, disk_shapes(kind.abstract(config)), where)  # before its first projection is replaced
