@@ -63,7 +63,8 @@ def _on_host(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def _disk_tensors(leaf: Any, p: LeafPlan, dtype: np.dtype) -> Iterator[np.ndarray]:
+def disk_tensors(leaf: Any, p: LeafPlan, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The tensors that a leaf is on disk, in torch's layout; on every process, for it gathers the leaf's shards."""
     array = _on_host(leaf)
     for part in array if p.stacked else (array,):
         yield part.transpose(np.argsort(p.axes)).astype(dtype)
@@ -93,7 +94,7 @@ def save_part(
     tensors = (
         array
         for leaf, p, kind in zip(leaves.values(), plans, dtypes, strict=True)
-        for array in _disk_tensors(leaf, p, kind)
+        for array in disk_tensors(leaf, p, kind)
     )
     if jax.process_index() == 0:
         write_part(folder, config, entries, tensors, max_shard_bytes=max_shard_bytes)

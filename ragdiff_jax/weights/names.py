@@ -127,7 +127,7 @@ def resolve(
         if name in names and tuple(found[names[name]]) != tuple(shape)
     ]
     if missing or surplus or wrong:
-        raise UserError(f"{where} does not fit its config.json: " + _listing(missing, surplus, wrong))
+        raise UserError(f"{where} does not fit: " + _listing(missing, surplus, wrong))
     return names
 
 

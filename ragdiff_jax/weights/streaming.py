@@ -55,10 +55,19 @@ def load_tree(
     shardings: Any = None,
     dtype: DTypeLike | None = None,
     allow_surplus: bool = False,
+    beside: Mapping[tuple[str, ...], tuple[int, ...]] | None = None,
 ) -> dict[str, Any]:
-    """`folder.load_part` of any source; `where` is what the errors call it."""
+    """`folder.load_part` of any source; `where` is what the errors call it.
+
+    `beside`: shapes by path of leaves that are not read but tell how deep a stack is.
+    """
     abstract = nn.meta.unbox(abstract_params)
-    leaves, plans = flatten(abstract), plans_of(abstract)
+    leaves = flatten(abstract)
+    shapes = {path: tuple(leaf.shape) for path, leaf in leaves.items()}
+    plans = plan(shapes)
+    if beside:
+        by_path = {p.path: p for p in plan(dict(beside) | shapes)}
+        plans = [by_path[path] for path in leaves]
     names = match(source, {name: p.disk_shape for p in plans for name in p.names}, where, allow_surplus)
     treedef = jax.tree.structure(abstract)
     if shardings is None or isinstance(shardings, jax.sharding.Sharding):
