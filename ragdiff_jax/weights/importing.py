@@ -31,13 +31,17 @@ WRAPPINGS = ("state_dict.", "model.", "module.")
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What was written: the part folder, its config object, how many parameters and bytes, the file's dtypes."""
+    """What was written: the part folder, its config object, how many parameters and bytes, the file's dtypes.
+
+    `started_anew` names the tensors that the checkpoint had no fitting ones for.
+    """
 
     folder: Path
     config: Any
     parameters: int
     bytes: int
     dtypes: tuple[str, ...]
+    started_anew: tuple[str, ...] = ()
 
 
 def import_weights(
@@ -99,6 +103,7 @@ def import_weights(
         parameters=sum(int(np.prod(shape, dtype=np.int64)) for shape in wanted.values()),
         bytes=size_of(entries),
         dtypes=tuple(sorted({kept for kept, _ in entries.values()})),
+        started_anew=tuple(tensors.new) if isinstance(tensors, NewProjection) else (),
     )
 
 

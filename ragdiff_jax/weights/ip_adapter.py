@@ -53,6 +53,8 @@ class NewProjection:
     Uniform within 1 / sqrt(embed_dim), as torch starts a linear layer; the same for the same seed.
     """
 
+    new = (_PROJECTION,)
+
     def __init__(self, source: Source, embed_dim: int, seed: int = 0):
         self._source = source
         width = source.shapes[_PROJECTION][0]
