@@ -78,6 +78,7 @@ setup(
         "cuda13": jax_extra("cuda13"),
         "tpu": jax_extra("tpu"),
         "app": ["gradio>=5"],
+        "hub": ["huggingface_hub>=0.25"],
         "torch": ["torch>=2.6", "transformers>=4.50"],
     },
     classifiers=[

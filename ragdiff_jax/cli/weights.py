@@ -1,6 +1,7 @@
-"""Weights in and out, in the layouts of diffusers and transformers, and what they weigh.
+r"""Weights in and out, in the layouts of diffusers and transformers, and what they weigh.
 
-  ragdiff weights import stabilityai/stable-diffusion-xl-base-1.0 --revision COMMIT --subfolder unet --kind unet --to unet
+  ragdiff weights import stabilityai/stable-diffusion-xl-base-1.0 --revision COMMIT --subfolder unet \
+      --kind unet --to unet
   ragdiff weights import clip/ --kind clip-vision --to vision           # transformers' or OpenCLIP's layout
   ragdiff weights import unet_120000.pth --kind unet --config fashion-rag --to unet
   ragdiff weights import ip-adapter-plus_sdxl_vit-h.safetensors --kind ip-adapter --embed-dim 768 --to ep_adapter
@@ -21,7 +22,16 @@ from typing import Any
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import add_json, model_folder
 
-KINDS = ("unet", "vae", "clip-text", "clip-vision", "dinov2", "ip-adapter", "f-theta")
+# Kind -> published architectures. Written out, because help must not import JAX; a test holds them to weights.kinds.
+KINDS = {
+    "unet": ("sd1", "sd2", "sd2-inpainting", "sdxl", "fashion-rag", "ladi-vton"),
+    "vae": ("sd", "sdxl", "flux"),
+    "clip-text": ("vit-l", "vit-h", "vit-h-sd2", "bigg"),
+    "clip-vision": ("vit-l", "vit-h"),
+    "dinov2": ("small", "base", "large", "giant"),
+    "ip-adapter": ("plus-sdxl",),
+    "f-theta": ("vit-h",),
+}
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -41,9 +51,8 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="its config.json, or a published architecture: sd1, sd2, sd2-inpainting, sdxl, fashion-rag, ladi-vton (unet); "
-        "sd, sdxl, flux (vae); vit-l, vit-h, vit-h-sd2, bigg (clip-text); vit-l, vit-h (clip-vision); small, base, large, "
-        "giant (dinov2). Default: the config beside the weights",
+        help="its config.json, or a published architecture (default: the config beside the weights): "
+        + "; ".join(f"{kind}: {', '.join(names)}" for kind, names in KINDS.items()),
     )
     parser.add_argument(
         "--revision", metavar="COMMIT", help="of a hub id: a commit's 40 hex digits, so that it is pinned"
@@ -56,7 +65,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "--embed-dim",
         type=int,
         metavar="D",
-        help="ip-adapter: width of the embedding that will go in; the first projection then starts anew (default: 1280)",
+        help="ip-adapter: width of the embedding that will go in; its first projection starts anew (default: 1280)",
     )
     add_json(parser)
     parser.set_defaults(run=run_import)

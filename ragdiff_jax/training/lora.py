@@ -34,7 +34,7 @@ class LoRAObjective(Objective):
 
     base: Objective
     rank: int = 16
-    alpha: float = 16.0
+    alpha: int | float = 16
     targets: str = TARGETS
     also: str = ""
     start: str = ""

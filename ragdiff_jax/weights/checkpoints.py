@@ -169,7 +169,7 @@ def _snapshot(source: str, revision: str, patterns: list[str]) -> Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
-        raise UserError(f"{source}: to fetch it, install the hub's client: pip install huggingface_hub") from error
+        raise UserError(f"{source}: to fetch it, install the hub's client: pip install 'ragdiff_jax[hub]'") from error
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -25,6 +25,7 @@ from ragdiff_jax.weights.sources import Source, renamed, whole
 from ragdiff_jax.weights.streaming import (
     MAX_SHARD_BYTES,
     Entries,
+    cast,
     disk_shapes,
     match,
     require_space,
@@ -114,7 +115,7 @@ def _prepare(
 
 def _arrays(source: Source, entries: Entries, step: Callable[[], None]) -> Iterator[np.ndarray]:
     for name, (kept, shape) in entries.items():
-        yield source.read(name, whole(shape)).astype(kept, copy=False)
+        yield cast(source.read(name, whole(shape)), kept, name)
         step()
 
 

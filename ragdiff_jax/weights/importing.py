@@ -23,7 +23,7 @@ from ragdiff_jax.weights.kinds import KINDS, Kind
 from ragdiff_jax.weights.names import FLOATS
 from ragdiff_jax.weights.open_clip import is_open_clip, open_clip_view
 from ragdiff_jax.weights.sources import Source, renamed, whole
-from ragdiff_jax.weights.streaming import disk_shapes, match, size_of, write_part
+from ragdiff_jax.weights.streaming import cast, disk_shapes, match, size_of, write_part
 
 # What training scripts put before every name, one after the other.
 WRAPPINGS = ("state_dict.", "model.", "module.")
@@ -93,7 +93,7 @@ def import_weights(
 
         def arrays() -> Iterator[np.ndarray]:
             for name, (kept, shape) in entries.items():
-                yield tensors.read(names[name], whole(shape)).astype(kept, copy=False)
+                yield cast(tensors.read(names[name], whole(shape)), kept, name)
                 step()
 
         write_part(folder, found.to_dict(), entries, arrays())

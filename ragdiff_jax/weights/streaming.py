@@ -106,6 +106,17 @@ def _load_leaf(source: Source, p: LeafPlan, names: Mapping[str, str], sharding, 
     return jax.make_array_from_callback(p.shape, sharding, shard)
 
 
+def cast(array: np.ndarray, dtype: str, name: str) -> np.ndarray:
+    """`array` in `dtype`. Raises `UserError` when finite numbers become infinite, which only fp16 is too small for."""
+    if array.dtype.name == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        out = array.astype(dtype)
+    if dtype == "float16" and not np.isfinite(out).all() and np.isfinite(array).all():
+        raise UserError(f"{name}: has numbers beyond float16's range (65504); use --dtype bfloat16")
+    return out
+
+
 def size_of(entries: Entries) -> int:
     """Bytes of the tensors."""
     return sum(_bytes(*entry) for entry in entries.values())

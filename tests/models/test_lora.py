@@ -92,8 +92,8 @@ def test_gradients_of_the_merged_network_reach_the_adapters(params):
     """The gradient of B is scale * A^T times that of the kernel itself, in each layer of the scanned stack."""
     adapters = init_lora(jax.random.key(0), params[1], r"attn2/to_v/kernel$", 2)
     rng = np.random.default_rng(1)
-    x = rng.normal(size=(1, 4, 4, 4)).astype(np.float32)
-    context = rng.normal(size=(1, 3, 12)).astype(np.float32)
+    x = jnp.asarray(rng.normal(size=(1, 4, 4, 4)), jnp.float32)
+    context = jnp.asarray(rng.normal(size=(1, 3, 12)), jnp.float32)
 
     def loss(tree):
         return jnp.sum(UNet(CONFIG).apply({"params": tree["unet"]}, x, jnp.ones((1,), jnp.int32), context) ** 2)

@@ -107,6 +107,17 @@ def test_shards_and_another_dtype(unet, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_numbers_that_fp16_cannot_hold_are_not_made_infinite(unet, tmp_path):
+    model, folder = unet
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors["conv_in.bias"][0] = 1e5
+    shutil.copy(folder / "config.json", tmp_path)
+    save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(UserError, match="conv_in.bias: has numbers beyond float16"):
+        import_weights(tmp_path, "unet", tmp_path / "out", dtype="float16")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_torch_file_without_config_needs_to_be_told_what_it_is(unet, tmp_path):
     model, folder = unet
     torch.save({"module." + name: tensor for name, tensor in model.state_dict().items()}, tmp_path / "unet.pth")
