@@ -10,6 +10,7 @@ from quick import quick_jit
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.lora import TARGETS, init_lora, merge_lora
+from ragdiff_jax.models.transformer import SpatialTransformer
 from ragdiff_jax.models.unet import UNet
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.parallel import flatten, make_mesh, shardings_for
@@ -88,24 +89,26 @@ def test_the_product_is_added_layer_by_layer(targets, kernel, params):
     jax.tree.map(np.testing.assert_array_equal, merged["unet"]["conv_in"], params[1]["unet"]["conv_in"])
 
 
-def test_gradients_of_the_merged_network_reach_the_adapters(params):
+def test_gradients_of_a_merged_stack_reach_its_adapters(params):
     """The gradient of B is scale * A^T times that of the kernel itself, in each layer of the scanned stack."""
-    adapters = init_lora(jax.random.key(0), params[1], r"attn2/to_v/kernel$", 2)
+    stack = params[1]["unet"]["mid_block"]["attentions_0"]
+    adapters = quick_jit(lambda key: init_lora(key, stack, r"attn2/to_v/kernel$", 2))(jax.random.key(0))
     rng = np.random.default_rng(1)
-    x = jnp.asarray(rng.normal(size=(1, 4, 4, 4)), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(1, 4, 4, 8)), jnp.float32)
     context = jnp.asarray(rng.normal(size=(1, 3, 12)), jnp.float32)
 
     def loss(tree):
-        return jnp.sum(UNet(CONFIG).apply({"params": tree["unet"]}, x, jnp.ones((1,), jnp.int32), context) ** 2)
+        model = SpatialTransformer(depth=2, heads=2, groups=4, linear_projection=False)
+        return jnp.sum(model.apply({"params": tree}, x, context)[0] ** 2)
 
-    whole, low = quick_jit(
-        lambda p, l: (jax.grad(loss)(p), jax.grad(lambda l: loss(merge_lora(p, l, 2.0)))(l))  # noqa: E741
-    )(params[1], adapters)
-    node = ("unet", "mid_block", "attentions_0", "transformer_blocks", "attn2", "to_v")
-    for name in node:
+    @quick_jit
+    def gradients(base, adapters):
+        return jax.grad(loss)(base), jax.grad(lambda adapters: loss(merge_lora(base, adapters, 2.0)))(adapters)
+
+    whole, low = gradients(stack, adapters)
+    for name in ("transformer_blocks", "attn2", "to_v"):
         whole, low, adapters = whole[name], low[name], adapters[name]
-    a = np.asarray(adapters["lora_A"]["kernel"])
-    want = 2.0 * np.einsum("lir,lio->lro", a, whole["kernel"])
+    want = 2.0 * np.einsum("lir,lio->lro", adapters["lora_A"]["kernel"], whole["kernel"])
     assert np.abs(want).max() > 0
     np.testing.assert_allclose(low["lora_B"]["kernel"], want, rtol=1e-3, atol=1e-5 * np.abs(want).max())
     assert not np.any(low["lora_A"]["kernel"])  # while B is zero
