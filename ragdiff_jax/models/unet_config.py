@@ -76,9 +76,6 @@ class UNetConfig:
         for field in ("transformer_layers", "attention_heads", "down_attention", "up_attention"):
             if len(getattr(self, field)) != levels:
                 raise UserError(f"unet config: {field} has {len(getattr(self, field))} entries for {levels} levels")
-        for name in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
-            if not isinstance(getattr(self, name), int):
-                raise UserError(f"unet config: {name} must be one number, not {getattr(self, name)!r}")
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise UserError(
@@ -89,6 +86,8 @@ class UNetConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
         """Read diffusers' fields. Raises UserError naming every field whose value isn't supported."""
         wrong = [f"{k}={config[k]!r}" for k, allowed in _ONLY.items() if k in config and config[k] not in allowed]
+        single = ("layers_per_block", "cross_attention_dim", "norm_num_groups")  # diffusers has lists of them too
+        wrong += [f"{k}={config[k]!r}" for k in single if not isinstance(config.get(k, 1), int)]
         added = config.get("addition_embed_type")
         if added not in (None, "text_time"):
             wrong.append(f"addition_embed_type={added!r}")
