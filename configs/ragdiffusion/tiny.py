@@ -76,5 +76,15 @@ def get_config(start: str = "") -> ConfigDict:
             "seed": 0,
         }
     )
+    # --set lora.rank=8: the U-Nets stay frozen but for adapters in their attentions; `also` trains in full besides.
+    config.lora = ConfigDict(
+        {
+            "rank": 0,
+            "alpha": 8.0,
+            "targets": r"^(unet|reference_net)/.*attn[12]/(to_q|to_k|to_v|to_out_0)/kernel$",
+            "also": "^(ep_adapter|landmark_guider)/",
+            "start": "",
+        }
+    )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     return config

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ragdiff_jax.cli import analyze, data, demo, generate, memory, retrieve, train
+from ragdiff_jax.cli import analyze, data, demo, generate, memory, retrieve, train, weights
 from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.version import __version__
@@ -20,6 +20,7 @@ VERBS = {
     "analyze": (analyze, "what retrieval does with a set of pairs: numbers and pictures"),
     "train": (train, "run or resume one training stage"),
     "memory": (memory, "build, extend or describe a memory of flat-lays"),
+    "weights": (weights, "published checkpoints in, yours out; what a model weighs"),
     "data": (data, "write generated garments as a data set"),
 }
 
