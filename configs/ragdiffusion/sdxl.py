@@ -62,5 +62,15 @@ def get_config() -> ConfigDict:
             "seed": 0,
         }
     )
+    # --set lora.rank=16 fits fewer cards: both U-Nets frozen but for adapters, `also` in full besides.
+    config.lora = ConfigDict(
+        {
+            "rank": 0,
+            "alpha": 16.0,
+            "targets": r"^(unet|reference_net)/.*attn[12]/(to_q|to_k|to_v|to_out_0)/kernel$",
+            "also": "^(ep_adapter|landmark_guider)/",
+            "start": "",
+        }
+    )
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     return config
