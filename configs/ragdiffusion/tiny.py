@@ -50,6 +50,7 @@ def get_config(start: str = "") -> ConfigDict:
             "tokenizers": (tokenizer,),
             "memory": "runs/tiny/memory",
             "augment": True,
+            "paste_share": 0.5,
             "export_dtype": "bfloat16",
             "dropout": {
                 "text": 0.5,
@@ -64,7 +65,7 @@ def get_config(start: str = "") -> ConfigDict:
         {
             "steps": 2000,
             "batch_size": 16,
-            "learning_rate": 8e-4,
+            "learning_rate": 1e-3,
             "weight_decay": 0.01,
             "ema_decay": 0.997,
             "sample_every": 500,

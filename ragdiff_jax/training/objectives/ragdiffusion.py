@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ragdiff_jax.data.augment import augment_pair
+from ragdiff_jax.data.augment import augment_pair, paste
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion.ddim import ddim
@@ -43,6 +43,9 @@ class RAGDiffusionObjective(PairObjective):
     tokenizers: a folder for each text encoder, copied into the model folder.
     empty_ids: the empty prompt's ids.
     augment: R 9.5's augmentations on the device.
+    paste_share: chance that a sample's photo is its flat-lay pasted, little turned, on another photo's surroundings
+      (`data.augment.paste`). A U-Net whose attention doesn't yet match content with content doesn't find the garment in
+      the photo, and learns to do without ReferenceNet; from these it learns to copy.
     sample_steps: of the pictures drawn at intervals.
     """
 
@@ -52,6 +55,7 @@ class RAGDiffusionObjective(PairObjective):
     tokenizers: tuple[str, ...]
     empty_ids: tuple[int, ...]
     augment: bool = True
+    paste_share: float = 0.0
     sample_steps: int = 20
     export_dtype: str = "float32"
     trainable: str = "^(unet|reference_net|ep_adapter|landmark_guider)/"
@@ -88,8 +92,12 @@ class RAGDiffusionObjective(PairObjective):
         """What `RAGDiffusion.loss` takes, of what the pipeline gives."""
         photo, flat = to_float(batch["photo"]), to_float(batch["flat"])
         mask = batch["mask"][..., None].astype(jnp.float32)
+        augment_key, coin, place = jax.random.split(key, 3)
         if self.augment:
-            photo, flat, mask = augment_pair(key, photo, flat, mask)
+            photo, flat, mask = augment_pair(augment_key, photo, flat, mask)
+        if self.paste_share:
+            pasted = paste(place, flat, mask, photo, max_turn=20.0, scale_range=(0.8, 1.05), max_shift=0.05)
+            photo = jnp.where(jax.random.bernoulli(coin, self.paste_share, (len(photo), 1, 1, 1)), pasted, photo)
         return {
             "photo": photo,
             "flat": flat,
@@ -117,7 +125,7 @@ class RAGDiffusionObjective(PairObjective):
 
     def validation(self, params, constants, key):
         batch = self._held_out()
-        objective = dataclasses.replace(self, augment=False)
+        objective = dataclasses.replace(self, augment=False, paste_share=0.0)
 
         @jax.jit
         def losses(params, constants, batch):
