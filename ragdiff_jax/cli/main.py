@@ -19,7 +19,7 @@ VERBS = {
     "retrieve": (retrieve, "the memory's nearest garments of each photo"),
     "train": (train, "run or resume one training stage"),
     "memory": (memory, "build, extend or describe a memory of flat-lays"),
-    "data": (data, "write generated garments as a data set"),
+    "data": (data, "write generated garments, or folders that you have, as a data set"),
 }
 
 

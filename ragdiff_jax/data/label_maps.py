@@ -70,9 +70,7 @@ SCHEMES: dict[str, np.ndarray] = {
     "dresscode": np.arange(len(CLASSES), dtype=np.uint8),
     "lip": _table(_LIP),
     "vitonhd": _table([*_LIP[:10], "neck", *_LIP[11:]]),  # 10 is the neck and the skin of the trunk
-    "ccp": _table(
-        next((name for name, ids in _CCP.items() if label in ids), "background") for label in range(59)
-    ),
+    "ccp": _table(next((name for name, ids in _CCP.items() if label in ids), "background") for label in range(59)),
 }
 
 

@@ -168,6 +168,4 @@ def open_persons(folder: str | os.PathLike, split: str, *, label_scheme: str = "
         return TfdsPersons(folder, split)
     if (folder / "people").is_dir():
         return FolderPersons(folder, split, label_scheme=label_scheme)
-    raise UserError(
-        f"{one_line(folder)}: holds neither people/ and garments/ nor a prepared data set; check the path"
-    )
+    raise UserError(f"{one_line(folder)}: holds neither people/ and garments/ nor a prepared data set; check the path")

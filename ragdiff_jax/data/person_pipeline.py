@@ -140,5 +140,6 @@ def _moved(record, size, shape):
 def _check_shape(values, person, name):
     if abs(values.shape[0] * person[1] - values.shape[1] * person[0]) > max(*values.shape, *person):
         raise UserError(
-            f"{name} is {values.shape[1]}x{values.shape[0]}, the person {person[1]}x{person[0]}; they must have one shape"
+            f"{name} is {values.shape[1]}x{values.shape[0]}, the person {person[1]}x{person[0]}; "
+            "they must have one shape"
         )

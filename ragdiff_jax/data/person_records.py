@@ -151,9 +151,7 @@ def person_from_example(example: dict[str, Any]) -> PersonRecord:
     except KeyError as error:
         raise UserError(f"record {fields.get('id', '?')!r}: field {error.args[0]} is missing; write it again") from None
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"record {fields.get('id', '?')!r}: a field is damaged ({error}); write it again"
-        ) from error
+        raise UserError(f"record {fields.get('id', '?')!r}: a field is damaged ({error}); write it again") from error
     return person_from_fields(fields | {name: fields[name] or None for name in ("mask", "label_map")})
 
 

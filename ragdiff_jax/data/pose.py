@@ -6,7 +6,6 @@ whose size is given beside them. A joint that wasn't found is (0, 0, 0).
 
 import json
 import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp

@@ -124,7 +124,7 @@ def prepare_synth(
         processes=processes,
     )
     try:
-        with _quiet_tfds():
+        with quiet_tfds():
             builder = SynthGarments(data_dir=str(data_dir), config=config, file_format="array_record")
             builder.download_and_prepare()
     except OSError as error:
@@ -141,7 +141,7 @@ def open_synth(data_dir: str | Path, split: str, **numbers) -> TfdsPairs:
 
 
 @contextlib.contextmanager
-def _quiet_tfds():
+def quiet_tfds():
     """TFDS speaks of downloads on stdout and warns of our custom config; our bar says what the user needs."""
     level = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
