@@ -12,7 +12,6 @@ SOURCE/
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from ragdiff_jax.data.inpainting_masks import CATEGORIES
 from ragdiff_jax.data.person_layout import (
@@ -46,7 +45,7 @@ def dresscode_rows(
     *,
     splits: Iterable[str] = SPLITS,
     categories: Iterable[str] = CATEGORIES,
-    garments: Literal["images", "cleaned"] = "images",
+    garments: str = "images",
     captions: bool = True,
     exclude: str | os.PathLike | None = None,
 ) -> Rows:
@@ -57,7 +56,8 @@ def dresscode_rows(
 
     Args:
       source: the folder.
-      garments: the pictures of the public release, or the cleaned ones on white that the released results used.
+      garments: "images", the pictures of the public release, or "cleaned", those on white that the released results
+        used.
       captions: read the captions, and leave out garments without; otherwise all rows, and no captions.
       exclude: a list of files to leave out (`person_layout.read_listed`).
     Raises:
@@ -104,7 +104,7 @@ def prepare_dresscode(
     *,
     splits: Iterable[str] = SPLITS,
     categories: Iterable[str] = CATEGORIES,
-    garments: Literal["images", "cleaned"] = "images",
+    garments: str = "images",
     captions: bool = True,
     exclude: str | os.PathLike | None = None,
     same_pictures: bool = False,

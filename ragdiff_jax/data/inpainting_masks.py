@@ -16,7 +16,6 @@ With all joints found and a person of usual size both give the same mask, but fo
 
 import dataclasses
 import os
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -27,7 +26,7 @@ from ragdiff_jax.data.label_maps import CLASSES
 from ragdiff_jax.errors import UserError
 
 CATEGORIES = ("upper_body", "lower_body", "dresses")
-MaskMode = Literal["mask", "bounding_box"]
+MODES = ("mask", "bounding_box")
 
 _KEPT = ("hat", "hair", "sunglasses", "left shoe", "right shoe", "bag", "scarf")
 _HANDS = ("left arm", "right arm", "gloves", "skin")
@@ -94,7 +93,7 @@ def inpainting_mask(
     category: str,
     keypoints: Float[np.ndarray, "18 3"] | None = None,
     *,
-    mode: MaskMode = "mask",
+    mode: str = "mask",
     rules: str = "dresscode",
     compatible: bool = False,
 ) -> Bool[np.ndarray, "h w"]:
@@ -111,7 +110,7 @@ def inpainting_mask(
     Raises:
       UserError: an unknown category, mode or rules, or a map that shows nothing of the category.
     """
-    if mode not in ("mask", "bounding_box"):
+    if mode not in MODES:
         raise UserError(f"mask mode {mode!r} is unknown; use mask or bounding_box")
     rule = mask_rule(category, rules)
     region, kept = _region_and_kept(labels, rule, keypoints, compatible)

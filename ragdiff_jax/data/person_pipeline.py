@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ragdiff_jax.data.images import decode_image, decode_indices, decode_mask, image_size, resize
-from ragdiff_jax.data.inpainting_masks import CATEGORIES, MaskMode, inpainting_mask
+from ragdiff_jax.data.inpainting_masks import CATEGORIES, inpainting_mask
 from ragdiff_jax.data.label_maps import convert_labels
 from ragdiff_jax.data.person_records import PersonRecord, PersonSource
 from ragdiff_jax.errors import UserError
@@ -40,7 +40,7 @@ class PersonArrays:
         *,
         shape: tuple[int, int],
         tokenizer,
-        mask_mode: MaskMode = "mask",
+        mask_mode: str = "mask",
         rules: str = "dresscode",
         compatible: bool = False,
         prompt: Callable[[PersonRecord], str] = caption_of,
