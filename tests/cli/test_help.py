@@ -7,7 +7,10 @@ import pytest
 from ragdiff_jax.cli.main import main
 from ragdiff_jax.version import __version__
 
-VERBS = ["demo", "generate", "retrieve", "train", "memory build", "memory add", "memory info", "data synth", "data dresscode", "data vitonhd"]
+VERBS = [
+    "demo", "generate", "retrieve", "train", "memory build", "memory add", "memory info",
+    "data synth", "data dresscode", "data vitonhd",
+]  # fmt: skip
 
 
 def run(capsys, *argv):

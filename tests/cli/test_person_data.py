@@ -1,14 +1,9 @@
 """`ragdiff data dresscode` and `vitonhd`: the layouts in, a data set and its numbers out."""
 
-import sys
-from pathlib import Path
-
+import drawn_people
 import pytest
 
 from ragdiff_jax.data.person_records import TfdsPersons
-
-sys.path.append(str(Path(__file__).parent.parent / "data"))
-import drawn_people
 
 
 def test_dresscode_tells_what_it_wrote(tmp_path, ragdiff):

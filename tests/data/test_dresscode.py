@@ -99,8 +99,8 @@ def test_rows_that_are_left_out_are_counted(tmp_path):
         splits=["train", "test_unpaired"],
         exclude=tmp_path / "x.json",
     )
-    # Unpaired rows wear 3 -> 4, 4 -> 5, 5 -> 3: the list names a person and a garment.
-    assert done.left_out == {"repeated": 1, "without caption": 1, "listed": 1} | {"listed": done.left_out["listed"]}
+    # Unpaired rows are 3 with 4, 4 with 5, 5 with 3; the list names the person and the garment of the second.
+    assert done.left_out == {"repeated": 1, "without caption": 1, "listed": 1}
     names = [record.id for record in TfdsPersons(done.folder, "train")]
     assert names == ["dresses/001000", "dresses/001002"]
     assert [record.id for record in TfdsPersons(done.folder, "test_unpaired")] == [
@@ -141,7 +141,7 @@ def test_all_missing_files_and_bad_lines_are_listed_before_anything_is_written(t
 def test_all_damaged_files_are_listed_and_nothing_is_left(tmp_path):
     source = drawn_people.write_dresscode(tmp_path / "in", categories=("upper_body",))
     picture = (source / "upper_body/images/001001_0.jpg").read_bytes()
-    (source / "upper_body/images/001001_0.jpg").write_bytes(picture[: len(picture) // 2])
+    (source / "upper_body/images/001001_0.jpg").write_bytes(picture[:-60])
     (source / "upper_body/label_maps/001002_4.png").write_bytes(encode_jpeg(np.zeros((64, 48, 3), np.uint8)))
     (source / "upper_body/keypoints/001004_2.json").write_text('{"keypoints": []}')
     with pytest.raises(UserError) as error:
