@@ -77,7 +77,9 @@ setup(
         "cuda": jax_extra("cuda12"),
         "cuda13": jax_extra("cuda13"),
         "tpu": jax_extra("tpu"),
+        "analyze": ["scikit-learn>=1.5"],
         "app": ["gradio>=5"],
+        "hub": ["huggingface_hub>=0.25"],
         "torch": ["torch>=2.6", "transformers>=4.50"],
     },
     classifiers=[

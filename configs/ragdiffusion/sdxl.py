@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
                 "vae": "weights/flux/vae",
                 "text_encoder": "weights/sdxl/text_encoder",
                 "text_encoder_2": "weights/sdxl/text_encoder_2",
+                "image_encoder": "",  # predicts attributes: text_encoder_2's picture tower (OpenCLIP bigG)
                 "structure_net": "weights/structure_net",
                 "unet": "weights/sdxl_pgea/unet",
             },
@@ -59,6 +60,16 @@ def get_config() -> ConfigDict:
             "checkpoint_seconds": 600.0,
             "log_every": 50,
             "seed": 0,
+        }
+    )
+    # --set lora.rank=16 fits fewer cards: both U-Nets frozen but for adapters, `also` in full besides.
+    config.lora = ConfigDict(
+        {
+            "rank": 0,
+            "alpha": 16.0,
+            "targets": r"^(unet|reference_net)/.*attn[12]/(to_q|to_k|to_v|to_out_0)/kernel$",
+            "also": "^(ep_adapter|landmark_guider)/",
+            "start": "",
         }
     )
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})

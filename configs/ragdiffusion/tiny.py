@@ -8,11 +8,14 @@ From a whole model, on your own pairs and a memory of your own flat-lays (a samp
         --set data.folder=pairs --set model.memory=memory
 """
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 PARTS = {
     "vae": "runs/tiny/autoencoder/model/vae",
     "text_encoder": "runs/tiny/clip/model/text_encoder",
+    "image_encoder": "runs/tiny/clip/model/image_encoder",  # predicts attributes; empty: the model has none
     "structure_net": "runs/tiny/structure_net/model/structure_net",
     "unet": "runs/tiny/text_to_image/model/unet",
     "reference_net": "",  # empty: as the paper has it, copied from the U-Net
@@ -24,6 +27,11 @@ PARTS = {
 def get_config(start: str = "") -> ConfigDict:
     """`start`: a model folder that every part starts from."""
     tokenizer = f"{start}/tokenizer" if start else "runs/tiny/tokenizer"
+    parts = dict(PARTS)
+    if start:
+        parts = {part: f"{start}/{part}" for part in PARTS}
+        if not (Path(start) / "image_encoder").is_dir():  # the one part that a model folder may lack
+            parts["image_encoder"] = ""
     config = ConfigDict()
     config.objective = "ragdiffusion"
     config.data = ConfigDict(
@@ -38,34 +46,44 @@ def get_config(start: str = "") -> ConfigDict:
     config.model = ConfigDict(
         {
             "preset": "tiny",
-            "parts": {part: f"{start}/{part}" for part in PARTS} if start else dict(PARTS),
+            "parts": parts,
             "tokenizers": (tokenizer,),
             "memory": "runs/tiny/memory",
             "augment": True,
             "export_dtype": "bfloat16",
             "dropout": {
-                "text": 0.05,
+                "text": 0.5,
                 "structure": 0.05,
                 "everything": 0.05,
                 "reference": 0.1,
-                "retrieved_landmark": 0.5,
+                "retrieved_landmark": 0.25,
             },
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 1350,
+            "steps": 2000,
             "batch_size": 16,
             "learning_rate": 8e-4,
             "weight_decay": 0.01,
             "ema_decay": 0.997,
-            "sample_every": 400,
-            "validate_every": 400,
+            "sample_every": 500,
+            "validate_every": 500,
             "warmup": 50,
             "schedule": "cosine",
             "checkpoint_seconds": 240.0,
             "log_every": 50,
             "seed": 0,
+        }
+    )
+    # --set lora.rank=8: the U-Nets stay frozen but for adapters in their attentions; `also` trains in full besides.
+    config.lora = ConfigDict(
+        {
+            "rank": 0,
+            "alpha": 8.0,
+            "targets": r"^(unet|reference_net)/.*attn[12]/(to_q|to_k|to_v|to_out_0)/kernel$",
+            "also": "^(ep_adapter|landmark_guider)/",
+            "start": "",
         }
     )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})

@@ -30,7 +30,9 @@ def get_config() -> ConfigDict:
             "partner_share": 0.7,
             "recolour": True,
             "shape_temperature": 0.08,
-            "attribute_dropout": (0.7, 0.2),
+            "paste_share": 0.5,
+            "twins": False,
+            "attribute_dropout": (0.9, 0.2),
             "export_dtype": "bfloat16",
         }
     )

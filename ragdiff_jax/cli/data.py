@@ -1,6 +1,7 @@
 """Data sets: drawn ones that need no download, and people from folders that you have.
 
   ragdiff data synth --out data/synth --count 4096 --size 128
+  ragdiff data synth --out data/synth --style studio --extreme 512
   ragdiff data tokenizer --dataset data/synth --out data/tokenizer
   ragdiff data dresscode --source DressCode --out data --height 512
   ragdiff data vitonhd --source VITON-HD --out data --height 512
@@ -24,6 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     synth.add_argument("--size", type=at_least(16), default=128, help="pixels a side (default %(default)s)")
     synth.add_argument("--seed", type=at_least(0), default=0, help="which garments (default %(default)s)")
+    synth.add_argument(
+        "--extreme",
+        type=at_least(0),
+        default=0,
+        metavar="COUNT",
+        help="garments of unusual shapes and loud patterns besides, as a split named extreme (default: none)",
+    )
+    synth.add_argument(
+        "--style", default="drawn", help="how they are rendered: drawn or studio (default %(default)s)"
+    )
     synth.add_argument("--processes", type=at_least(1), default=1, help="drawing processes (default %(default)s)")
     add_json(synth)
     synth.set_defaults(run=run)
@@ -46,10 +57,14 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         count=arguments.count,
         size=arguments.size,
         seed=arguments.seed,
+        extreme=arguments.extreme,
+        style=arguments.style,
         processes=arguments.processes,
     )
-    record = {"folder": str(folder), "count": arguments.count, "size": arguments.size, "seed": arguments.seed}
-    report.result(record, f"{folder}: {arguments.count} garments")
+    record = {"folder": str(folder)} | {
+        name: getattr(arguments, name) for name in ("count", "size", "seed", "style", "extreme")
+    }
+    report.result(record, f"{folder}: {arguments.count + arguments.extreme} garments")
 
 
 def run_tokenizer(arguments: argparse.Namespace, report: Report) -> None:

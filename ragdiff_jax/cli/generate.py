@@ -2,6 +2,7 @@
 
   ragdiff generate hoodie.jpg --out out
   ragdiff generate photos/*.jpg --out out --attributes photos.jsonl --seed 7
+  ragdiff generate hoodie.jpg --out out --landmark my_mask.png
 
 Writes for hoodie.jpg: hoodie.png (the flat-lay), hoodie_panel.png (photo, neighbours with cosine and weight,
 the landmark used, the result) and hoodie_landmark.png (the silhouette used). A bad input is reported and the
@@ -15,29 +16,25 @@ from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import (
     Photo,
     add_json,
-    add_model_arguments,
+    add_photo_arguments,
     at_least,
     load_generator,
+    model_folder,
     prepare_out,
     read_descriptions,
+    read_landmark,
     read_photos,
     result_stems,
+    split_attributes,
+    will_predict,
 )
 
 ENDINGS = (".png", "_panel.png", "_landmark.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing")
-    add_model_arguments(parser)
-    parser.add_argument("--attributes", type=Path, metavar="FILE", help="JSONL: a line a photo (default: all unknown)")
-    parser.add_argument(
-        "--landmark",
-        type=at_least(0),
-        metavar="I",
-        help="use the I-th neighbour's silhouette, from 0 (default: fused)",
-    )
+    add_photo_arguments(parser)
     parser.add_argument(
         "--steps", type=at_least(1), default=30, metavar="N", help="denoising steps (default %(default)s)"
     )
@@ -53,9 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, report: Report) -> None:
     prepare_out(arguments.out)
     stems = result_stems(arguments.photos, ENDINGS, arguments.out)
-    described = read_descriptions(arguments.attributes, arguments.photos)
+    file, rest = split_attributes(arguments.attributes)
+    described = read_descriptions(file, arguments.photos)
+    landmark = read_landmark(arguments.landmark)
     generator = load_generator(arguments, report)
-    generator.check(landmark=arguments.landmark, steps=arguments.steps, sampler=arguments.sampler)
+    predict = will_predict(generator, rest, model_folder(arguments.model))
+    generator.check(landmark=landmark, steps=arguments.steps, sampler=arguments.sampler)
     chunks = read_photos(arguments.photos, stems, described, report, chunk=generator.batch_size)
     with report.progress(len(arguments.photos), "photo") as bar:
         for photos in chunks:
@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
                 guidance=arguments.guidance,
                 seed=arguments.seed,
                 sampler=arguments.sampler,
-                landmark=arguments.landmark,
+                predict=predict,
+                landmark=landmark,
             )
             for photo, result in zip(photos, results, strict=True):
                 _write(photo, result, generator, arguments, report)
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
 
 
 def _write(photo: Photo, result, generator, arguments: argparse.Namespace, report: Report) -> None:
-    from ragdiff_jax.cli.results import neighbour_records, save_landmark
+    from ragdiff_jax.cli.results import retrieval_record, save_landmark, say_doubts
     from ragdiff_jax.data.images import save_image
     from ragdiff_jax.errors import UserError
     from ragdiff_jax.pipelines.panel import draw_panel, result_cells
@@ -92,12 +93,11 @@ def _write(photo: Photo, result, generator, arguments: argparse.Namespace, repor
         "input": str(photo.path),
         "output": str(output),
         "panel": str(panel),
-        "neighbours": neighbour_records(result.retrieved),
         "landmark": str(landmark),
-        "landmark_source": result.retrieved.landmark_source,
-        "attributes_source": photo.description.source,
+        **retrieval_record(result.retrieved),
         "seed": arguments.seed,
         "seconds": {name: round(seconds, 4) for name, seconds in result.seconds.items()},
     }
     nearest = result.retrieved
+    say_doubts(report, photo.path, nearest)
     report.result(record, f"{photo.path} -> {output}  (nearest {nearest.ids[0]}, cosine {nearest.cosines[0]:.2f})")

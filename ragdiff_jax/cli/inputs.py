@@ -24,6 +24,59 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory", type=Path, metavar="DIR", help="memory of flat-lays (default: the shipped one)")
 
 
+def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is said of the photos and of their retrieval: the same for `generate` and `retrieve`."""
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--attributes",
+        action="append",
+        metavar="WHAT",
+        help="FILE (JSONL: a line a photo), and for what it doesn't say: predict, or unknown; may stand twice "
+        "(default: predict with a model that can, else unknown)",
+    )
+    parser.add_argument(
+        "--landmark",
+        type=_landmark,
+        metavar="I|FILE",
+        help="use the I-th neighbour's silhouette, from 0, or a mask of yours, white on black (default: fused)",
+    )
+
+
+def _landmark(text: str) -> int | Path:
+    return int(text) if text.lstrip("-").isdecimal() else Path(text)
+
+
+def read_landmark(landmark: int | Path | None) -> "int | np.ndarray | None":
+    """`--landmark` as the generator takes it: a mask file as a bool array. Raises UserError."""
+    if not isinstance(landmark, Path):
+        return landmark
+    from ragdiff_jax.data.images import load_image
+    from ragdiff_jax.pipelines.doubts import fit_landmark
+
+    mask = load_image(landmark).mean(axis=-1) > 127
+    fit_landmark(mask, max(mask.shape), str(landmark))  # an empty one is told with its name
+    return mask
+
+
+def split_attributes(given: Sequence[str] | None) -> tuple[Path | None, str | None]:
+    """(file, `predict` or `unknown` for what the file doesn't say, None where not told) of `--attributes`."""
+    words = [text for text in given or () if text in ("predict", "unknown")]
+    files = [text for text in given or () if text not in words]
+    if len(words) > 1 or len(files) > 1:
+        raise UserError(f"--attributes {' '.join(given)}: give one file, and one of predict and unknown")
+    return (Path(files[0]) if files else None), (words[0] if words else None)
+
+
+def will_predict(generator: "GarmentGenerator", word: str | None, model: Path) -> bool:
+    """Whether attributes are predicted. Raises UserError if that was asked of a model that can't."""
+    if word == "predict":
+        from ragdiff_jax.weights.model_folder import check_predicts
+
+        check_predicts(generator.predicts, model)
+    return generator.predicts and word != "unknown"
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout, and nothing else there")
 
@@ -119,11 +172,10 @@ def result_stems(photos: Sequence[Path], endings: Sequence[str], out: Path) -> l
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is said of a photo, and by what: `file` or `unknown`."""
+    """What is said of a photo."""
 
     attributes: Mapping[str, str]
     caption: str
-    source: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +189,11 @@ class Described:
         """What is said of the photo. Raises the mistake in its line."""
         if photo.name in self.mistakes:
             raise self.mistakes[photo.name]
-        return self.records.get(photo.name, Description({}, "", "unknown"))
+        return self.records.get(photo.name, Description({}, ""))
 
 
 def read_descriptions(path: Path | None, photos: Iterable[Path]) -> Described:
-    """Reads `--attributes`, so that a bad value costs only the photo that it describes.
+    """Reads a file of `--attributes`, so that a bad value costs only the photo that it describes.
 
     Raises UserError for a file that cannot be read, a line that is no description, and a file that describes
     none of the photos (their names don't match).
@@ -161,7 +213,7 @@ def read_descriptions(path: Path | None, photos: Iterable[Path]) -> Described:
 
 
 def _description(record: Mapping) -> Description:
-    return Description(record["attributes"], record.get("caption") or "", "file")
+    return Description(record["attributes"], record.get("caption") or "")
 
 
 def _by_line(path: Path, error: UserError) -> Described:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ragdiff_jax.cli import data, demo, generate, memory, retrieve, train
+from ragdiff_jax.cli import analyze, data, demo, generate, memory, retrieve, train, weights
 from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.version import __version__
@@ -17,8 +17,10 @@ VERBS = {
     "demo": (demo, "the shipped model on held-out garments and on your pictures"),
     "generate": (generate, "photos of garments in, flat-lays out"),
     "retrieve": (retrieve, "the memory's nearest garments of each photo"),
+    "analyze": (analyze, "what retrieval does with a set of pairs: numbers and pictures"),
     "train": (train, "run or resume one training stage"),
     "memory": (memory, "build, extend or describe a memory of flat-lays"),
+    "weights": (weights, "published checkpoints in, yours out; what a model weighs"),
     "data": (data, "write generated garments, or folders that you have, as a data set"),
 }
 

@@ -3,14 +3,28 @@
 from pathlib import Path
 from typing import Any
 
+from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.data.images import encode_mask, write_atomic
 from ragdiff_jax.pipelines.generate import Retrieved
 
 
-def neighbour_records(retrieved: Retrieved) -> list[dict[str, Any]]:
-    """`neighbours` of the JSON line, nearest first."""
+def retrieval_record(retrieved: Retrieved) -> dict[str, Any]:
+    """What `generate` and `retrieve` say of a retrieval, beside the files; neighbours nearest first."""
     rows = zip(retrieved.ids, retrieved.cosines, retrieved.weights, strict=True)
-    return [{"id": id, "cosine": round(float(c), 6), "weight": round(float(w), 6)} for id, c, w in rows]
+    sources = set(retrieved.attribute_sources.values())
+    return {
+        "neighbours": [{"id": id, "cosine": round(float(c), 6), "weight": round(float(w), 6)} for id, c, w in rows],
+        "landmark_source": retrieved.landmark_source,
+        "attributes": dict(retrieved.attributes),
+        "attributes_source": sources.pop() if len(sources) == 1 else dict(retrieved.attribute_sources),
+        "warnings": list(retrieved.warnings),
+    }
+
+
+def say_doubts(report: Report, input: Path, retrieved: Retrieved) -> None:
+    """One line on stderr for an input with warnings."""
+    if retrieved.warnings:
+        report.note(f"ragdiff: {input}: doubtful: {'; '.join(retrieved.warnings)}")
 
 
 def save_landmark(path: Path, retrieved: Retrieved) -> None:

@@ -11,29 +11,24 @@ from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import (
     Photo,
     add_json,
-    add_model_arguments,
-    at_least,
+    add_photo_arguments,
     load_generator,
+    model_folder,
     prepare_out,
     read_descriptions,
+    read_landmark,
     read_photos,
     result_stems,
+    split_attributes,
+    will_predict,
 )
 
 ENDINGS = ("_panel.png", "_landmark.png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write panels and silhouettes there (default: neither)")
-    add_model_arguments(parser)
-    parser.add_argument("--attributes", type=Path, metavar="FILE", help="JSONL: a line a photo (default: all unknown)")
-    parser.add_argument(
-        "--landmark",
-        type=at_least(0),
-        metavar="I",
-        help="use the I-th neighbour's silhouette, from 0 (default: fused)",
-    )
+    add_photo_arguments(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -44,15 +39,19 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     else:
         prepare_out(arguments.out)
         stems = result_stems(arguments.photos, ENDINGS, arguments.out)
-    described = read_descriptions(arguments.attributes, arguments.photos)
+    file, rest = split_attributes(arguments.attributes)
+    described = read_descriptions(file, arguments.photos)
+    landmark = read_landmark(arguments.landmark)
     generator = load_generator(arguments, report)
-    generator.check(landmark=arguments.landmark)
+    predict = will_predict(generator, rest, model_folder(arguments.model))
+    generator.check(landmark=landmark)
     with report.progress(len(arguments.photos), "photo") as bar:
         for photos in read_photos(arguments.photos, stems, described, report, chunk=generator.batch_size):
             results = generator.retrieve(
                 [photo.image for photo in photos],
                 [photo.description.attributes for photo in photos],
-                landmark=arguments.landmark,
+                predict=predict,
+                landmark=landmark,
             )
             for photo, retrieved in zip(photos, results, strict=True):
                 _write(photo, retrieved, generator, arguments, report)
@@ -60,12 +59,12 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
 
 
 def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, report: Report) -> None:
-    from ragdiff_jax.cli.results import neighbour_records, save_landmark
+    from ragdiff_jax.cli.results import retrieval_record, save_landmark, say_doubts
     from ragdiff_jax.data.images import save_image
     from ragdiff_jax.errors import UserError
     from ragdiff_jax.pipelines.panel import draw_panel, result_cells
 
-    record = {"input": str(photo.path), "neighbours": neighbour_records(retrieved), "landmark": None}
+    record = {"input": str(photo.path), "landmark": None, **retrieval_record(retrieved)}
     if arguments.out is not None:
         panel, landmark = (arguments.out / (photo.stem + ending) for ending in ENDINGS)
         try:
@@ -75,9 +74,10 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
             report.error(error, str(photo.path))
             return
         record |= {"landmark": str(landmark), "panel": str(panel)}
-    record |= {"landmark_source": retrieved.landmark_source, "landmark_id": retrieved.ids[retrieved.choice]}
+    record["landmark_id"] = None if retrieved.choice is None else retrieved.ids[retrieved.choice]
     lines = [f"{photo.path}"]
     for rank, neighbour in enumerate(record["neighbours"]):
         mark = "  <- silhouette" if rank == retrieved.choice else ""
         lines.append(f"  {neighbour['cosine']:.3f}  weight {neighbour['weight']:+.2f}  {neighbour['id']}{mark}")
+    say_doubts(report, photo.path, retrieved)
     report.result(record, "\n".join(lines))

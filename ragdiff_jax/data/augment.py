@@ -7,6 +7,7 @@ Where R is silent: padding repeats the photo's border and is white around the fl
 contrast leave the flat-lay's background as it is, so that the standard stays on its plain white.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -129,3 +130,43 @@ def _turn_hue(rgb, turn):
     # Each channel is the value less the chroma times a trapezoid of the hue.
     place = (jnp.array([5.0, 3.0, 1.0]) + hue[..., None]) % 6
     return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
+
+
+def paste(
+    key: Key[Array, ""],
+    flat: Float[Array, "b h w 3"],
+    mask: Float[Array, "b h w 1"],
+    photo: Float[Array, "b h w 3"],
+    *,
+    max_turn: float = 45.0,
+    scale_range: tuple[float, float] = (0.6, 1.05),
+    max_shift: float = 0.15,
+) -> Float[Array, "b h w 3"]:
+    """The garment of each flat-lay cut out and pasted, turned, scaled and moved, on another photo's surroundings.
+
+    Half-way between flat-lay and photo: an encoder learns from it to tell a garment from what is behind it. Images in
+    [-1,1]; `max_turn` in degrees, `max_shift` as a share of the side. The surroundings are the next sample's photo,
+    rolled by half its sides, so that its borders are in the middle.
+    """
+    b, h, w, _ = flat.shape
+    turn, scale, row, column = (
+        jax.random.uniform(k, (b,), minval=low, maxval=high)
+        for k, (low, high) in zip(
+            jax.random.split(key, 4),
+            ((-max_turn, max_turn), scale_range, (-max_shift, max_shift), (-max_shift, max_shift)),
+            strict=True,
+        )
+    )
+    angle = jnp.deg2rad(turn)
+    behind = jnp.roll(jnp.roll(photo, 1, axis=0), (h // 2, w // 2), axis=(1, 2))
+    y, x = jnp.meshgrid(jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2, indexing="ij")
+
+    def sample(image, angle, scale, row, column):
+        down, right = (y - row * h) / scale, (x - column * w) / scale
+        rows = jnp.cos(angle) * down - jnp.sin(angle) * right + (h - 1) / 2
+        columns = jnp.sin(angle) * down + jnp.cos(angle) * right + (w - 1) / 2
+        one = functools.partial(jax.scipy.ndimage.map_coordinates, coordinates=[rows, columns], order=1)
+        return jax.vmap(one, in_axes=-1, out_axes=-1)(image)
+
+    both = jax.vmap(sample)(jnp.concatenate([flat * mask, mask], axis=-1), angle, scale, row, column)
+    return both[..., :3] + (1 - both[..., 3:]) * behind

@@ -19,22 +19,25 @@ from absl import logging
 
 from ragdiff_jax.data.images import encode_jpeg, encode_mask, encode_png
 from ragdiff_jax.data.records import PairRecord, TfdsPairs, pair_features, to_example
-from ragdiff_jax.data.synth import render_photo, spec_attributes, structure_partner, synth_spec
+from ragdiff_jax.data.synth import garment_id, render_photo, spec_attributes, structure_partner, synth_spec
 from ragdiff_jax.data.synth.captions import caption
 from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
+from ragdiff_jax.data.synth.styles import get_style
 from ragdiff_jax.errors import UserError
 
+EXTREME = "extreme"  # the split of shapes and patterns that no other split has
 DEFAULT_SPLITS = {"train": 0.9, "validation": 0.05, "test": 0.05}
 _CHUNK = 32  # records a worker draws at a time
 
 
 @dataclasses.dataclass
 class SynthConfig(tfds.core.BuilderConfig):
-    """What decides the pixels: number of garments, side in pixels, seed, and the splits' row ranges."""
+    """What decides the pixels: number of garments, side in pixels, seed, style, and the splits' row ranges."""
 
     count: int = 4096
     size: int = 128
     seed: int = 0
+    style: str = "drawn"
     splits: tuple[tuple[str, int, int], ...] = ()
     processes: int = 1
 
@@ -42,8 +45,11 @@ class SynthConfig(tfds.core.BuilderConfig):
 class SynthGarments(tfds.core.GeneratorBasedBuilder):
     """Pairs of `PairRecord` fields; see `ragdiff_jax.data.records.pair_features`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Tops, bottoms and dresses in structure twins."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {
+        "2.0.0": "All clothes of Table 6 with trousers and shorts, laid by hand; two styles; extreme garments.",
+        "1.0.0": "Tops, bottoms and dresses in structure twins.",
+    }
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -54,15 +60,13 @@ class SynthGarments(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return {
-            name: self._generate_examples(name, start, stop)
-            for name, start, stop in self.builder_config.splits
-        }
+        return {name: self._generate_examples(name, start, stop) for name, start, stop in self.builder_config.splits}
 
     def _generate_examples(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
         chunks = [
-            (at, min(at + _CHUNK, stop), config.seed, config.size, split) for at in range(start, stop, _CHUNK)
+            (at, min(at + _CHUNK, stop), config.seed, config.size, split, config.style)
+            for at in range(start, stop, _CHUNK)
         ]
         with tqdm.tqdm(total=stop - start, desc=f"drawing {split}", unit=" garments", disable=None) as bar:
             for records in _map(_draw_chunk, chunks, config.processes):
@@ -71,17 +75,29 @@ class SynthGarments(tfds.core.GeneratorBasedBuilder):
                     bar.update()
 
 
-def synth_record(index: int, *, seed: int = 0, size: int = 128, split: str = "train") -> PairRecord:
-    """Garment `index` of the endless series `seed`; `index ^ 1` is its structure twin."""
-    spec = synth_spec(index - index % 2, seed)
+def synth_record(
+    index: int,
+    *,
+    seed: int = 0,
+    size: int = 128,
+    split: str = "train",
+    style: str = "drawn",
+) -> PairRecord:
+    """Garment `index` of the endless series `seed`; `index ^ 1` is its structure twin.
+
+    The split "extreme" is a series of its own: shapes and patterns that no other split has (R Fig. 9).
+    Raises `UserError` for an unknown style.
+    """
+    extreme = split == EXTREME
+    spec = synth_spec(index - index % 2, seed, extreme=extreme)
     own = _mix(seed, index)
     if index % 2:
         spec = structure_partner(spec, own)
-    sheets = make_sheets(spec, size)
+    sheets = make_sheets(spec, size, style=style)
     flat, mask = flat_from_sheets(sheets, size)
     photo, photo_attributes = render_photo(spec, own, size, sheets)
     return PairRecord(
-        id=f"synth-{seed}-{index:07d}",
+        id=garment_id(index, seed, style=style, extreme=extreme),
         photo=encode_jpeg(photo),
         flat=encode_png(flat),
         mask=encode_mask(mask),
@@ -89,7 +105,7 @@ def synth_record(index: int, *, seed: int = 0, size: int = 128, split: str = "tr
         flat_attributes=spec_attributes(spec),
         caption=caption(spec, photo_attributes),
         category=spec.category,
-        structure_partner=f"synth-{seed}-{index ^ 1:07d}",
+        structure_partner=garment_id(index ^ 1, seed, style=style, extreme=extreme),
         split=split,
     )
 
@@ -101,12 +117,15 @@ def prepare_synth(
     size: int = 128,
     seed: int = 0,
     splits: Mapping[str, float] | None = None,
+    extreme: int = 0,
+    style: str = "drawn",
     processes: int = 1,
 ) -> Path:
     """Draws `count` garments into `data_dir` (once: a finished set is found again) and returns the data set's
     folder.
 
-    `splits` maps names to shares of `count`; every split holds whole twin pairs. TFDS writes into a folder
+    `splits` maps names to shares of `count`; every split holds whole twin pairs. `extreme` more garments of unusual
+    shapes and patterns make a split of that name; `style` is how all of them are rendered. TFDS writes into a folder
     marked incomplete and renames it at the end, so an interrupted run leaves no half data set. Shows a
     progress bar.
     Raises `UserError` for numbers that can't be drawn and for a `data_dir` that can't be written.
@@ -114,12 +133,20 @@ def prepare_synth(
     ranges = _split_ranges(count, splits or DEFAULT_SPLITS)
     if size < 16:
         raise UserError(f"size {size} is too small for a garment; use at least 16")
+    get_style(style)
+    if extreme < 0 or extreme % 2:
+        raise UserError(f"extreme {extreme} must be an even number of garments (structure twins), 0 for none")
+    if extreme:
+        if EXTREME in (splits or ()):
+            raise UserError(f"splits {dict(splits or {})} already has one named {EXTREME!r}; leave out `extreme`")
+        ranges += ((EXTREME, 0, extreme),)
     layout = "_".join(f"{name}{stop - start}" for name, start, stop in ranges)
     config = SynthConfig(
-        name=f"{size}px_seed{seed}_{layout}",
+        name=f"{size}px_seed{seed}_{layout}" + (f"_{style}" if style != "drawn" else ""),
         count=count,
         size=size,
         seed=seed,
+        style=style,
         splits=ranges,
         processes=processes,
     )
@@ -129,9 +156,7 @@ def prepare_synth(
             builder.download_and_prepare()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(
-            f"{data_dir}: the data set can't be written ({reason}); choose another folder"
-        ) from error
+        raise UserError(f"{data_dir}: the data set can't be written ({reason}); choose another folder") from error
     return Path(builder.data_dir)
 
 
@@ -156,9 +181,7 @@ def quiet_tfds():
 
 def _split_ranges(count, splits):
     if count < 2 * len(splits):
-        raise UserError(
-            f"count {count} is too small for {len(splits)} splits of twins; use at least {2 * len(splits)}"
-        )
+        raise UserError(f"count {count} is too small for {len(splits)} splits of twins; use at least {2 * len(splits)}")
     if any(share <= 0 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
         raise UserError(f"splits {dict(splits)} must be positive shares that sum to 1")
     ranges, at, pairs = [], 0, count // 2
@@ -172,8 +195,8 @@ def _split_ranges(count, splits):
 
 
 def _draw_chunk(chunk):
-    start, stop, seed, size, split = chunk
-    return [synth_record(index, seed=seed, size=size, split=split) for index in range(start, stop)]
+    start, stop, seed, size, split, style = chunk
+    return [synth_record(index, seed=seed, size=size, split=split, style=style) for index in range(start, stop)]
 
 
 def _map(function, items, processes):

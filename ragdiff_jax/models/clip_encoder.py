@@ -23,6 +23,21 @@ ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def tower_config(config: Mapping[str, Any], tower: str) -> dict[str, Any]:
+    """The `text` or `vision` part of a transformers `config.json`, of one tower's own or of a whole `CLIPModel`'s.
+
+    A whole model's projection is as wide as its own `projection_dim` says, not the tower's; old files keep the tower
+    under `text_config_dict`, which then counts alone (as transformers reads them).
+    """
+    nested = config.get(f"{tower}_config_dict") or config.get(f"{tower}_config")
+    if nested is None:
+        return dict(config)
+    if not isinstance(nested, Mapping):
+        raise UserError(f"CLIP {tower} config: {tower}_config must be a JSON object")
+    whole = {name: config[name] for name in ("architectures", "projection_dim") if config.get(name) is not None}
+    return dict(nested) | whole
+
+
 def common_fields(config: Mapping[str, Any], names: set[str], kind: str) -> dict[str, Any]:
     """The entries of a transformers `config.json` that `names` lists, checked. Raises `UserError`."""
     values = {k: v for k, v in config.items() if k in names}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from ragdiff_jax.models.clip_encoder import CLIPEncoder, common_fields
+from ragdiff_jax.models.clip_encoder import CLIPEncoder, common_fields, tower_config
 from ragdiff_jax.models.layers import Dense, Embed, LayerNorm
 
 
@@ -36,11 +36,11 @@ class CLIPTextConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "CLIPTextConfig":
-        """Reads a transformers `config.json` (or the `text_config` in it). Raises `UserError` if it can't.
+        """Reads a transformers `config.json` (a tower's own, or a whole `CLIPModel`'s). Raises `UserError` if it can't.
 
         Whether there is a projection follows from `architectures`; without that entry there is one.
         """
-        config = config.get("text_config", config)
+        config = tower_config(config, "text")
         values = common_fields(config, {f.name for f in dataclasses.fields(cls)}, "CLIP text")
         if config.get("architectures"):
             values["with_projection"] = "CLIPTextModel" not in config["architectures"]

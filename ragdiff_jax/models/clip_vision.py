@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ragdiff_jax.models.clip_encoder import CLIPEncoder, common_fields
+from ragdiff_jax.models.clip_encoder import CLIPEncoder, common_fields, tower_config
 from ragdiff_jax.models.layers import Conv, Dense, Embed, LayerNorm
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, RGB in [0, 1]
@@ -35,11 +35,11 @@ class CLIPVisionConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "CLIPVisionConfig":
-        """Reads a transformers `config.json` (or the `vision_config` in it). Raises `UserError` if it can't.
+        """Reads a transformers `config.json` (a tower's own, or a whole `CLIPModel`'s). Raises `UserError` if it can't.
 
         Whether there is a projection follows from `architectures`; without that entry there is one.
         """
-        config = config.get("vision_config", config)
+        config = tower_config(config, "vision")
         values = common_fields(config, {f.name for f in dataclasses.fields(cls)}, "CLIP vision")
         if config.get("architectures"):
             values["with_projection"] = "CLIPVisionModel" not in config["architectures"]

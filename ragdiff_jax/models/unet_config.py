@@ -49,6 +49,7 @@ class UNetConfig:
       transformer_layers: transformer blocks a stack, each level; 0 where the level has no attention.
       cross_attention_dim: width of the text tokens.
       text_embed_dim: width of the pooled text in the added condition; 0 for a U-Net without one (SD 1 and 2).
+      upcast_attention: kept for diffusers, which then takes SD 2.1's softmax in fp32 (as is always done here).
     """
 
     sample_size: int = 96
@@ -68,6 +69,7 @@ class UNetConfig:
     text_embed_dim: int = 1280
     down_attention: tuple[bool, ...] = (False, True, True)
     up_attention: tuple[bool, ...] = (True, True, False)
+    upcast_attention: bool = False
 
     def __post_init__(self):
         levels = len(self.block_out_channels)
@@ -84,6 +86,8 @@ class UNetConfig:
     def from_dict(cls, config: Mapping[str, Any]) -> "UNetConfig":
         """Read diffusers' fields. Raises UserError naming every field whose value isn't supported."""
         wrong = [f"{k}={config[k]!r}" for k, allowed in _ONLY.items() if k in config and config[k] not in allowed]
+        single = ("layers_per_block", "cross_attention_dim", "norm_num_groups")  # diffusers has lists of them too
+        wrong += [f"{k}={config[k]!r}" for k in single if not isinstance(config.get(k, 1), int)]
         added = config.get("addition_embed_type")
         if added not in (None, "text_time"):
             wrong.append(f"addition_embed_type={added!r}")
@@ -122,6 +126,7 @@ class UNetConfig:
             text_embed_dim=projection - 6 * time_dim if added else 0,
             down_attention=tuple(kind == "CrossAttnDownBlock2D" for kind in down),
             up_attention=tuple(kind == "CrossAttnUpBlock2D" for kind in up),
+            upcast_attention=bool(config.get("upcast_attention", False)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,6 +156,7 @@ class UNetConfig:
             "up_block_types": [_UP[a] for a in self.up_attention],
             "mid_block_type": "UNetMidBlock2DCrossAttn",
             "act_fn": "silu",
+            "upcast_attention": self.upcast_attention,
         }
 
     @property

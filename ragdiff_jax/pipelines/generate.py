@@ -12,23 +12,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 
-from ragdiff_jax.data.attributes import attribute_ids
+from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids, check_attributes
 from ragdiff_jax.data.images import square
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion import Sampler, ddim, dpm_solver_pp_2m, guided, sample
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import mesh_context
+from ragdiff_jax.pipelines.doubts import Limits, fit_landmark, memory_limits, photo_doubts
 from ragdiff_jax.retrieval import Memory, fuse_landmarks, make_searcher, slle_weights
 from ragdiff_jax.retrieval.index import SearcherKind
-from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
-from ragdiff_jax.weights.model_folder import TOKENIZERS, encoder_fingerprint, load, read_model
+from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
+from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, clip_photos, clip_prompts
+from ragdiff_jax.weights.model_folder import (
+    IMAGE_ENCODER,
+    TOKENIZERS,
+    check_predicts,
+    encoder_fingerprint,
+    load,
+    read_calibration,
+    read_model,
+)
 
 SAMPLERS = {"ddim": ddim, "dpm": dpm_solver_pp_2m}
 SamplerName = Literal["ddim", "dpm"]
 Image = UInt8[np.ndarray, "_ _ 3"]
+# The rank of a neighbour, from 0, or a silhouette of any size.
+Landmark = int | Bool[np.ndarray, "_ _"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,7 +48,9 @@ class Retrieved:
     """What the memory said to one photo: its K neighbours, nearest first, and the silhouette used.
 
     `rows` are rows of the memory. `choice` is the neighbour whose landmark is used; `landmark_source` says
-    how it was chosen: `fused` (SLLE's blend) or `neighbour I` (asked for).
+    how it was chosen: `fused` (SLLE's blend), `neighbour I` (asked for), or `file` (a mask was given; `choice` is
+    None). `attributes` are those used, and `attribute_sources` says of each of the ten: `given`, `predicted` or
+    `unknown`. `warnings`: what is doubtful (`pipelines/doubts.py`).
     """
 
     ids: tuple[str, ...]
@@ -44,8 +58,11 @@ class Retrieved:
     cosines: Float32[np.ndarray, " k"]
     weights: Float32[np.ndarray, " k"]
     landmark: Bool[np.ndarray, "h w"]
-    choice: int
+    choice: int | None
     landmark_source: str
+    attributes: Mapping[str, str]
+    attribute_sources: Mapping[str, str]
+    warnings: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,17 +96,15 @@ class GarmentGenerator:
         batch_size: int = 4,
         searcher: SearcherKind = "auto",
         mesh: Mesh | None = None,
+        calibration: Mapping[str, Calibration] | None = None,
     ):
         """`params` as `load` gives them, on `mesh` if there is one; a tokenizer for each text encoder.
 
+        `calibration`: of the attributes that a model with an image encoder predicts (`read_calibration`).
         Raises `UserError` for a memory of another encoder or landmark size, or with too few garments.
         """
-        own, size = encoder_fingerprint(model, params), (model.image_size, model.image_size)
-        if memory.fingerprint != own:
-            raise UserError(
-                f"{memory.path}: built by encoder {memory.fingerprint[:12]}, the model's is {own[:12]}; "
-                "build the memory again with this model: ragdiff memory build"
-            )
+        memory.check_encoder(encoder_fingerprint(model, params))
+        size = (model.image_size, model.image_size)
         if memory.manifest.landmark_size != size:
             raise UserError(
                 f"{memory.path}: its landmarks are {memory.manifest.landmark_size}, the model's pictures "
@@ -105,6 +120,17 @@ class GarmentGenerator:
         self._searcher = make_searcher(searcher, memory.embeddings)
         self._programs: dict[tuple, Callable] = {}
         self._clock: _Clock | None = None
+        self._doubt_limits: Limits | None = None
+        self._predictor: ZeroShotAttributes | None = None
+        if model.image_encoder is not None:
+            part = TEXT_PARTS[len(model.text_encoders) - 1]
+            text, vision = (model.text_encoders[-1], params[part]), (model.image_encoder, params[IMAGE_ENCODER])
+            self._predictor = ZeroShotAttributes(
+                lambda photos: self._run("clip photos", partial(clip_photos, vision[0]), vision[1], photos),
+                lambda ids: self._run("clip prompts", partial(clip_prompts, text[0]), text[1], ids),
+                self.tokenizers[-1],
+                calibration or {},
+            )
 
     @classmethod
     def from_folders(cls, model_folder: str | Path, memory_folder: str | Path, **options) -> "GarmentGenerator":
@@ -112,6 +138,7 @@ class GarmentGenerator:
         model, params = load_model(model_folder, mesh=options.get("mesh"))
         names = TOKENIZERS[: len(model.text_encoders)]
         tokenizers = [Tokenizer.from_folder(Path(model_folder) / name) for name in names]
+        options.setdefault("calibration", read_calibration(Path(model_folder) / IMAGE_ENCODER))
         return cls(model, params, Memory.open(memory_folder), tokenizers, **options)
 
     @property
@@ -119,11 +146,26 @@ class GarmentGenerator:
         """The side of the flat-lays in pixels."""
         return self.model.image_size
 
-    def check(self, *, landmark: int | None = None, steps: int = 1, sampler: SamplerName = "ddim") -> None:
-        """Raises `UserError` for a neighbour or a number of steps that there isn't, before any work."""
-        if landmark is not None and not 0 <= landmark < self.model.neighbours:
+    @property
+    def predicts(self) -> bool:
+        """Whether the model can predict attributes: it has an image encoder."""
+        return self._predictor is not None
+
+    def check(
+        self,
+        *,
+        landmark: Landmark | None = None,
+        steps: int = 1,
+        sampler: SamplerName = "ddim",
+        predict: bool = False,
+    ) -> None:
+        """Raises `UserError` for a landmark, a number of steps or a prediction that there can't be, before any work."""
+        if isinstance(landmark, int) and not 0 <= landmark < self.model.neighbours:
             last = self.model.neighbours - 1
             raise UserError(f"landmark {landmark}: choose a neighbour from 0 (nearest) to {last}")
+        if isinstance(landmark, np.ndarray):
+            fit_landmark(landmark, self.image_size)
+        check_predicts(self.predicts or not predict, "the model")
         SAMPLERS[sampler](self.model.schedule, steps)
 
     def retrieve(
@@ -131,19 +173,23 @@ class GarmentGenerator:
         images: Sequence[Image],
         attributes: Sequence[Mapping[str, str]] | None = None,
         *,
-        landmark: int | None = None,
+        predict: bool = False,
+        landmark: Landmark | None = None,
     ) -> list[Retrieved]:
         """The neighbours of each photo (any size) and the silhouette to use.
 
-        `attributes`: names and values for each photo (default: all unknown). `landmark`: use the silhouette
-        of that neighbour, from 0. Raises `UserError` for an attribute value or neighbour that there isn't.
+        `attributes`: names and values for each photo (default: none). `predict`: the model's CLIP says those that are
+        not given, where it is sure enough; the others are unknown. `landmark`: use the silhouette of that neighbour,
+        from 0, or this mask. Raises `UserError` for an attribute value or neighbour that there isn't, for a mask that
+        is empty or full, and for a model that can't predict.
         """
-        self.check(landmark=landmark)
+        self.check(landmark=landmark, predict=predict)
         results = []
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
-            photos, ids, _ = self._batch(images[part], attributes and attributes[part], None)
-            results += self._retrieve(photos, ids, landmark)[0][: len(images[part])]
+            photos, given, _ = self._batch(images[part], attributes and attributes[part], None)
+            described = self._describe(photos, given, predict)
+            results += self._retrieve(photos, described, landmark)[0][: len(images[part])]
         return results
 
     def generate(
@@ -156,48 +202,86 @@ class GarmentGenerator:
         guidance: float | None = None,
         seed: int = 0,
         sampler: SamplerName = "ddim",
-        landmark: int | None = None,
+        predict: bool = False,
+        landmark: Landmark | None = None,
     ) -> list[Generated]:
         """The flat-lay of each photo (any size).
 
-        `attributes` and `landmark` as in `retrieve`; `captions`: of each photo (default: the empty prompt);
+        `attributes`, `predict` and `landmark` as in `retrieve`; `captions`: of each photo (default: the empty prompt);
         `guidance`: None takes the model's own. Raises `UserError` as `retrieve` does and for bad steps.
         """
-        self.check(landmark=landmark, steps=steps, sampler=sampler)
+        self.check(landmark=landmark, steps=steps, sampler=sampler, predict=predict)
         table = SAMPLERS[sampler](self.model.schedule, steps)
         scale = self.model.guidance_scale if guidance is None else guidance
         results = []
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
             inputs = self._batch(images[part], attributes and attributes[part], captions and captions[part])
-            results += self._generate(*inputs, len(images[part]), table, float(scale), seed, landmark)
+            results += self._generate(*inputs, len(images[part]), table, float(scale), seed, predict, landmark)
         return results
 
     def _batch(self, images, attributes, captions):
-        """Photos uint8 [b, s, s, 3], attribute ids [b, 10], text ids; padded to a batch by the first."""
+        """Photos uint8 [b, s, s, 3], their given attributes, text ids; padded to a batch by the first."""
         size = 1 if len(images) == 1 else self.batch_size
         rows = [*range(len(images)), *[0] * (size - len(images))]
         attributes = attributes or [{}] * len(images)
         captions = captions or [""] * len(images)
         photos = [square(image, self.image_size, fill="edge") for image in images]
-        ids = [attribute_ids(values) for values in attributes]
+        given = [check_attributes(values) for values in attributes]
         texts = tuple(tokenizer.encode([captions[row] for row in rows]) for tokenizer in self.tokenizers)
-        return np.stack([photos[row] for row in rows]), np.stack([ids[row] for row in rows]), texts
+        return np.stack([photos[row] for row in rows]), [given[row] for row in rows], texts
 
-    def _retrieve(self, photos: UInt8[np.ndarray, "b s s 3"], ids: Int32[np.ndarray, "b a"], landmark: int | None):
+    def _describe(self, photos, given: Sequence[dict[str, str]], predict: bool) -> list[tuple[dict, dict]]:
+        """(the structural attributes to use, the source of each of the ten) of each photo of a batch."""
+        found = self._predictor.predict(photos, given) if predict else [{}] * len(given)
+        described = []
+        for ours, theirs in zip(given, found, strict=True):
+            values = {**theirs, **ours}
+            sources = {name: "given" if name in ours else "predicted" for name in STRUCTURAL if name in values}
+            attributes = {name: values[name] for name in sources}
+            described.append((attributes, dict.fromkeys(STRUCTURAL, "unknown") | sources))
+        return described
+
+    def _limits(self) -> Limits:
+        """Where doubt begins for this memory; worked out once, off the clock."""
+        if self._doubt_limits is None:
+            start, clock = time.perf_counter(), self._clock
+            self._clock = None  # compiling would stop it a second time
+            size = self.model.image_size
+            self._doubt_limits = memory_limits(self.memory, self.model.neighbours, size, self._highest_cosines)
+            self._clock = clock
+            if clock is not None:
+                clock.pause(time.perf_counter() - start)
+        return self._doubt_limits
+
+    def _highest_cosines(self, photos: UInt8[np.ndarray, "n s s 3"], rows: Int64[np.ndarray, " n"]):
+        """Of photos with unknown attributes, each photo's own row of the memory left out."""
+        unknown = np.zeros((self.batch_size, len(STRUCTURAL)), np.int32)
+        found = []
+        for start in range(0, len(photos), self.batch_size):
+            part = np.arange(start, start + self.batch_size).clip(max=len(photos) - 1)
+            embedding = self._run("embed", partial(_embed, self.model), self.params, photos[part], unknown)
+            found.append(np.asarray(self._searcher.search(embedding, 1, rows[part])[1])[:, 0])
+        return np.concatenate(found)[: len(photos)]
+
+    def _retrieve(self, photos: UInt8[np.ndarray, "b s s 3"], described, landmark: Landmark | None):
         """([Retrieved], what conditions the sampler) of a batch."""
         model = self.model
-        embedding = self._run("embed", _embed, model, self.params, photos, ids)
+        limits = self._limits()
+        ids = np.stack([attribute_ids(attributes) for attributes, _ in described])
+        embedding = self._run("embed", partial(_embed, model), self.params, photos, ids)
         rows, cosines = self._searcher.search(embedding, model.neighbours)
         rows, cosines = np.asarray(rows), np.asarray(cosines)
         neighbours = self.memory.embeddings[rows]
         masks = self.memory.landmarks[rows]
-        weights, fused, choice = self._run("fuse", _fuse, model, embedding, neighbours, masks)
-        source = "fused"
-        if landmark is not None:
-            fused, choice = masks[:, landmark], np.full(len(rows), landmark)
-            source = f"neighbour {landmark}"
-        fused, choice, weights = np.asarray(fused), np.asarray(choice), np.asarray(weights)
+        weights, fused, choice = self._run("fuse", partial(_fuse, model), embedding, neighbours, masks)
+        fused, choice, weights = np.asarray(fused), np.asarray(choice).tolist(), np.asarray(weights)
+        source, doubts = "fused", ()
+        if isinstance(landmark, int):
+            fused, choice, source = masks[:, landmark], [landmark] * len(rows), f"neighbour {landmark}"
+        elif landmark is not None:
+            own, doubts = fit_landmark(landmark, model.image_size)
+            fused, choice, source = np.repeat(own[None], len(rows), axis=0), [None] * len(rows), "file"
         retrieved = [
             Retrieved(
                 ids=tuple(self.memory.items[row].id for row in rows[i]),
@@ -205,17 +289,24 @@ class GarmentGenerator:
                 cosines=cosines[i],
                 weights=weights[i],
                 landmark=fused[i],
-                choice=int(choice[i]),
+                choice=choice[i],
                 landmark_source=source,
+                attributes=described[i][0],
+                attribute_sources=described[i][1],
+                warnings=(*photo_doubts(photos[i], cosines[i], masks[i], limits), *doubts),
             )
             for i in range(len(rows))
         ]
         return retrieved, (embedding, neighbours, weights, fused)
 
-    def _generate(self, photos, ids, texts, count, table: Sampler, scale: float, seed, landmark) -> list[Generated]:
+    def _generate(
+        self, photos, given, texts, count, table: Sampler, scale: float, seed, predict, landmark
+    ) -> list[Generated]:
         model, started = self.model, time.perf_counter()
         self._clock = clock = _Clock()
-        retrieved, pieces = self._retrieve(photos, ids, landmark)
+        described = self._describe(photos, given, predict)
+        clock.lap("annotate")
+        retrieved, pieces = self._retrieve(photos, described, landmark)
         clock.lap("retrieve")
         empty = tuple(tokenizer.encode([""]) for tokenizer in self.tokenizers)
         shape = (1, model.latent_size, model.latent_size, model.unet.in_channels)
@@ -223,27 +314,30 @@ class GarmentGenerator:
         # Scale 1 has no second half: another program. Other scales are an argument, so they share one.
         arguments = (photos, *pieces, texts, empty, noise, table)
         if scale == 1:
-            latents = self._run("denoise plain", partial(_denoise, scale=None), model, self.params, *arguments)
+            latents = self._run("denoise plain", partial(_denoise, model, scale=None), self.params, *arguments)
         else:
-            latents = self._run("denoise", _denoise, model, self.params, *arguments, np.float32(scale))
+            latents = self._run("denoise", partial(_denoise, model), self.params, *arguments, np.float32(scale))
         latents.block_until_ready()
         clock.lap("denoise")
-        images = np.asarray(self._run("decode", _decode, model, self.params, latents))
+        images = np.asarray(self._run("decode", partial(_decode, model), self.params, latents))
         clock.lap("decode")
         total = time.perf_counter() - started
-        seconds = {name: clock.seconds[name] / count for name in ("retrieve", "denoise", "decode")}
-        seconds = {"annotate": 0.0, **seconds, "total": total / count}
+        seconds = {name: clock.seconds[name] / count for name in ("annotate", "retrieve", "denoise", "decode")}
+        seconds = {**seconds, "total": total / count}
         return [Generated(image=images[i], retrieved=retrieved[i], seconds=seconds) for i in range(count)]
 
-    def _run(self, name: str, function: Callable, model: RAGDiffusion, *arguments):
-        """`function(model, *arguments)`, compiled once for each set of shapes; compiling stops the clock."""
-        inputs = arguments[1:] if arguments and arguments[0] is self.params else arguments
+    def _run(self, name: str, function: Callable, *arguments):
+        """`function(*arguments)`, compiled once for each set of shapes; compiling stops the clock.
+
+        A first argument that is a tree of parameters always has the same shapes.
+        """
+        inputs = arguments[1:] if isinstance(arguments[0], Mapping) else arguments
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
         with mesh_context(self.mesh, ()) if self.mesh is not None else contextlib.nullcontext():
             program = self._programs.get((name, shapes))
             if program is None:
                 start = time.perf_counter()
-                program = jax.jit(partial(function, model)).lower(*arguments).compile()
+                program = jax.jit(function).lower(*arguments).compile()
                 self._programs[name, shapes] = program
                 if self._clock is not None:
                     self._clock.pause(time.perf_counter() - start)
@@ -290,9 +384,7 @@ def _denoise(
 ):
     photos = to_float(photos)
     text, nothing = model.encode_text(params, texts), model.encode_text(params, empty)
-    landmark = landmark.astype(jnp.float32)
-    masks = jnp.repeat(landmark[:, None], neighbours.shape[1], axis=1)
-    conditions = model.condition(params, photos, embedding, neighbours, weights, masks, text, landmark=landmark)
+    conditions = model.condition(params, photos, embedding, neighbours, weights, None, text, landmark=landmark)
     denoise = guided(
         partial(model.denoise, params),
         conditions,

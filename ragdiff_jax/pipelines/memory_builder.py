@@ -190,12 +190,7 @@ class MemoryBuilder:
 
     def add(self, memory: Memory, flats: Iterable[FlatLay], on_error: OnError | None = None) -> int:
         """Adds to a memory and returns how many. Raises UserError if it was built by another encoder."""
-        if memory.fingerprint != self.fingerprint:
-            raise UserError(
-                f"{memory.path}: built by encoder {memory.fingerprint[:12]}, "
-                f"the model's is {self.fingerprint[:12]}; "
-                "name the model that built it, or build a memory of this one: ragdiff memory build"
-            )
+        memory.check_encoder(self.fingerprint)
         count, pending = 0, []
         for item in self.items(flats, on_error):
             pending.append(item)

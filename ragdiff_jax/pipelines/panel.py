@@ -111,7 +111,14 @@ def result_cells(
                 chosen=rank == retrieved.choice,
             )
         )
-    cells.append(Cell(picture=retrieved.landmark, title="landmark", lines=(retrieved.landmark_source,)))
+    cells.append(
+        Cell(
+            picture=retrieved.landmark,
+            title="landmark",
+            lines=(retrieved.landmark_source,),
+            chosen=retrieved.choice is None,
+        )
+    )
     if image is not None:
         cells.append(Cell(picture=image, title="flat-lay"))
     return cells

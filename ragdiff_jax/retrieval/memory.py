@@ -86,12 +86,8 @@ class Memory:
         path = Path(path)
         while True:
             manifest = manifests.read_latest(path)
-            if expected_fingerprint is not None and manifest.fingerprint != expected_fingerprint:
-                raise UserError(
-                    f"{path}: built by encoder {manifest.fingerprint}, the model's is "
-                    f"{expected_fingerprint}; "
-                    "build the memory again with this model: ragdiff memory build"
-                )
+            if expected_fingerprint is not None:
+                _check_encoder(path, manifest, expected_fingerprint)
             try:
                 return cls(path, manifest, verify=verify)
             except FileNotFoundError as error:
@@ -161,6 +157,10 @@ class Memory:
         if not good:
             raise UserError(f"{path}: not rows by segment; restore the file or build the memory again")
         return {name: set(rows) for name, rows in value.items()}
+
+    def check_encoder(self, fingerprint: str) -> None:
+        """Raises `UserError` if the memory was built by another encoder: its cosines would be noise."""
+        _check_encoder(self.path, self.manifest, fingerprint)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -364,6 +364,14 @@ class Memory:
                 old = False
             if old and entry.name not in keep:
                 _delete(entry)
+
+
+def _check_encoder(path: Path, manifest: Manifest, fingerprint: str) -> None:
+    if manifest.fingerprint != fingerprint:
+        raise UserError(
+            f"{path}: built by encoder {manifest.fingerprint[:12]}, the model's is {fingerprint[:12]}; "
+            "name the model that built it, or build the memory again with this model: ragdiff memory build"
+        )
 
 
 def _delete(path: Path) -> None:

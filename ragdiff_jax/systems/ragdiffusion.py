@@ -5,7 +5,7 @@
 
 Every method is a pure function of (parameters, arrays, key): it can be jitted, differentiated and replaced. Parameters
 are one dictionary, a part each: unet, reference_net, ep_adapter, landmark_guider, structure_net, vae, text_encoder
-(and text_encoder_2).
+(and text_encoder_2), and where attributes are predicted image_encoder.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.attention import Implementation
 from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
+from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
 from ragdiff_jax.models.ep_adapter import EPAdapter, EPAdapterConfig
 from ragdiff_jax.models.landmark_guider import LandmarkGuider, LandmarkGuiderConfig
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, Tower
@@ -65,6 +66,8 @@ class RAGDiffusion:
         ridge).
       null: what an absent condition is; `gate` removes it exactly, `zero` is the paper's zero vectors.
       snr_gamma: min-SNR weighting of the loss; 0 is off.
+      image_encoder: the picture tower of the last text encoder's CLIP, or None. It predicts attributes
+        (`systems/zero_shot.py`) and takes no part in generation.
     """
 
     unet: UNetConfig
@@ -82,6 +85,7 @@ class RAGDiffusion:
     null: Literal["gate", "zero"] = "gate"
     dropout: Dropout = Dropout()
     snr_gamma: float = 0.0
+    image_encoder: CLIPVisionConfig | None = None
     remat: Remat = "none"
     attention: Implementation = "auto"
     dtype: DTypeLike = jnp.float32
@@ -99,6 +103,11 @@ class RAGDiffusion:
         ):
             if got != need:
                 raise UserError(f"RAGDiffusion: {name} is {got}, but its counterpart needs {need}")
+        if self.image_encoder is not None and self.image_encoder.projection_dim != last.projection_dim:
+            raise UserError(
+                f"RAGDiffusion: the image encoder projects to {self.image_encoder.projection_dim}, the last text "
+                f"encoder to {last.projection_dim}; take both from one CLIP"
+            )
 
     @classmethod
     def from_config(cls, name: str, **changes: Any) -> "RAGDiffusion":
@@ -124,6 +133,8 @@ class RAGDiffusion:
         }
         for part, config in zip(TEXT_PARTS, self.text_encoders, strict=False):
             parts[part] = CLIPTextModel(config, self.dtype)
+        if self.image_encoder is not None:
+            parts["image_encoder"] = CLIPVisionModel(self.image_encoder, self.dtype)
         return parts
 
     def init(self, key: jax.Array, parts: Collection[str] | None = None) -> dict[str, Any]:
@@ -148,6 +159,9 @@ class RAGDiffusion:
             "text_encoder": (ids,),
             "text_encoder_2": (ids,),
         }
+        if self.image_encoder is not None:
+            side = self.image_encoder.image_size
+            arguments["image_encoder"] = (jnp.zeros((1, side, side, 3)),)
         keys = dict(zip(modules, jax.random.split(key, len(modules)), strict=True))
         wanted = modules if parts is None else [part for part in modules if part in parts]
         return {part: modules[part].init(keys[part], *arguments[part])["params"] for part in wanted}
@@ -215,7 +229,7 @@ class RAGDiffusion:
         embedding: Float[Array, "b d"],
         neighbours: Float[Array, "b k d"],
         weights: Float[Array, "b k"],
-        landmarks: Shaped[Array, "b k H W"],
+        landmarks: Shaped[Array, "b k H W"] | None,
         text: Text,
         *,
         landmark: Shaped[Array, "b H W"] | None = None,
@@ -223,9 +237,11 @@ class RAGDiffusion:
         """Everything the sampler needs, once an image.
 
         `landmarks` are the neighbours' silhouettes (bool, or numbers), fused by the SLLE weights (R 9.3); `landmark`
-        replaces the result (the user's pick, R 6.2) and leaves the embedding alone.
+        replaces the result (the user's pick, R 6.2) and leaves the embedding alone; `landmarks` may then be None.
         """
         if landmark is None:
+            if landmarks is None:
+                raise ValueError("condition needs the neighbours' landmarks or the landmark to use")
             landmark, _ = fuse_landmarks(landmarks, weights)
         ones = jnp.ones(photo.shape[0], jnp.float32)
         return self.make_conditions(

@@ -6,6 +6,7 @@ from typing import Any
 
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.models.clip_vision import CLIPVisionConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
@@ -46,6 +47,10 @@ def _system(model: Mapping[str, Any]) -> RAGDiffusion:
     parts = _given(model["parts"])
     if "vae" in parts:  # the scaling factor is measured when the autoencoder is trained
         system = dataclasses.replace(system, vae=VAEConfig.from_dict(read_config(parts["vae"])))
+    if "image_encoder" in parts:  # predicts attributes in serving; frozen here
+        system = dataclasses.replace(
+            system, image_encoder=CLIPVisionConfig.from_dict(read_config(parts["image_encoder"]))
+        )
     if "dropout" in model:
         system = dataclasses.replace(system, dropout=Dropout(**model["dropout"]))
     return system

@@ -1,7 +1,7 @@
 """From a config (ml_collections, see configs/) to an objective, its data and its run: the door of `ragdiff train`.
 
 A config has `objective` (the stage's name), `data`, `model`, `train` (TrainSettings' fields) and `mesh` (data, fsdp,
-tensor). Below this file there are only explicit fields.
+tensor), and may have `lora` (LoRAObjective's fields; rank 0 is none). Below this file there are only explicit fields.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
 from ragdiff_jax.training.loop import TrainResult, train
+from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.training.settings import TrainSettings
 
@@ -47,7 +48,9 @@ def make_objective(config: Mapping[str, Any]) -> Objective:
     if build is None:
         raise UserError(f"objective {config['objective']!r}: choose one of {', '.join(builders.BUILDERS)}")
     held_out = open_pairs(config["data"], config["data"].get("held_out", "validation"))
-    return build(config["model"], pairs=open_pairs(config["data"], "train"), held_out=held_out)
+    objective = build(config["model"], pairs=open_pairs(config["data"], "train"), held_out=held_out)
+    lora = dict(config.get("lora", {}))
+    return LoRAObjective(base=objective, **lora) if lora.get("rank") else objective
 
 
 def run(config: Mapping[str, Any], workdir: str | Path) -> TrainResult:

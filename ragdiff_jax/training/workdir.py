@@ -68,10 +68,10 @@ def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:
             f"{workdir} belongs to a run of {old_class}, not {config['objective']['class']}; "
             "use a new workdir"
         )
-    if old["objective"].get("trainable") != config["objective"].get("trainable"):
-        refused.append(
-            f"trainable={old['objective'].get('trainable')!r} (now {config['objective'].get('trainable')!r})"
-        )
+    for name in ("trainable", "rank", "alpha", "targets"):  # the last three: of adapters, where it trains these
+        before, now = old["objective"].get(name), config["objective"].get(name)
+        if before != now:
+            refused.append(f"{name}={before!r} (now {now!r})")
     for name, value in config["settings"].items():
         if name in old_settings and old_settings[name] != value:
             if name in MAY_CHANGE:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,30 +15,16 @@ from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.weights.names import LeafPlan, flatten, plan, resolve
-from ragdiff_jax.weights.safetensors_io import CODES, STEMS, Tensors, open_folder, write_file, write_text
+from ragdiff_jax.weights.names import LeafPlan, flatten, plan
+from ragdiff_jax.weights.safetensors_io import CODES, open_folder, read_json, write_text
+from ragdiff_jax.weights.streaming import MAX_SHARD_BYTES, load_tree, write_part
 
 SCHEMA = 1
-MAX_SHARD_BYTES = 5 * 10**9
-# diffusers looks for its own file name, transformers (and we) for the plain one.
-DIFFUSERS_CLASSES = frozenset({"AutoencoderKL", "UNet2DConditionModel"})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object")
-    return value
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The `config.json` of a part. Raises `UserError` when it is missing or not a JSON object."""
-    return _read_json(Path(folder) / "config.json")
+    return read_json(Path(folder) / "config.json")
 
 
 def load_part(
@@ -62,51 +47,14 @@ def load_part(
     Raises `UserError` for files that are missing, broken or hostile; one lists all missing, surplus and
     mis-shaped tensors.
     """
-    folder = Path(folder)
-    abstract = nn.meta.unbox(abstract_params)
-    leaves = flatten(abstract)
-    plans = plan({path: tuple(leaf.shape) for path, leaf in leaves.items()})
-    tensors = open_folder(folder)
-    names = resolve(
-        {name: p.disk_shape for p in plans for name in p.names}, tensors.shapes, str(folder), allow_surplus
+    return load_tree(
+        open_folder(Path(folder)),
+        abstract_params,
+        str(folder),
+        shardings=shardings,
+        dtype=dtype,
+        allow_surplus=allow_surplus,
     )
-    treedef = jax.tree.structure(abstract)
-    if shardings is None or isinstance(shardings, jax.sharding.Sharding):
-        places = [shardings or jax.sharding.SingleDeviceSharding(_default_device())] * len(plans)
-    else:
-        places = treedef.flatten_up_to(shardings)
-    arrays = [
-        _load_leaf(tensors, p, names, place, np.dtype(dtype or leaf.dtype))
-        for p, leaf, place in zip(plans, leaves.values(), places, strict=True)
-    ]
-    return jax.tree.unflatten(treedef, arrays)
-
-
-def _default_device() -> jax.Device:
-    device = jax.config.jax_default_device
-    return device if isinstance(device, jax.Device) else jax.local_devices()[0]
-
-
-def _load_leaf(
-    tensors: Tensors, p: LeafPlan, names: Mapping[str, str], sharding, dtype: np.dtype
-) -> jax.Array:
-    def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
-        disk: list[slice] = [slice(None)] * len(index)
-        for part, axis in zip(index, p.axes, strict=True):
-            disk[axis] = part
-        return tensors.read(names[name], tuple(disk)).transpose(p.axes).astype(dtype)
-
-    def shard(index: tuple[slice, ...]) -> np.ndarray:
-        index = tuple(slice(*part.indices(size)) for part, size in zip(index, p.shape, strict=True))
-        if not p.stacked:
-            return read(p.names[0], index)
-        layers, index = range(p.shape[0])[index[0]], index[1:]
-        out = np.empty((len(layers), *(part.stop - part.start for part in index)), dtype)
-        for row, layer in enumerate(layers):  # into place: no second copy of the stack
-            out[row] = read(p.names[layer], index)
-        return out
-
-    return jax.make_array_from_callback(p.shape, sharding, shard)
 
 
 def _on_host(leaf: Any) -> np.ndarray:
@@ -115,7 +63,8 @@ def _on_host(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def _disk_tensors(leaf: Any, p: LeafPlan, dtype: np.dtype) -> Iterator[np.ndarray]:
+def disk_tensors(leaf: Any, p: LeafPlan, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The tensors that a leaf is on disk, in torch's layout; on every process, for it gathers the leaf's shards."""
     array = _on_host(leaf)
     for part in array if p.stacked else (array,):
         yield part.transpose(np.argsort(p.axes)).astype(dtype)
@@ -135,69 +84,23 @@ def save_part(
     Each file appears whole or not at all, `config.json` last. Every process must call it, the first writes.
     Raises `UserError` when `folder` can't be written.
     """
-    folder = Path(folder)
     leaves = flatten(nn.meta.unbox(params))
     plans = plan({path: tuple(leaf.shape) for path, leaf in leaves.items()})
     dtypes = [np.dtype(dtype or leaf.dtype) for leaf in leaves.values()]
     for p, kind in zip(plans, dtypes, strict=True):
         if kind.name not in CODES:
             raise ValueError(f"{'/'.join(p.path)} is {kind.name}; parameters are one of {', '.join(CODES)}")
-    files = _split(plans, dtypes, max_shard_bytes)
-    stem = STEMS[0] if config.get("_class_name") in DIFFUSERS_CLASSES else STEMS[1]
-    count = len(files)
-    writer = jax.process_index() == 0
+    entries = {name: (kind.name, p.disk_shape) for p, kind in zip(plans, dtypes, strict=True) for name in p.names}
     tensors = (
         array
         for leaf, p, kind in zip(leaves.values(), plans, dtypes, strict=True)
-        for array in _disk_tensors(leaf, p, kind)
+        for array in disk_tensors(leaf, p, kind)
     )
-    weight_map: dict[str, str] = {}
-    try:
-        if writer:
-            folder.mkdir(parents=True, exist_ok=True)
-        for number, entries in enumerate(files, 1):
-            name = f"{stem}.safetensors" if count == 1 else f"{stem}-{number:05d}-of-{count:05d}.safetensors"
-            weight_map |= dict.fromkeys(entries, name)
-            chunk = (next(tensors) for _ in entries)
-            if writer:
-                write_file(folder / name, entries, chunk)
-            else:
-                for _ in chunk:  # takes part in gathering the shards
-                    pass
-        if writer:
-            _finish(folder, stem, dict(config), weight_map)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another") from error
-
-
-def _finish(folder: Path, stem: str, config: dict[str, Any], weight_map: dict[str, str]) -> None:
-    written = set(weight_map.values())
-    index = folder / f"{stem}.safetensors.index.json"
-    if len(written) > 1:
-        size = sum((folder / name).stat().st_size for name in written)
-        value = {"metadata": {"total_size": size}, "weight_map": weight_map}
-        write_text(index, json.dumps(value, indent=2) + "\n")
-        written.add(index.name)
-    # Files of an earlier save under another split would be read in place of the new ones.
-    stale = re.compile(rf"({'|'.join(STEMS)})(-\d{{5}}-of-\d{{5}})?\.safetensors(\.index\.json)?")
-    for path in sorted(folder.iterdir(), reverse=True):  # the index (`model.s`) before its shards (`model-0`)
-        if stale.fullmatch(path.name) and path.name not in written:
-            path.unlink()
-    write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def _split(plans, dtypes, limit: int) -> list[dict[str, tuple[str, tuple[int, ...]]]]:
-    files: list[dict[str, tuple[str, tuple[int, ...]]]] = [{}]
-    used = 0
-    for p, kind in zip(plans, dtypes, strict=True):
-        size = int(np.prod(p.disk_shape, dtype=np.int64)) * kind.itemsize
-        for name in p.names:
-            if files[-1] and used + size > limit:
-                files.append({})
-                used = 0
-            files[-1][name] = (kind.name, p.disk_shape)
-            used += size
-    return files
+    if jax.process_index() == 0:
+        write_part(folder, config, entries, tensors, max_shard_bytes=max_shard_bytes)
+    else:
+        for _ in tensors:  # takes part in gathering the shards
+            pass
 
 
 def fingerprint(params: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -227,7 +130,7 @@ class ModelFile:
 def read_model_json(folder: str | Path) -> ModelFile:
     """Reads `model.json`. Raises `UserError` when it is missing, malformed, or of another schema."""
     path = Path(folder) / "model.json"
-    value = _read_json(path)
+    value = read_json(path)
     if value.get("schema") != SCHEMA:
         raise UserError(f"{path}: schema is {value.get('schema')}, this version reads {SCHEMA}")
     for name, kind in (("system", str), ("parts", dict), ("settings", dict)):

@@ -13,9 +13,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from ragdiff_jax.data.attributes import STRUCTURAL
+from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.models.clip_text import CLIPTextConfig
+from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
+from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
 from ragdiff_jax.models.ep_adapter import EPAdapterConfig
 from ragdiff_jax.models.landmark_guider import LandmarkGuiderConfig
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
@@ -23,6 +26,7 @@ from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.parallel import shardings_for
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
+from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes
 from ragdiff_jax.weights.folder import (
     ModelFile,
     fingerprint,
@@ -44,7 +48,10 @@ _CLASSES = {
     "landmark_guider": "LandmarkGuider",
     "structure_net": "StructureNet",
     "vae": "AutoencoderKL",
+    "image_encoder": "CLIPVisionModelWithProjection",
 }
+IMAGE_ENCODER = "image_encoder"
+CALIBRATION = "attributes.json"
 
 
 def part_configs(model: RAGDiffusion) -> dict[str, dict[str, Any]]:
@@ -58,6 +65,8 @@ def part_configs(model: RAGDiffusion) -> dict[str, dict[str, Any]]:
         "vae": model.vae,
         **dict(zip(TEXT_PARTS, model.text_encoders, strict=False)),
     }
+    if model.image_encoder is not None:
+        configs[IMAGE_ENCODER] = model.image_encoder
     return {part: config.to_dict() for part, config in configs.items()}
 
 
@@ -89,6 +98,7 @@ def read_model(folder: str | Path) -> RAGDiffusion:
         structure_net=config(StructureNetConfig, "structure_net"),
         ep_adapter=config(EPAdapterConfig, "ep_adapter"),
         landmark_guider=config(LandmarkGuiderConfig, "landmark_guider"),
+        image_encoder=config(CLIPVisionConfig, IMAGE_ENCODER) if IMAGE_ENCODER in file.parts else None,
         schedule=_read_schedule(folder / "scheduler" / "scheduler_config.json"),
         **file.settings,
     )
@@ -142,10 +152,12 @@ def save_model(
     tokenizers: Sequence[str | Path],
     *,
     dtype: DTypeLike | None = None,
+    calibration: Mapping[str, Calibration] | None = None,
 ) -> None:
     """Writes a model folder; `model.json` last, so that a folder that has one is whole.
 
-    `tokenizers`: a folder for each text encoder. `dtype` of the files (None: each leaf's own). With several
+    `tokenizers`: a folder for each text encoder. `calibration`: of the attributes that a model with an image encoder
+    predicts. `dtype` of the files (None: each leaf's own). With several
     processes all must call it; the first writes. Raises `UserError` if the folder cannot be written.
     """
     folder = Path(folder)
@@ -160,12 +172,74 @@ def save_model(
         schedule = folder / "scheduler" / "scheduler_config.json"
         schedule.parent.mkdir(parents=True, exist_ok=True)
         write_text(schedule, json.dumps(model.schedule.to_dict(), indent=2) + "\n")
+        if calibration is not None:
+            write_calibration(folder / IMAGE_ENCODER, calibration)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another") from error
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     parts = {part: _CLASSES.get(part, "CLIPTextModelWithProjection") for part in configs}
     settings = {name: fields[name] for name in SETTINGS}
     write_model_json(folder, ModelFile(system=SYSTEM, parts=parts, settings=settings))
+
+
+def write_calibration(folder: str | Path, calibration: Mapping[str, Calibration]) -> None:
+    """Writes `attributes.json` of an image encoder's folder: {attribute: {scale, threshold}}."""
+    values = {name: dataclasses.asdict(own) for name, own in calibration.items()}
+    write_text(Path(folder) / CALIBRATION, json.dumps(values, indent=2) + "\n")
+
+
+def read_calibration(folder: str | Path) -> dict[str, Calibration]:
+    """What `write_calibration` wrote; empty where an image encoder was never calibrated. Raises `UserError`."""
+    path = Path(folder) / CALIBRATION
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        calibration = {name: Calibration(**own) for name, own in values.items()}
+        numbers = [number for own in calibration.values() for number in (own.scale, own.threshold or 0)]
+        if unknown := sorted(set(calibration) - set(STRUCTURAL)):
+            raise ValueError(f"there is no attribute {unknown[0]!r}")
+        if not all(isinstance(number, int | float) and 0 <= number < float("inf") for number in numbers):
+            raise ValueError("a number is negative or not finite")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be used ({error}); copy it again, or delete it") from error
+    return calibration
+
+
+def load_zero_shot(folder: str | Path) -> ZeroShotAttributes:
+    """The predictor of a model folder with `image_encoder`: a whole system's, or that of the `clip` stage.
+
+    Raises `UserError` for a folder without one and as `load_part` does.
+    """
+    folder = Path(folder)
+    file = read_model_json(folder)
+    check_predicts(IMAGE_ENCODER in file.parts, folder)
+    text_part, name = [pair for pair in zip(TEXT_PARTS, TOKENIZERS, strict=True) if pair[0] in file.parts][-1]
+    text = CLIPTextConfig.from_dict(read_config(folder / text_part))
+    vision = CLIPVisionConfig.from_dict(read_config(folder / IMAGE_ENCODER))
+    modules = CLIPTextModel(text), CLIPVisionModel(vision)
+    inputs = jnp.zeros((1, 8), jnp.int32), jnp.zeros((1, vision.image_size, vision.image_size, 3))
+    text_tree, vision_tree = (
+        jax.eval_shape(module.init, jax.random.key(0), given)["params"]
+        for module, given in zip(modules, inputs, strict=True)
+    )
+    return ZeroShotAttributes.from_towers(
+        text,
+        vision,
+        load_part(folder / text_part, text_tree),
+        load_part(folder / IMAGE_ENCODER, vision_tree),
+        Tokenizer.from_folder(folder / name),
+        read_calibration(folder / IMAGE_ENCODER),
+    )
+
+
+def check_predicts(able: bool, folder: str | Path) -> None:
+    """Raises `UserError` for a model that is asked to predict attributes and has no image encoder."""
+    if not able:
+        raise UserError(
+            f"{folder}: has no {IMAGE_ENCODER}, which predicts attributes; use --attributes unknown, "
+            f"or a model trained with model.parts.{IMAGE_ENCODER}"
+        )
 
 
 def encoder_fingerprint(model: RAGDiffusion, params: Mapping[str, Any]) -> str:

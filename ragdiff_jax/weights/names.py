@@ -4,21 +4,22 @@
     encoder/layers/mlp/fc1/kernel               encoder.layers.{0..}.mlp.fc1.weight     [in, out] <- [out, in]
     transformer_blocks_last/attn1/to_k/kernel   transformer_blocks.{depth - 1}.attn1.to_k.weight
 
-A module's trailing numbers are indices on disk; `transformer_blocks` and `layers` without one are stacks, the
+A module's trailing numbers are indices on disk; `transformer_blocks`, `layers` and `layer` without one are stacks, the
 index their leading axis. Leaves `kernel`, `scale`, `embedding` are `weight` on disk; others keep their name.
 """
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from ragdiff_jax.errors import UserError
 
-STACKS = frozenset({"transformer_blocks", "layers"})
+STACKS = frozenset({"transformer_blocks", "layers", "layer"})
 LAST = "_last"
+FLOATS = frozenset({"float32", "float16", "bfloat16", "float64"})
 # Tensors that old versions of transformers wrote; they hold no parameter.
 IGNORED = re.compile(r"(^|\.)position_ids$")
 # Names of the autoencoder's attention before diffusers 0.14; published checkpoints still have them.
@@ -126,8 +127,15 @@ def resolve(
         if name in names and tuple(found[names[name]]) != tuple(shape)
     ]
     if missing or surplus or wrong:
-        raise UserError(f"{where} does not fit its config.json: " + _listing(missing, surplus, wrong))
+        raise UserError(f"{where} does not fit: " + _listing(missing, surplus, wrong))
     return names
+
+
+def require_floats(dtypes: Mapping[str, str], names: Iterable[str], where: str) -> None:
+    """Raises `UserError` that lists the tensors among `names` whose dtype is none that parameters have."""
+    wrong = [f"{name} ({dtypes[name]})" for name in names if dtypes[name] not in FLOATS]
+    if wrong:
+        raise UserError(f"{where}: parameters are one of {', '.join(sorted(FLOATS))}, not so: {', '.join(wrong)}")
 
 
 def _listing(missing: Sequence[str], surplus: Sequence[str], wrong: Sequence[str]) -> str:

@@ -22,11 +22,13 @@ CODES = {name: code for code, name in DTYPES.items()}
 
 
 class Tensors:
-    """The tensors of one or several files as one namespace: `shapes` {name: shape}, `read(name, index)`."""
+    """The tensors of one or several files as one namespace, a `Source`; `metadata` is what the headers say."""
 
     def __init__(self, files: Mapping[Path, list[str] | None]):
         """Opens `files`; a list of names restricts a file to these (the index of a sharded checkpoint)."""
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
         self._slices: dict[str, tuple[Path, Any]] = {}
         for path, names in files.items():
             self._open(path, names)
@@ -35,13 +37,12 @@ class Tensors:
         try:
             file = safe_open(str(path), framework="numpy")
             held = dict.fromkeys(file.keys())
+            self.metadata |= file.metadata() or {}
             for name in held if names is None else names:
                 if name not in held:
                     raise UserError(f"{path}: tensor {name} of the index is missing; get the file again")
                 view = file.get_slice(name)
-                if view.get_dtype() not in DTYPES:
-                    known = ", ".join(DTYPES)
-                    raise UserError(f"{path}: tensor {name} is {view.get_dtype()}, not one of {known}")
+                self.dtypes[name] = DTYPES.get(view.get_dtype(), view.get_dtype())
                 self.shapes[name] = tuple(view.get_shape())
                 self._slices[name] = (path, file if not self.shapes[name] else view)
         except FileNotFoundError as error:
@@ -74,7 +75,7 @@ def open_folder(folder: Path) -> Tensors:
     for stem in STEMS:
         index = folder / f"{stem}.safetensors.index.json"
         if index.is_file():
-            return Tensors(_read_index(index))
+            return Tensors(read_index(index))
         file = folder / f"{stem}.safetensors"
         if file.is_file():
             return Tensors({file: None})
@@ -85,7 +86,20 @@ def open_folder(folder: Path) -> Tensors:
     raise UserError(f"{folder}: needs {STEMS[0]}.safetensors or {STEMS[1]}.safetensors, holds {held}")
 
 
-def _read_index(path: Path) -> dict[Path, list[str]]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises `UserError` when the file is missing or holds something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return value
+
+
+def read_index(path: Path) -> dict[Path, list[str]]:
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         files: dict[Path, list[str]] = {}
@@ -99,13 +113,16 @@ def _read_index(path: Path) -> dict[Path, list[str]]:
 
 
 def write_file(
-    path: Path, entries: Mapping[str, tuple[str, tuple[int, ...]]], tensors: Iterable[np.ndarray]
+    path: Path,
+    entries: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: Iterable[np.ndarray],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `path` atomically: `entries` {name: (dtype, shape)}, the arrays in that order, one at a time.
 
-    Only one array needs to be in memory. The header says `format: pt`, which transformers asks for.
+    Only one array needs to be in memory. The header says `format: pt`, which transformers asks for, and `metadata`.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"} | dict(metadata or {})}
     offset = 0
     for name, (dtype, shape) in entries.items():
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize

@@ -100,10 +100,11 @@ def test_the_json_line_is_the_contract(with_world, world, photos, tmp_path):
     assert (code, err, len(lines)) == (0, [], 2)
     line = lines[0]
     assert line.keys() == {
-        "input", "output", "panel", "neighbours", "landmark", "landmark_source", "attributes_source", "seed",
-        "seconds",
+        "input", "output", "panel", "neighbours", "landmark", "landmark_source", "attributes", "attributes_source",
+        "warnings", "seed", "seconds",
     }  # fmt: skip
     assert (line["seed"], line["landmark_source"], line["attributes_source"]) == (7, "fused", "unknown")
+    assert (line["attributes"], line["warnings"]) == ({}, [])
     assert line["seconds"].keys() == {"annotate", "retrieve", "denoise", "decode", "total"}
     assert line["seconds"]["total"] >= line["seconds"]["denoise"] > 0
     cosines = [neighbour["cosine"] for neighbour in line["neighbours"]]

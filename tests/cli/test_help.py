@@ -7,10 +7,8 @@ import pytest
 from ragdiff_jax.cli.main import main
 from ragdiff_jax.version import __version__
 
-VERBS = [
-    "demo", "generate", "retrieve", "train", "memory build", "memory add", "memory info",
-    "data synth", "data dresscode", "data vitonhd",
-]  # fmt: skip
+VERBS = ["demo", "generate", "retrieve", "analyze", "train", "memory build", "memory add", "memory info", "data synth"]
+VERBS += ["weights import", "weights export", "weights info", "data dresscode", "data vitonhd"]
 
 
 def run(capsys, *argv):

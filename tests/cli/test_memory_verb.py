@@ -3,10 +3,16 @@
 import json
 import shutil
 
-from small_model import IDS, draw_garment
+import jax
+import numpy as np
+from PIL import Image, ImageDraw
+from small_model import IDS, draw_garment, small_system
 
+from ragdiff_jax.data.images import decode_mask
+from ragdiff_jax.models.structure_net import twin_towers
 from ragdiff_jax.retrieval import Memory
 from ragdiff_jax.weights import ModelFile, write_model_json
+from ragdiff_jax.weights.model_folder import load, save_model
 
 
 def test_info_of_a_built_memory(ragdiff, world):
@@ -85,3 +91,44 @@ def test_no_flat_lays_there(ragdiff, world, tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         code, _, err = ragdiff("memory", "build", "--out", tmp_path / "m", "--flats", folder, "--model", world[0])
         assert code == 2 and len(err) == 1 and str(folder) in err[0]
+
+
+def draw_trousers(width):
+    picture = Image.new("RGB", (48, 48), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((10, 2, 38, 10), fill="navy")
+    for left in (10, 38 - width):
+        draw.rectangle((left, 10, left + width, 46), fill="navy")
+    return picture
+
+
+def test_a_new_category_is_retrieved_and_becomes_the_landmark_without_training(ragdiff, world, tmp_path):
+    """R 6.1. Towers that are alike stand for trained ones: they find what looks the same."""
+    plain, _, tops = world
+    model = small_system()
+    params = load(model, plain)
+    twins = jax.tree.map(np.asarray, twin_towers(params["structure_net"]))
+    save_model(tmp_path / "model", model, params | {"structure_net": twins}, [plain / "tokenizer"])
+    memory, trousers, photo = tmp_path / "memory", tmp_path / "trousers", tmp_path / "photo.png"
+    trousers.mkdir()
+    for width in (8, 9, 11, 12):
+        draw_trousers(width).save(trousers / f"trousers{width}.png")
+    draw_trousers(10).save(photo)
+    with_model = ("--model", tmp_path / "model", "--json")
+    retrieve = ("retrieve", photo, "--memory", memory, "--out", tmp_path / "out", *with_model)
+
+    def found():
+        code, (line,), _ = ragdiff(*retrieve)
+        assert code == 0
+        return {neighbour["id"] for neighbour in line["neighbours"]}, line["landmark_id"]
+
+    assert ragdiff("memory", "build", "--out", memory, "--flats", tops, *with_model)[0] == 0
+    neighbours, landmark = found()
+    assert neighbours < set(IDS)
+    assert ragdiff("memory", "add", "--memory", memory, "--flats", trousers, *with_model)[0] == 0
+    neighbours, landmark = found()
+    assert neighbours == {f"trousers{width}" for width in (8, 9, 11, 12)} and landmark in neighbours
+    used = decode_mask((tmp_path / "out" / "photo_landmark.png").read_bytes())
+    stored = Memory.open(memory)
+    assert np.array_equal(used, stored.landmarks[stored.row(landmark)])
+    assert not used[-4, 15:17].any() and used[4, 15:17].all(), "two legs"

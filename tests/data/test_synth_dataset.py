@@ -30,7 +30,7 @@ def test_the_files_hold_the_series_in_order(prepared):
     assert test[1] == synth_record(13, seed=5, size=48, split="test")
     assert sorted(path.suffix for path in folder.iterdir()).count(".json") == 2
     assert all(".array_record" in path.name for path in folder.iterdir() if path.suffix != ".json")
-    assert [path.name for path in folder.parent.iterdir()] == ["1.0.0"]  # nothing incomplete is left
+    assert [path.name for path in folder.parent.iterdir()] == ["2.0.0"]  # nothing incomplete is left
 
 
 def test_a_record_is_whole(prepared):
@@ -62,6 +62,18 @@ def test_a_finished_set_is_found_and_other_numbers_make_another(prepared):
     assert other.folder != folder and other[0] == synth_record(12, seed=6, size=48, split="test")
 
 
+def test_extreme_garments_and_another_style(tmp_path):
+    numbers = NUMBERS | {"count": 4, "extreme": 2, "style": "studio"}
+    folder = prepare_synth(tmp_path, **numbers)
+    (first, second), train = open_pairs(folder, "extreme"), open_pairs(folder, "train")
+    assert first.id == "synth-extreme-studio-5-0000000" and first.structure_partner == second.id
+    assert first.mask == second.mask and first.mask != train[0].mask
+    assert train[0] == synth_record(0, seed=5, size=48, style="studio")
+    drawn = synth_record(0, seed=5, size=48)
+    assert drawn.mask == train[0].mask and drawn.flat != train[0].flat and drawn.photo != train[0].photo
+    assert prepare_synth(tmp_path, **numbers | {"style": "drawn"}) != folder
+
+
 def test_training_batches_from_the_files(prepared, tmp_path):
     pairs = open_pairs(prepared[1], "train")
     tokenizer = train_tokenizer([record.caption for record in pairs], 600, tmp_path)
@@ -80,9 +92,7 @@ def test_no_tensorflow_is_needed(prepared):
         "print(open_pairs(sys.argv[1], 'test')[0].id)\n"
         "assert not {'tensorflow', 'torch', 'transformers'} & set(sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, prepared[1]], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script, prepared[1]], capture_output=True, text=True, check=True)
     assert done.stdout == "synth-5-0000012\n" and not done.stderr
 
 
@@ -92,6 +102,9 @@ def test_no_tensorflow_is_needed(prepared):
         ({"count": 2}, "count 2 is too small"),
         ({"size": 4}, "size 4 is too small"),
         ({"splits": {"train": 0.5}}, "sum to 1"),
+        ({"extreme": 3}, "extreme 3 must be an even number"),
+        ({"extreme": 2, "splits": {"extreme": 1.0}}, "already has one named"),
+        ({"style": "oil"}, "style 'oil' isn't known; use one of drawn, studio"),
     ],
 )
 def test_impossible_numbers_are_named(tmp_path, numbers, words):

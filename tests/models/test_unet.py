@@ -45,6 +45,8 @@ SD = {
     "cross_attention_dim": 20,
     "norm_num_groups": 4,
 }
+# SD 2's kind: linear projections, the heads of each level.
+SD2 = SD | {"use_linear_projection": True, "attention_head_dim": [1, 2], "upcast_attention": True}
 # Its numbers are those of stabilityai/stable-diffusion-xl-base-1.0.
 REAL_SDXL = {
     "_class_name": "UNet2DConditionModel",
@@ -141,11 +143,13 @@ def test_sdxl_kind_equals_diffusers_at_a_size_that_does_not_halve_evenly(sdxl):
     assert relative_error(ours, run_torch(reference, x)) <= 1e-5
 
 
-def test_sd_kind_equals_diffusers(tmp_path):
-    reference = torch_unet(SD)
+@pytest.mark.parametrize("written", [SD, SD2], ids=["sd1", "sd2"])
+def test_sd_kinds_equal_diffusers(written, tmp_path):
+    reference = torch_unet(written)
     reference.save_pretrained(tmp_path)
     config = UNetConfig.from_dict(weights.read_config(tmp_path))
-    assert not config.text_embed_dim and not config.use_linear_projection
+    assert not config.text_embed_dim and config.use_linear_projection == ("use_linear_projection" in written)
+    assert config.to_dict()["upcast_attention"] == written.get("upcast_attention", False)
     params = weights.load_part(tmp_path, abstract_params(config))
     x = inputs(config, h=12, w=7)
     ours = quick_jit(lambda p, x: UNet(config).apply({"params": p}, **x))(params, x)
@@ -232,6 +236,7 @@ def test_config_survives_its_own_dict(written):
         ({"down_block_types": ["AttnDownBlock2D"] * 3}, "AttnDownBlock2D"),
         ({"mid_block_type": "UNetMidBlock2D"}, "UNetMidBlock2D"),
         ({"norm_num_groups": 32}, "norm groups"),
+        ({"layers_per_block": [1, 2, 1]}, "layers_per_block"),
     ],
 )
 def test_another_kind_of_unet_is_refused_by_name(change, word):

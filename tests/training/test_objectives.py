@@ -20,7 +20,9 @@ from ragdiff_jax.data.tokenizer import Tokenizer, train_tokenizer
 from ragdiff_jax.models.structure_net import twin_towers
 from ragdiff_jax.models.vae import AutoencoderKL
 from ragdiff_jax.parallel import flatten, make_mesh, merge, mesh_context, partition, shard_batch
+from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.training import TrainSettings
+from ragdiff_jax.training.builders import BUILDERS
 from ragdiff_jax.training.loop import initial_state, make_plan
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective, shift_latents
 from ragdiff_jax.training.objectives.clip import CLIPObjective
@@ -31,7 +33,13 @@ from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
 from ragdiff_jax.training.state import fresh_state
 from ragdiff_jax.training.step import ROW_LOSSES, jit_step
 from ragdiff_jax.weights import load_part, read_config, save_part
-from ragdiff_jax.weights.model_folder import abstract_params, load_structure_net, part_configs
+from ragdiff_jax.weights.model_folder import (
+    abstract_params,
+    load_structure_net,
+    part_configs,
+    read_calibration,
+    write_calibration,
+)
 
 MODEL = small_system()
 # No decay: what moves, moves by its gradient.
@@ -182,6 +190,41 @@ def test_ragdiffusion_exports_a_model_folder(ragdiffusion_run, world, tmp_path):
     assert dataclasses.replace(model, dropout=MODEL.dropout) == MODEL
     jax.tree.map(np.testing.assert_array_equal, rd.load(model, tmp_path), ragdiffusion_run.after)
     assert Tokenizer.from_folder(tmp_path / "tokenizer").encode([""])[0].tolist() == list(world.empty_ids)
+
+
+def test_an_image_encoder_travels_into_the_model_folder_and_is_calibrated_there(world, tmp_path):
+    vision = MODEL.structure_net.vision
+    model = dataclasses.replace(MODEL, image_encoder=vision)
+    params = world.params | {"image_encoder": random_params(model)["image_encoder"]}
+    save_part(tmp_path / "clip", vision.to_dict(), params["image_encoder"])
+    write_calibration(tmp_path / "clip", {"Fit": Calibration(scale=7.0), "Category": Calibration(scale=7.0)})
+    # 24 photos that show a fit, of which eight show a category: that is too few to learn from.
+    records = [world.pairs.source[row] for row in range(8)]
+    bare = [dataclasses.replace(one, photo_attributes={"Fit": one.photo_attributes["Fit"]}) for one in records]
+    tokenizer = Tokenizer.from_folder(world.tokenizer)
+    objective = dataclasses.replace(
+        ragdiffusion(world),
+        model=model,
+        parts=world.parts | {"image_encoder": str(tmp_path / "clip")},
+        held_out=PairArrays(records + 2 * bare, image_size=32, tokenizer=tokenizer),
+    )
+    objective.export(params, tmp_path / "model")
+    assert rd.read_model(tmp_path / "model").image_encoder == vision
+    found = read_calibration(tmp_path / "model" / "image_encoder")
+    assert found["Category"] == Calibration(scale=7.0) and found["Fit"].scale != 7.0
+
+
+def test_a_given_image_encoder_becomes_part_of_the_system(world, tmp_path):
+    tiny = rd.RAGDiffusion.from_config("tiny")
+    save_part(tmp_path / "clip", tiny.structure_net.vision.to_dict(), world.params["structure_net"])
+    for given, expected in (("", None), (str(tmp_path / "clip"), tiny.structure_net.vision)):
+        config = {
+            "preset": "tiny",
+            "parts": {"image_encoder": given},
+            "tokenizers": [world.tokenizer],
+            "memory": world.memory,
+        }
+        assert BUILDERS["ragdiffusion"](config, pairs=world.pairs).model.image_encoder == expected
 
 
 def test_init_gives_the_whole_tree_whatever_is_loaded_into_it(world):

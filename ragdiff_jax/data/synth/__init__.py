@@ -16,13 +16,16 @@ from ragdiff_jax.data.synth.garment import (
     structure_partner,
 )
 from ragdiff_jax.data.synth.labels import spec_attributes
+from ragdiff_jax.data.synth.styles import STYLES
 from ragdiff_jax.data.synth.wild import render_photo
 
 __all__ = [
     "CATEGORIES",
+    "STYLES",
     "GarmentSpec",
     "SynthGarment",
     "caption",
+    "garment_id",
     "garment_spec",
     "render_flat",
     "render_photo",
@@ -47,19 +50,30 @@ class SynthGarment:
     category: str
 
 
-def synth_spec(index: int, seed: int = 0) -> GarmentSpec:
-    """The garment number `index` of the data set `seed`."""
-    return garment_spec(int(np.random.default_rng([seed, index]).integers(2**31)))
+def garment_id(index: int, seed: int, *, style: str = "drawn", extreme: bool = False) -> str:
+    """E.g. "synth-0-0000012"; other styles and the extreme garments say so before the seed."""
+    kinds = ["synth", *(["extreme"] if extreme else []), *([style] if style != "drawn" else [])]
+    return f"{'-'.join(kinds)}-{seed}-{index:07d}"
 
 
-def synth_garment(index: int, seed: int = 0, size: int = 128) -> SynthGarment:
-    """Pair number `index` of the data set `seed`; deterministic in (seed, index, size)."""
-    spec = synth_spec(index, seed)
-    sheets = make_sheets(spec, size)
+def synth_spec(index: int, seed: int = 0, *, extreme: bool = False) -> GarmentSpec:
+    """The garment number `index` of the data set `seed`, or of its series of extreme ones."""
+    return garment_spec(int(np.random.default_rng([seed, index]).integers(2**31)), extreme=extreme)
+
+
+def synth_garment(
+    index: int, seed: int = 0, size: int = 128, *, style: str = "drawn", extreme: bool = False
+) -> SynthGarment:
+    """Pair number `index` of the data set `seed`; deterministic in all arguments.
+
+    Raises `UserError` for an unknown style.
+    """
+    spec = synth_spec(index, seed, extreme=extreme)
+    sheets = make_sheets(spec, size, style=style)
     flat, mask = flat_from_sheets(sheets, size)
     photo, seen = render_photo(spec, index, size, sheets)
     return SynthGarment(
-        id=f"synth-{seed}-{index:07d}",
+        id=garment_id(index, seed, style=style, extreme=extreme),
         photo=photo,
         flat=flat,
         mask=mask,

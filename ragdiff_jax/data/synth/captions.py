@@ -2,43 +2,9 @@
 
 from collections.abc import Mapping
 
-from ragdiff_jax.data.synth.garment import GarmentSpec
 from ragdiff_jax.data.synth.labels import colour_names, spec_attributes
-
-_SLEEVES = {
-    "Sleeveless": "sleeveless",
-    "Short": "short sleeve",
-    "Mid": "mid sleeve",
-    "Long": "long sleeve",
-    "Extra Long": "extra long sleeve",
-}
-_PRINTS = {
-    "Solid Color": "plain",
-    "Striped": "striped",
-    "Plaid": "plaid",
-    "Polka Dot": "polka dot",
-    "Floral": "floral",
-    "Color Block": "color block",
-    "Logo": "logo",
-    "Text": "text print",
-    "Camouflage": "camouflage",
-    "Geometric": "geometric",
-    "Star": "star print",
-    "Artistic": "graphic print",
-    "Tie-dye": "tie-dye",
-    "Heart": "heart print",
-}
-_COLLARS = {
-    "Round": "round neck",
-    "V-neck": "v-neck",
-    "Square": "square neck",
-    "Hooded": "hooded collar",
-    "Shirt": "shirt collar",
-    "Polo": "polo collar",
-    "Stand-up": "stand-up collar",
-    "Suit": "suit collar",
-    "Baseball": "baseball collar",
-}
+from ragdiff_jax.data.synth.shape import GarmentSpec
+from ragdiff_jax.data.wording import sentence
 
 
 def caption(spec: GarmentSpec, attributes: Mapping[str, str] | None = None) -> str:
@@ -47,19 +13,4 @@ def caption(spec: GarmentSpec, attributes: Mapping[str, str] | None = None) -> s
     `attributes` are those seen in a photo (`render_photo`); what is missing there isn't mentioned.
     """
     seen = spec_attributes(spec) if attributes is None else attributes
-    words = [_SLEEVES.get(seen.get("Sleeve Length", ""), ""), _PRINTS.get(seen.get("Print", ""), "")]
-    words.append(seen.get("Category", spec.category).lower())
-    noun = " ".join(word for word in words if word)
-    article = "a pair of" if spec.category in ("Trousers", "Shorts") else "an" if noun[0] in "aeiou" else "a"
-    parts = [f"a photo of {article} {noun} in {' and '.join(colour_names(spec.look))}"]
-    if seen.get("Fit"):
-        parts.append(f"{seen['Fit'].lower()} fit")
-    if seen.get("Collar") in _COLLARS:
-        parts.append(_COLLARS[seen["Collar"]])
-    if seen.get("Length") not in (None, "Uncertain", "Medium"):
-        parts.append(f"{seen['Length'].lower()} length")
-    if seen.get("Fabric"):
-        parts.append(seen["Fabric"].lower())
-    if seen.get("Top Open") == "Yes":
-        parts.append("open front")
-    return ", ".join(parts)
+    return sentence(seen.get("Category", spec.category), seen, colour_names(spec.look))

@@ -49,6 +49,7 @@ _WEIGHTS = np.array(
         for n in _NAMES
     ]
 )
+_UP_TO = np.cumsum(_WEIGHTS)
 _TABLE = np.array([NAMED[n] for n in _NAMES], float)
 
 RGB = tuple[int, int, int]
@@ -65,7 +66,7 @@ def draw_colour(rng: np.random.Generator) -> RGB:
         hue, saturation, value = rng.random(), rng.beta(1.4, 1.7), rng.uniform(0.12, 0.97)
         rgb = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
     else:
-        name = _NAMES[rng.choice(len(_NAMES), p=_WEIGHTS / _WEIGHTS.sum())]
+        name = _NAMES[int(np.searchsorted(_UP_TO, rng.random() * _UP_TO[-1], side="right"))]
         rgb = np.array(NAMED[name], float) * rng.uniform(0.9, 1.06) + rng.normal(0, 5, 3)
     return as_rgb(rgb)
 

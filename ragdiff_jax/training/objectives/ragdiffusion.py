@@ -16,6 +16,7 @@ import numpy as np
 
 from ragdiff_jax.data.augment import augment_pair
 from ragdiff_jax.data.pixels import to_float, to_uint8
+from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
@@ -23,10 +24,13 @@ from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.systems.initialise import adapter_from_unet, reference_from_unet
-from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
+from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
-from ragdiff_jax.weights.model_folder import encoder_fingerprint, save_model
+from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, encoder_fingerprint, read_calibration, save_model
+
+CALIBRATION_PHOTOS, CALIBRATION_BATCH = 512, 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,13 +135,10 @@ class RAGDiffusionObjective(PairObjective):
             photo = to_float(batch["photo"])
             e = model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))
             ids, _, neighbours, weights = model.retrieve(constants["memory"], e)
-            landmarks = constants["memory"].landmarks[ids]
-            landmark, _ = fuse_landmarks(landmarks, weights)
+            landmark, _ = fuse_landmarks(constants["memory"].landmarks[ids], weights)
             empty = model.encode_text(params, constants["empty_ids"][None])
             text = model.encode_text(params, jnp.broadcast_to(constants["empty_ids"], batch["text_ids"].shape))
-            conditions = model.condition(
-                params, photo, e, neighbours, weights, landmarks, text, landmark=landmark
-            )
+            conditions = model.condition(params, photo, e, neighbours, weights, None, text, landmark=landmark)
             denoise = guided(
                 functools.partial(model.denoise, params),
                 conditions,
@@ -153,5 +154,35 @@ class RAGDiffusionObjective(PairObjective):
         shown = np.repeat(np.where(np.asarray(landmarks), 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
         return {"generated": sheet(batch["photo"], shown, to_uint8(images), batch["flat"])}
 
+    def calibration(self, params) -> dict[str, Calibration] | None:
+        """Of the attributes that the model's CLIP predicts, on the held-out photos; None without an image encoder."""
+        if self.model.image_encoder is None:
+            return None
+        predictor = ZeroShotAttributes.from_towers(
+            self.model.text_encoders[-1],
+            self.model.image_encoder,
+            params[TEXT_PARTS[len(self.model.text_encoders) - 1]],
+            params[IMAGE_ENCODER],
+            Tokenizer.from_folder(self.tokenizers[-1]),
+            {},
+        )
+        arrays = self.held_out or self.pairs
+        found, ids = [], []
+        for start in range(0, min(CALIBRATION_PHOTOS, len(arrays)), CALIBRATION_BATCH):
+            # The last batch is filled up with its last photo, which then doesn't count.
+            rows = np.arange(start, start + CALIBRATION_BATCH)
+            batch = arrays.batch(rows.clip(max=len(arrays) - 1))
+            found.append(predictor.cosines(batch["photo"], [None] * len(rows))[0])
+            ids.append(np.where(rows[:, None] < len(arrays), batch["photo_attributes"], 0))
+        cosines = {name: np.concatenate([some[name] for some in found]) for name in found[0]}
+        return calibrate(cosines, np.concatenate(ids), read_calibration(self.parts[IMAGE_ENCODER]))
+
     def export(self, params, directory: Path):
-        save_model(directory, self.model, params, self.tokenizers, dtype=self.export_dtype)
+        save_model(
+            directory,
+            self.model,
+            params,
+            self.tokenizers,
+            dtype=self.export_dtype,
+            calibration=self.calibration(params),
+        )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ragdiff_jax.data.augment import augment_flat, augment_photo, draw
+from ragdiff_jax.data.augment import augment_flat, augment_photo, draw, paste, shift_colours
 from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
@@ -36,6 +36,9 @@ class StructureNetObjective(PairObjective):
     shape_temperature: above 0, each photo's target is the distribution softmax(IoU / temperature) over the batch's
       flat-lays in place of Eq. 1's one positive. It says of every pair how alike the silhouettes are, where Eq. 1 says
       of all but one that they are equally wrong: small runs learn shape from it that learn none otherwise.
+    paste_share: chance that a sample's photo is its flat-lay pasted on another photo's surroundings (`augment.paste`),
+      half-way between flat-lays, whose shape is learned soon, and photos, whose shape isn't.
+    twins: with `init_from`, the photo tower starts as a copy of the flat-lay tower.
     attribute_dropout: chance for a tower to see no attribute at all, and for each attribute to be unknown.
     export_dtype: of the written weights. A memory belongs to the written ones, so that a system that ships in bfloat16
       wants its encoder rounded here, before its memory is built.
@@ -50,6 +53,8 @@ class StructureNetObjective(PairObjective):
     partner_share: float = 0.5
     recolour: bool = False
     shape_temperature: float = 0.0
+    paste_share: float = 0.0
+    twins: bool = False
     attribute_dropout: tuple[float, float] = (0.5, 0.2)
     export_dtype: str = "float32"
     trainable: str = "."
@@ -71,7 +76,11 @@ class StructureNetObjective(PairObjective):
 
     def restore_parts(self, params):
         if self.init_from:
-            return load_parts(params, {"structure_net": f"{self.init_from}/structure_net"})
+            params = load_parts(params, {"structure_net": f"{self.init_from}/structure_net"})
+            if self.twins:
+                towers = params["structure_net"]
+                params["structure_net"] = towers | {"photo": jax.tree.map(jnp.copy, towers["flat"])}
+            return params
         if not self.vision:
             return params
         own = params["structure_net"]["photo"]["vision"]
@@ -86,7 +95,7 @@ class StructureNetObjective(PairObjective):
         return jnp.where(keep, attributes, 0)
 
     def loss(self, params, constants, batch, key):
-        pick, photo_key, flat_key, drop_photo, drop_flat = jax.random.split(key, 5)
+        pick, photo_key, flat_key, drop_photo, drop_flat, paste_key = jax.random.split(key, 6)
         b = batch["photo"].shape[0]
         partner = jax.random.bernoulli(pick, self.partner_share, (b,)) & batch["has_partner"]
         flat = jnp.where(partner[:, None, None, None], batch["partner_flat"], batch["flat"])
@@ -97,7 +106,14 @@ class StructureNetObjective(PairObjective):
         hue = {"hue_probability": 0.8, "max_hue": 180.0} if self.recolour else {}
         contrast = {"contrast_probability": 0.8, "contrast_range": (-1.0, 1.0)} if self.recolour else {}
         draws = draw(photo_key, b, **hue)
-        photo = augment_photo(draws, to_float(batch["photo"]))
+        photo = to_float(batch["photo"])
+        if self.paste_share:
+            coin, place, look = jax.random.split(paste_key, 3)
+            mask = batch["mask"][..., None].astype(jnp.float32)
+            looks = draw(look, b, flip_probability=0.0, pad_probability=0.0, **hue, **contrast)
+            pasted = paste(place, shift_colours(looks, to_float(batch["flat"])), mask, photo)
+            photo = jnp.where(jax.random.bernoulli(coin, self.paste_share, (b, 1, 1, 1)), pasted, photo)
+        photo = augment_photo(draws, photo)
         draws = draw(flat_key, b, pad_probability=0.2, **hue, **contrast)._replace(flip=draws.flip)
         flat, _ = augment_flat(draws, to_float(flat), batch["mask"][..., None].astype(jnp.float32))
 

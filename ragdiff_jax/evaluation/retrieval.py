@@ -1,0 +1,86 @@
+"""How good retrieval is, as R 4.1 counts it: a silhouette is right if its IoU with the true one exceeds 0.85."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ragdiff_jax.retrieval import exact_search, fuse_landmarks, slle_weights
+
+ACCURATE = 0.85
+_ROWS = 256  # silhouettes of the memory compared at a time
+
+
+def mask_ious(truth: Bool[np.ndarray, "n h w"], masks: Bool[np.ndarray, "m h w"]) -> Float[np.ndarray, "n m"]:
+    """IoU of each true silhouette with each of the memory's, in [0, 1]."""
+    ours = truth.reshape(len(truth), -1).astype(np.float32)
+    scores = np.empty((len(truth), len(masks)), np.float32)
+    for start in range(0, len(masks), _ROWS):
+        theirs = masks[start : start + _ROWS].reshape(-1, ours.shape[1]).astype(np.float32)
+        both = ours @ theirs.T
+        either = ours.sum(axis=1)[:, None] + theirs.sum(axis=1)[None] - both
+        scores[:, start : start + _ROWS] = both / np.maximum(either, 1)
+    return scores
+
+
+def nearest(
+    embeddings: Float[np.ndarray, "n d"], memory: Float[np.ndarray, "m d"], k: int, own: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, "n k"], Float[np.ndarray, "n k"]]:
+    """(rows, cosines) of the k nearest; `own`: the photo's own flat-lay in the memory, which doesn't count, or -1."""
+    # Without an own row there, exclusion would only cost a row of small memories.
+    exclude = jnp.asarray(own) if (own >= 0).any() else None
+    rows, cosines = exact_search(jnp.asarray(memory), jnp.asarray(embeddings), k, exclude)
+    return np.asarray(rows), np.asarray(cosines)
+
+
+def retrieval_scores(
+    embeddings: Float[np.ndarray, "n d"],
+    memory: Float[np.ndarray, "m d"],
+    masks: Bool[np.ndarray, "m h w"],
+    ious: Float[np.ndarray, "n m"],
+    own: Int[np.ndarray, " n"],
+    *,
+    k: int,
+    reg: float,
+) -> dict[str, float]:
+    """Shares and means over the photos, all in [0, 1].
+
+    `top1`, `top5`: the nearest, or one of the five nearest, is right; `iou`: of the nearest. `landmark_top1` and
+    `landmark_iou`: of the silhouette that K neighbours, SLLE and landmark fusion choose.
+    """
+    rows, _ = nearest(embeddings, memory, max(k, 5), own)
+    found = np.take_along_axis(ious, rows, axis=1)
+    weights = slle_weights(jnp.asarray(embeddings), jnp.asarray(memory[rows[:, :k]]), reg)
+    chosen = [
+        int(fuse_landmarks(jnp.asarray(masks[rows[i : i + 1, :k]]), weights[i : i + 1])[1][0]) for i in range(len(rows))
+    ]
+    landmark = found[np.arange(len(rows)), chosen]
+    return {
+        "top1": float((found[:, 0] > ACCURATE).mean()),
+        "top5": float((found[:, :5] > ACCURATE).any(axis=1).mean()),
+        "iou": float(found[:, 0].mean()),
+        "landmark_top1": float((landmark > ACCURATE).mean()),
+        "landmark_iou": float(landmark.mean()),
+    }
+
+
+def bounds(ious: Float[np.ndarray, "n m"], own: Int[np.ndarray, " n"]) -> dict[str, dict[str, float]]:
+    """`random`: what choosing any garment of the memory gives on average, exactly; `oracle`: the best that it holds."""
+    counted = np.arange(ious.shape[1])[None] != own[:, None]
+    rest = counted.sum(axis=1)
+    right = ((ious > ACCURATE) & counted).sum(axis=1)
+    missed = [math.comb(int(n - r), 5) / math.comb(int(n), 5) for n, r in zip(rest, right, strict=True)]
+    best = np.where(counted, ious, -1).max(axis=1)
+    return {
+        "random": {
+            "top1": float((right / rest).mean()),
+            "top5": float(1 - np.mean(missed)),
+            "iou": float((np.where(counted, ious, 0).sum(axis=1) / rest).mean()),
+        },
+        "oracle": {
+            "top1": float((best > ACCURATE).mean()),
+            "top5": float((best > ACCURATE).mean()),
+            "iou": float(best.mean()),
+        },
+    }

@@ -1,0 +1,195 @@
+"""Attributes of a photo without a language model: CLIP's picture tower against prompts, a prompt a value.
+
+R 9.2 asks Qwen2-VL for the attributes. Here CLIP says which prompt is nearest (zero-shot, arXiv 2103.00020 3.1), in the
+captions' wording and in three colours, averaged (`data/wording.py`). First the category; the other prompts name it.
+The cosines become probabilities by a scale of each attribute's own (temperature scaling, arXiv 1706.04599), and a value
+whose probability is below the attribute's threshold stays unknown: a wrong one leads retrieval astray.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int32, UInt8
+
+from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL
+from ragdiff_jax.data.pixels import to_float
+from ragdiff_jax.data.tokenizer import Tokenizer
+from ragdiff_jax.data.wording import UNSAID, applies, prompts
+from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
+from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
+
+Rows = Float[np.ndarray, "n v"]
+
+PRECISION = 0.8  # of what is said on the photos that calibrate
+FEWEST = 20  # predictions that a threshold must rest on
+CHUNK = 32  # prompts encoded at a time
+_SCALES = np.geomspace(3.0, 300.0, 47)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Of one attribute: softmax(scale * cosines), said where it reaches `threshold`; None: never said.
+
+    The defaults are for a CLIP that nobody has calibrated: CLIP's usual scale, and little left for all other values.
+    """
+
+    scale: float = 100.0
+    threshold: float | None = 0.9
+
+
+def clip_photos(config: CLIPVisionConfig, params: Any, photos: UInt8[Array, "b h w 3"]) -> Float[Array, "b p"]:
+    """Square photos in CLIP's joint space, unit rows."""
+    pixels = preprocess(to_float(photos), config.image_size)
+    return _unit(CLIPVisionModel(config).apply({"params": params}, pixels).image_embeds)
+
+
+def clip_prompts(config: CLIPTextConfig, params: Any, ids: Int32[Array, "b l"]) -> Float[Array, "b p"]:
+    """Prompts in CLIP's joint space, unit rows."""
+    return _unit(CLIPTextModel(config).apply({"params": params}, ids).text_embeds)
+
+
+def _unit(x):
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
+
+
+class ZeroShotAttributes:
+    """Predicts the ten attributes that have ids; prompts are encoded once and kept."""
+
+    def __init__(
+        self,
+        embed_photos: Callable[[np.ndarray], Array],
+        embed_prompts: Callable[[np.ndarray], Array],
+        tokenizer: Tokenizer,
+        calibration: Mapping[str, Calibration],
+    ):
+        """`embed_photos`: uint8 [b,s,s,3] -> unit rows [b,p]; `embed_prompts`: int32 [b,l] -> unit rows [b,p].
+
+        An attribute that `calibration` leaves out has `Calibration()`.
+        """
+        self._embed_photos, self._embed_prompts, self._tokenizer = embed_photos, embed_prompts, tokenizer
+        self.calibration = {name: calibration.get(name, Calibration()) for name in STRUCTURAL}
+        self._known: dict[tuple[str, str], np.ndarray] = {}
+
+    @classmethod
+    def from_towers(
+        cls,
+        text: CLIPTextConfig,
+        vision: CLIPVisionConfig,
+        text_params: Any,
+        vision_params: Any,
+        tokenizer: Tokenizer,
+        calibration: Mapping[str, Calibration],
+    ) -> "ZeroShotAttributes":
+        """With the towers of one CLIP, each jitted alone."""
+        photos, prompts = jax.jit(partial(clip_photos, vision)), jax.jit(partial(clip_prompts, text))
+        return cls(partial(photos, vision_params), partial(prompts, text_params), tokenizer, calibration)
+
+    def predict(self, photos: UInt8[np.ndarray, "b s s 3"], given: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """What is not given of each photo and can be said with confidence, names and values.
+
+        `given`: valid names and values of each photo; a given category is named in its prompts.
+        """
+        answers: list[dict[str, str]] = [{} for _ in given]
+        names = [name for name, own in self.calibration.items() if own.threshold is not None]
+        if not names:
+            return answers
+        categories = [values.get("Category") for values in given]
+        cosines, nouns = self.cosines(photos, categories, names)
+        for name in names:
+            own = self.calibration[name]
+            likely = softmax(cosines[name], own.scale)
+            for answer, values, row, noun in zip(answers, given, likely, nouns, strict=True):
+                if name not in values and applies(noun, name) and row.max() >= own.threshold:
+                    answer[name] = ATTRIBUTES[name][int(row.argmax())]
+        return answers
+
+    def cosines(
+        self,
+        photos: UInt8[np.ndarray, "b s s 3"],
+        categories: Sequence[str | None],
+        names: Sequence[str] = STRUCTURAL,
+    ) -> tuple[dict[str, Rows], list[str]]:
+        """({attribute: cosines [b, values]} of `names`, the category that each photo's prompts name).
+
+        That is the one in `categories`, or the nearest where it is None. A value that no sentence says has -1.
+        """
+        images = np.asarray(self._embed_photos(photos), np.float32)
+        first = images @ self._prompts("", "Category").T
+        best = [ATTRIBUTES["Category"][row] for row in first.argmax(axis=1)]
+        nouns = [given or found for given, found in zip(categories, best, strict=True)]
+        cosines = {"Category": first}
+        for name in names:
+            if name == "Category":
+                continue
+            tables = np.stack([self._prompts(noun, name) for noun in nouns])
+            cosines[name] = np.einsum("bp,bvp->bv", images, tables)
+        for name, value in UNSAID:
+            if name in cosines:
+                cosines[name][:, ATTRIBUTES[name].index(value)] = -1.0
+        return cosines, nouns
+
+    def _prompts(self, category: str, name: str) -> Float[np.ndarray, "v p"]:
+        """The embedding of each value: the mean of its prompts'."""
+        if (category, name) not in self._known:
+            texts = [prompts(category, name, value) for value in ATTRIBUTES[name]]
+            ids = self._tokenizer.encode([text for some in texts for text in some])
+            # CLIP's text is causal and read at its end token: the padding behind it changes nothing but the time.
+            ends = (ids == self._tokenizer.eos_id).argmax(axis=1)
+            ids = ids[:, : min(ids.shape[1], 16 * -(-int(ends.max() + 1) // 16))]
+            short = -len(ids) % CHUNK
+            ids = np.concatenate([ids, ids[:1].repeat(short, axis=0)])
+            rows = [np.asarray(self._embed_prompts(ids[at : at + CHUNK])) for at in range(0, len(ids), CHUNK)]
+            rows = np.concatenate(rows)[: len(ids) - short].reshape(len(texts), len(texts[0]), -1).mean(axis=1)
+            self._known[category, name] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return self._known[category, name]
+
+
+def softmax(cosines: Rows, scale: float) -> Rows:
+    """Probabilities of the values."""
+    scores = np.exp(scale * (cosines - cosines.max(axis=1, keepdims=True)))
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def calibrate(
+    cosines: Mapping[str, Rows],
+    ids: Int32[np.ndarray, "n a"],
+    start: Mapping[str, Calibration] | None = None,
+    *,
+    precision: float = PRECISION,
+    fewest: int = FEWEST,
+) -> dict[str, Calibration]:
+    """Scale and threshold of each attribute from photos whose attributes are known.
+
+    The scale is the one of least negative log-likelihood; the threshold the lowest at which `precision` of what is said
+    is right, no less than always saying the commonest value would be, and that rests on at least `fewest` photos. None
+    (never said) where there is no such threshold, and where the photos have one value only, which proves nothing.
+    `ids` as `attribute_ids` gives them, 0 where not known; an attribute of fewer than `fewest` known photos keeps what
+    `start` says.
+    """
+    found = {}
+    for column, name in enumerate(STRUCTURAL):
+        known = ids[:, column] > 0
+        if known.sum() < fewest:
+            found[name] = (start or {}).get(name, Calibration())
+            continue
+        rows, truth = cosines[name][known], ids[known, column] - 1
+        picked = np.arange(len(truth))
+        losses = [-np.log(softmax(rows, scale)[picked, truth] + 1e-9).mean() for scale in _SCALES]
+        scale = float(_SCALES[int(np.argmin(losses))])
+        likely = softmax(rows, scale)
+        order = np.argsort(-likely.max(axis=1), kind="stable")
+        right = np.cumsum(likely.argmax(axis=1)[order] == truth[order])
+        counts = np.arange(1, len(order) + 1)
+        commonest = np.bincount(truth).max() / len(truth)
+        good = np.flatnonzero((right >= max(precision, commonest) * counts) & (counts >= fewest))
+        threshold = None
+        if len(good) and commonest < 1:
+            threshold = float(likely.max(axis=1)[order[good[-1]]])
+        found[name] = Calibration(scale=scale, threshold=threshold)
+    return found

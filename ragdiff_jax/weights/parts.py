@@ -1,0 +1,80 @@
+"""The parts of a model folder, or of a folder that is one part: what each is, and the tree that it must hold."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
+from ragdiff_jax.weights.folder import read_config, read_model_json
+from ragdiff_jax.weights.kinds import kind_of
+from ragdiff_jax.weights.model_folder import SYSTEM, abstract_params, read_model
+
+MODEL_FILE = "model.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """A part: its name in the model (empty for a folder of its own), folder, config.json, class."""
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    called: str
+
+
+def is_model(folder: Path) -> bool:
+    """Whether it is a model folder, not one part."""
+    return (folder / MODEL_FILE).is_file()
+
+
+def parts_of(folder: str | Path, only: tuple[str, ...] = ()) -> list[Part]:
+    """The parts of a model folder (all, or those named in `only`), or the one that `folder` itself is.
+
+    Raises `UserError` for a folder that is neither, and for a part that is not there.
+    """
+    folder = Path(folder)
+    if not is_model(folder):
+        if only:
+            raise UserError(f"{folder}: has no {MODEL_FILE}; parts are named in a model folder")
+        config = read_config(folder)
+        return [Part("", folder, config, _called(config))]
+    held = read_model_json(folder).parts
+    if unknown := sorted(set(only) - set(held)):
+        raise UserError(f"{folder}: has no part {unknown[0]!r}; it has {', '.join(held)}")
+    return [
+        Part(name, folder / name, read_config(folder / name), str(called))
+        for name, called in held.items()
+        if not only or name in only
+    ]
+
+
+def _called(config: Mapping[str, Any]) -> str:
+    architectures = config.get("architectures") or [None]
+    return str(config.get("_class_name") or architectures[0] or config.get("model_type") or "unknown")
+
+
+def abstract_part(part: Part, model: Path) -> Mapping[str, Any]:
+    """The boxed abstract parameters of a part of the model folder `model` (or of the part that `model` itself is).
+
+    Raises `UserError` when nothing here knows such a network, or when its config cannot be used.
+    """
+    if is_model(model) and read_model_json(model).system == SYSTEM:
+        return abstract_params(read_model(model))[part.name]  # ReferenceNet is a U-Net without its end
+    where = str(part.folder / "config.json")
+    if part.config.get("_class_name") == "StructureNet":
+        return _structure_net(StructureNetConfig.from_dict(part.config))
+    kind = kind_of(part.config)
+    if kind is None:
+        raise UserError(f"{where}: no network here is a {part.called}")
+    return kind.abstract(kind.read_config(part.config, where))
+
+
+def _structure_net(config: StructureNetConfig) -> Mapping[str, Any]:
+    image = jnp.zeros((1, config.vision.image_size, config.vision.image_size, 3))
+    ids = jnp.zeros((1, len(config.attribute_sizes)), jnp.int32)
+    return jax.eval_shape(StructureNet(config).init, jax.random.key(0), image, ids)["params"]
