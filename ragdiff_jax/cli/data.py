@@ -3,6 +3,7 @@
   ragdiff data synth --out data/synth --count 4096 --size 128
   ragdiff data synth --out data/synth --style studio --extreme 512
   ragdiff data tokenizer --dataset data/synth --out data/tokenizer
+  ragdiff data people --out data/people --count 4096 --size 128
   ragdiff data dresscode --source DressCode --out data --height 512
   ragdiff data vitonhd --source VITON-HD --out data --height 512
 """

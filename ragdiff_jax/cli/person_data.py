@@ -1,4 +1,4 @@
-"""`ragdiff data dresscode` and `ragdiff data vitonhd`: data sets that you have, made ready for Fashion-RAG."""
+"""`ragdiff data people`, `dresscode` and `vitonhd`: people drawn, or from folders that you have, for Fashion-RAG."""
 
 import argparse
 from pathlib import Path
@@ -39,11 +39,32 @@ them; --drop-same-pictures finds them by comparing the pictures.
 All missing files are listed before anything is written; an interrupted run leaves nothing half-written.
 """
 
+_PEOPLE = """Draw people who wear the garments of `ragdiff data synth`, as records of person, garment, label map,
+keypoints and caption. The same --seed has the same garments, number by number.
+
+  ragdiff data people --out data/people --count 4096 --size 128
+"""
+
 _SPLITS = ("train", "test", "test_unpaired")
 
 
 def add_person_verbs(verbs, formatter) -> None:
-    """Adds both verbs to those of `ragdiff data`."""
+    """Adds the three verbs to those of `ragdiff data`."""
+    people = verbs.add_parser(
+        "people",
+        help="draw people in garments: person, garment, label map, keypoints, caption",
+        description=_PEOPLE,
+        formatter_class=formatter,
+    )
+    people.add_argument("--out", required=True, type=Path, metavar="DIR", help="data directory, made if missing")
+    people.add_argument(
+        "--count", type=at_least(2), default=4096, help="people, in structure twins (default %(default)s)"
+    )
+    people.add_argument("--size", type=at_least(16), default=128, help="pixels a side (default %(default)s)")
+    people.add_argument("--seed", type=at_least(0), default=0, help="which garments (default %(default)s)")
+    people.add_argument("--processes", type=at_least(1), default=1, help="drawing processes (default %(default)s)")
+    add_json(people)
+    people.set_defaults(run=run_people)
     dresscode = verbs.add_parser(
         "dresscode",
         help="Dress Code's folder as records of person and garment",
@@ -103,6 +124,15 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def run_people(arguments: argparse.Namespace, report: Report) -> None:
+    prepare_out(arguments.out)
+    from ragdiff_jax.data.synth_people import prepare_synth_people
+
+    numbers = {name: getattr(arguments, name) for name in ("count", "size", "seed")}
+    folder = prepare_synth_people(arguments.out, **numbers, processes=arguments.processes)
+    report.result({"folder": str(folder)} | numbers, f"{folder}: {arguments.count} people")
+
+
 def run_dresscode(arguments: argparse.Namespace, report: Report) -> None:
     prepare_out(arguments.out)
     from ragdiff_jax.data.dresscode import prepare_dresscode
@@ -124,9 +154,7 @@ def run_vitonhd(arguments: argparse.Namespace, report: Report) -> None:
     prepare_out(arguments.out)
     from ragdiff_jax.data.vitonhd import prepare_vitonhd
 
-    _tell(
-        prepare_vitonhd(arguments.source, arguments.out, **_common(arguments), captions=arguments.captions), report
-    )
+    _tell(prepare_vitonhd(arguments.source, arguments.out, **_common(arguments), captions=arguments.captions), report)
 
 
 def _common(arguments):

@@ -44,3 +44,13 @@ def test_a_wrong_call_is_one_line(tmp_path, ragdiff, change, words):
     source = drawn_people.write_dresscode(tmp_path / "in", categories=("dresses",), people=2)
     code, out, err = ragdiff("data", "dresscode", "--source", source, "--out", tmp_path / "out", *change)
     assert code == 2 and not out and words in err[-1] and len(err) == 1
+
+
+def test_people_are_drawn(tmp_path, ragdiff):
+    code, out, _ = ragdiff("data", "people", "--out", tmp_path, "--count", 6, "--size", 32, "--seed", 2, "--json")
+    assert code == 0 and {name: out[0][name] for name in ("count", "size", "seed")} == {
+        "count": 6,
+        "size": 32,
+        "seed": 2,
+    }
+    assert TfdsPersons(out[0]["folder"], "test")[0].id == "synth-2-0000004"
