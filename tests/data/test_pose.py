@@ -106,7 +106,7 @@ def test_latent_maps_are_the_pictures_maps_resized_as_torch_does():
     full = np.exp(-((x[..., None] - joints[:, 0]) ** 2 + (y[..., None] - joints[:, 1]) ** 2) / 81)
     full = (full / full.max((0, 1))).astype(np.float32)
     np.testing.assert_allclose(np.asarray(pose_maps(joints, (512, 384))), full, atol=1e-5)
-    for shape in ((64, 48), (16, 16), (600, 400)):
+    for shape in ((64, 48), (600, 400)):
         wanted = torch.nn.functional.interpolate(
             torch.from_numpy(full).permute(2, 0, 1)[None], size=shape, mode="bilinear"
         )[0].permute(1, 2, 0)
