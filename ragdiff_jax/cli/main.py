@@ -21,7 +21,7 @@ VERBS = {
     "train": (train, "run or resume one training stage"),
     "memory": (memory, "build, extend or describe a memory of flat-lays"),
     "weights": (weights, "published checkpoints in, yours out; what a model weighs"),
-    "data": (data, "write generated garments as a data set"),
+    "data": (data, "write generated garments, or folders that you have, as a data set"),
 }
 
 

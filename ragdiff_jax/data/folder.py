@@ -64,7 +64,7 @@ class FolderPairs:
             rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
             raise UserError(f"{one_line(folder)}: pairs don't match: {'; '.join(problems[:_LISTED])}{rest}")
         self._photos, self._flats, self._masks, self._lines = photos, flats, masks, lines
-        self._splits = {stem: _split(stem, shares) for stem in sorted(photos)}
+        self._splits = {stem: split_of(stem, shares) for stem in sorted(photos)}
         self._stems = [stem for stem, own in self._splits.items() if split in (None, own)]
         if not self._stems:
             where = f"split {split!r}" if photos else "photos/"
@@ -143,7 +143,8 @@ def open_pairs(folder: str | os.PathLike, split: str) -> PairSource:
     )
 
 
-def _split(stem, shares):
+def split_of(stem: str, shares: Mapping[str, float]) -> str:
+    """The split of a name: a hash of the name against `shares`, whatever else the folder holds."""
     place = (
         int.from_bytes(hashlib.sha256(stem.encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
     )

@@ -89,6 +89,40 @@ def decode_image(
     return _decode(io.BytesIO(data), one_line(name), max_pixels, max_side)
 
 
+def decode_indices(data: bytes, name: str = "label map") -> UInt8[np.ndarray, "h w"]:
+    """A picture of class numbers, at its full size: the indices of a palette PNG or the values of an 8-bit grey one.
+
+    Raises `UserError` for other modes (a colour or a lossy picture has no class numbers) and as `decode_image` does.
+    """
+    name = one_line(name)
+    if not data:
+        raise UserError(f"{name}: is empty (0 bytes); copy or download it again")
+    try:
+        with _open(io.BytesIO(data), name, MAX_PIXELS) as image:
+            if image.format not in ("PNG", "GIF", "TIFF", "BMP") or image.mode not in ("P", "L"):
+                raise UserError(
+                    f"{name}: is a {image.format} of mode {image.mode}, not one class number a pixel; "
+                    "save it as a palette or 8-bit grey PNG"
+                )
+            image.load()
+            return np.array(image, np.uint8)
+    except _DECODE_ERRORS as error:
+        raise UserError(f"{name}: is damaged or cut short ({_reason(error)}); copy it again") from error
+
+
+def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
+    """(height, width) of an encoded picture when upright, from its header. Raises `UserError` as `decode_image`."""
+    name = one_line(name)
+    if not data:
+        raise UserError(f"{name}: is empty (0 bytes); copy or download it again")
+    try:
+        with _open(io.BytesIO(data), name, MAX_PIXELS) as image, _quiet():
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return image.size if turned else image.size[::-1]
+    except _DECODE_ERRORS as error:
+        raise UserError(f"{name}: is damaged or cut short ({_reason(error)}); copy it again") from error
+
+
 def _decode(file, name, max_pixels, max_side):
     try:
         with _open(file, name, max_pixels) as image:
@@ -245,6 +279,11 @@ def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int = 92) -> bytes:
 def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
     """A silhouette as 1-bit PNG."""
     return _encode(Image.fromarray(mask), "PNG")
+
+
+def encode_grey(values: UInt8[np.ndarray, "h w"]) -> bytes:
+    """Class numbers, or anything of 8 bits a pixel, as grey PNG; `decode_indices` reads them back."""
+    return _encode(Image.fromarray(values), "PNG")
 
 
 def decode_mask(data: bytes, name: str = "mask") -> Bool[np.ndarray, "h w"]:

@@ -9,6 +9,7 @@ fields are the record's own.
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -19,6 +20,15 @@ from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """What makes batches of its own rows: `PairArrays`, `PersonArrays`."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> Batch: ...
 
 
 class PairArrays:
@@ -89,7 +99,7 @@ class PairArrays:
 
 
 def make_batches(
-    source: PairSource | PairArrays,
+    source: PairSource | BatchSource,
     *,
     batch_size: int,
     seed: int,
@@ -141,7 +151,7 @@ def global_rows(length: int, batch_size: int, seed: int) -> Callable[..., np.nda
 
 
 def evaluation_batches(
-    source: PairSource | PairArrays,
+    source: PairSource | BatchSource,
     *,
     batch_size: int,
     image_size: int | None = None,
@@ -171,7 +181,7 @@ def evaluation_batches(
 
 
 def _arrays(source, image_size, tokenizer, cache):
-    if isinstance(source, PairArrays):
+    if isinstance(source, BatchSource):
         return source
     if image_size is None or tokenizer is None:
         raise TypeError("a source of records needs image_size and tokenizer")

@@ -69,7 +69,7 @@ class SynthGarments(tfds.core.GeneratorBasedBuilder):
             for at in range(start, stop, _CHUNK)
         ]
         with tqdm.tqdm(total=stop - start, desc=f"drawing {split}", unit=" garments", disable=None) as bar:
-            for records in _map(_draw_chunk, chunks, config.processes):
+            for records in map_processes(_draw_chunk, chunks, config.processes):
                 for record in records:
                     yield int(record.id.rsplit("-", 1)[1]), to_example(record)
                     bar.update()
@@ -90,7 +90,7 @@ def synth_record(
     """
     extreme = split == EXTREME
     spec = synth_spec(index - index % 2, seed, extreme=extreme)
-    own = _mix(seed, index)
+    own = mix_seed(seed, index)
     if index % 2:
         spec = structure_partner(spec, own)
     sheets = make_sheets(spec, size, style=style)
@@ -130,7 +130,7 @@ def prepare_synth(
     progress bar.
     Raises `UserError` for numbers that can't be drawn and for a `data_dir` that can't be written.
     """
-    ranges = _split_ranges(count, splits or DEFAULT_SPLITS)
+    ranges = split_ranges(count, splits or DEFAULT_SPLITS)
     if size < 16:
         raise UserError(f"size {size} is too small for a garment; use at least 16")
     get_style(style)
@@ -151,7 +151,7 @@ def prepare_synth(
         processes=processes,
     )
     try:
-        with _quiet_tfds():
+        with quiet_tfds():
             builder = SynthGarments(data_dir=str(data_dir), config=config, file_format="array_record")
             builder.download_and_prepare()
     except OSError as error:
@@ -166,7 +166,7 @@ def open_synth(data_dir: str | Path, split: str, **numbers) -> TfdsPairs:
 
 
 @contextlib.contextmanager
-def _quiet_tfds():
+def quiet_tfds():
     """TFDS speaks of downloads on stdout and warns of our custom config; our bar says what the user needs."""
     level = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
@@ -179,7 +179,8 @@ def _quiet_tfds():
         logging.set_verbosity(level)
 
 
-def _split_ranges(count, splits):
+def split_ranges(count: int, splits: Mapping[str, float]) -> tuple[tuple[str, int, int], ...]:
+    """(name, first, stop) of each split's garments, whole twins. Raises `UserError` for shares that can't be."""
     if count < 2 * len(splits):
         raise UserError(f"count {count} is too small for {len(splits)} splits of twins; use at least {2 * len(splits)}")
     if any(share <= 0 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
@@ -199,7 +200,8 @@ def _draw_chunk(chunk):
     return [synth_record(index, seed=seed, size=size, split=split, style=style) for index in range(start, stop)]
 
 
-def _map(function, items, processes):
+def map_processes(function, items, processes: int) -> Iterator:
+    """`map`, in order, by this many processes."""
     if processes <= 1:
         yield from map(function, items)
         return
@@ -209,7 +211,7 @@ def _map(function, items, processes):
         yield from pool.map(function, items)
 
 
-def _mix(*numbers: int) -> int:
+def mix_seed(*numbers: int) -> int:
     """One 31-bit seed from several numbers, the same on every machine."""
     state = 0x9E3779B9
     for number in numbers:

@@ -8,7 +8,8 @@ from ragdiff_jax.cli.main import main
 from ragdiff_jax.version import __version__
 
 VERBS = ["demo", "generate", "retrieve", "analyze", "train", "memory build", "memory add", "memory info", "data synth"]
-VERBS += ["weights import", "weights export", "weights info"]
+VERBS += ["weights import", "weights export", "weights info", "data people", "data dresscode"]
+VERBS += ["data vitonhd"]
 
 
 def run(capsys, *argv):
