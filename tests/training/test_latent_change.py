@@ -38,7 +38,7 @@ MATCHED = noise_moments(NoiseSchedule())
 
 
 def pictures(count=24):
-    """(new, old) latents: the new ones see the old ones blurred and loosely; one that hardly varies sees one exactly."""
+    """(new, old) latents: two new ones see the old ones blurred and loosely, a third one, small, sees one exactly."""
     old = RNG.normal(size=(count, SIDE, SIDE, OLD)).astype(np.float32) + 0.3
     mixed = old @ np.array([[1.0, 0.4], [-0.5, 1.2]], np.float32) + 0.3 * np.roll(old, 1, axis=1)
     mixed += 0.3 * RNG.normal(size=mixed.shape).astype(np.float32)

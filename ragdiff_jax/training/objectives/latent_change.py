@@ -6,11 +6,11 @@ conv_in, and the error of any candidate.
 
 What is matched: conv_in's features on the new latents x' = a z' + s n' to the old conv_in's on x = a z + s n of the
 same picture, time and noise; a^2 = abar_t, s^2 = 1 - abar_t, t uniform. The two latents have different channels, so
-"the same noise" is carried over: n = n' J, with J [new, old] the isometry nearest to a linear map from new latents to old
-ones (`nearest_isometry`). If the new latents have at least as many channels, n is white as the old U-Net knows it.
-The noise need not be drawn: its mean over n' is exactly a penalty on W - W_old J, as strong as the noise. Without noise
-(a = 1, s = 0) conv_in is free to reach for directions in which the new latents hardly vary, and to amplify the noise
-there.
+"the same noise" is carried over: n = n' J, with J [new, old] the isometry nearest to a linear map from new latents to
+old ones (`nearest_isometry`). If the new latents have at least as many channels, n is white as the old U-Net knows it.
+The noise need not be drawn: its mean over n' is exactly a penalty on W - W_old J, as strong as the noise. Without
+noise (a = 1, s = 0) conv_in is free to reach for directions in which the new latents hardly vary, and to amplify the
+noise there.
 """
 
 import dataclasses
