@@ -6,12 +6,14 @@ with Kahan's compensation (the sum of a thousand batches loses no more digits th
 in float64.
 """
 
+import functools
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.sparse.linalg
 import numpy as np
 import scipy.linalg
 from jax.experimental import multihost_utils
@@ -20,7 +22,8 @@ from jaxtyping import Array, Float
 from ragdiff_jax.errors import UserError
 
 TAPS = 9
-SHOWN_RIDGE = 1e-3  # of the solutions that the step line shows: fp32 can't factor what float64 can
+SHOWN_RIDGE = 1e-5  # of the solutions that the step line shows
+SHOWN_STEPS = 64
 
 
 def patches(x: Float[Array, "b h w c"]) -> Float[Array, "b h w p"]:
@@ -71,14 +74,17 @@ def solve(normal: Any, moments: Any, penalty: Any, start: Any, xp: ModuleType = 
 
     Args:
       normal: [p, p]; moments, start: [p, f]; penalty: [p], of each row of W.
-      xp: numpy (float64, Cholesky), or jax.numpy inside jit.
+      xp: numpy (float64, Cholesky), or jax.numpy inside jit: 64 conjugate gradient steps from `start`, enough to show
+        how the fit comes along, and finite where fp32 could not factor the matrix.
 
     Raises UserError (numpy only) when the rows don't determine W.
     """
     matrix = normal + xp.diag(penalty)
     right = moments + penalty[:, None] * start
     if xp is jnp:
-        return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix, lower=True), right)
+        times = functools.partial(jnp.matmul, matrix, precision=jax.lax.Precision.HIGHEST)
+        scale = 1 / jnp.diagonal(matrix)[:, None]
+        return jax.scipy.sparse.linalg.cg(times, right, x0=start, maxiter=SHOWN_STEPS, M=lambda r: scale * r)[0]
     try:
         return scipy.linalg.cho_solve(scipy.linalg.cho_factor(matrix, lower=True), right)
     except (scipy.linalg.LinAlgError, ValueError) as error:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick_jit
 
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.errors import UserError
@@ -120,6 +121,10 @@ def test_matched_noise_is_what_drawing_it_would_give():
     carried = carried_conv_in(CONV, isometry)
     expected = conv_in_error(gram, found, CONV, MATCHED) + noise_error(found, carried, MATCHED, side=SIDE)
     assert expected == pytest.approx(np.square(x @ found[:-1] + found[-1] - y).mean(), rel=0.03)
+    shown = quick_jit(lambda gram: fit_conv_in(gram, CONV, MATCHED, side=SIDE, ridge=1e-5, xp=jnp))
+    np.testing.assert_allclose(shown(jnp.asarray(gram, jnp.float32)), found, atol=0.01 * np.abs(found).max())
+    start = fit_conv_in(jnp.zeros_like(jnp.asarray(gram)), CONV, MATCHED, side=SIDE, ridge=1e-5, xp=jnp)
+    assert np.isfinite(start).all()  # before the first batch
     # Clean latents alone make conv_in amplify the noise of the channel that hardly varies.
     clean = fit_conv_in(gram, CONV, NoiseMoments(), side=SIDE, ridge=1e-9)
     assert noise_error(clean, carried, MATCHED, side=SIDE) > 3 * noise_error(found, carried, MATCHED, side=SIDE)

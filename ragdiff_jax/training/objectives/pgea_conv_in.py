@@ -65,8 +65,8 @@ class _ConvIn(LatentChange):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PGEAConvIn(_ConvIn, Summing):
-    """The closed form. The loss of a step is the error, on its batch, of the solution of all batches before it (in
-    fp32 with a ridge of 1e-3; the exported one is solved in float64 with `ridge`): it says when there was enough data.
+    """The closed form. The loss of a step is the error, on its batch, of the solution of all batches before it (an
+    approximation in fp32; the exported one is solved in float64 with `ridge`): it says when there was enough data.
     """
 
     trainable: str = "^sums/"

@@ -34,7 +34,7 @@ from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PGEAConvOut(TextToImageObjective, Summing):
     """Draws captions, times and noise as `text_to_image` does. The loss of a step is that of the solution of all
-    batches before it (fp32, a ridge of 1e-3), in `text_to_image`'s own measure.
+    batches before it (an approximation in fp32), in `text_to_image`'s own measure.
 
     Attributes:
     ridge: towards the conv_out that `parts["unet"]` has, relative to the mean square of the inputs.
