@@ -5,7 +5,7 @@ with `trainable` conv_in and conv_out, then the whole U-Net.
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class LatentChange(TextToImageObjective):
     """
 
     old_vae: VAEConfig
-    noise: Literal["matched", "none"] = "matched"
+    noise: str = "matched"
     ridge: float = 1e-6
 
     def __post_init__(self):

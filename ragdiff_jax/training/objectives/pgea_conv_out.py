@@ -64,9 +64,18 @@ class PGEAConvOut(TextToImageObjective, Summing):
             "kernel": jnp.zeros((3, 3, width, width)).at[1, 1].set(jnp.eye(width)),
             "bias": jnp.zeros((width,)),
         }
-        unet = dataclasses.replace(self.model.unet, out_channels=width)
-        params = {**params, "unet": {**params["unet"], "conv_out": identity}}
-        return dataclasses.replace(self.model, unet=unet).denoise(params, conditions, latents, t)
+        model = dataclasses.replace(self.model, unet=dataclasses.replace(self.model.unet, out_channels=width))
+        b, h, w, _ = latents.shape
+        text, factor = conditions.text, self.model.vae.factor
+        return model.modules()["unet"].apply(
+            {"params": {**params["unet"], "conv_out": identity}},
+            latents,
+            t,
+            text.context,
+            text.pooled,
+            model.time_ids(b, h * factor, w * factor),
+            gates=conditions.gates,
+        )
 
     def add(self, params, constants, batch, key):
         conditions, latents, time, noise_key = self.draw(params, batch, key)
