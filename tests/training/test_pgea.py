@@ -239,12 +239,13 @@ def test_a_summing_stage_resumes_and_ends_with_all_its_sums(tmp_path, one_device
 
 @pytest.mark.parametrize("preset", ["tiny", "sdxl_flux"])
 def test_the_configs_of_all_stages_build(world, preset, tmp_path):
-    old = RAGDiffusion.from_config("tiny" if preset == "tiny" else "sdxl")
-    new = dataclasses.replace(
-        old,
-        vae=dataclasses.replace(old.vae, latent_channels=16),
-        unet=dataclasses.replace(old.unet, in_channels=16, out_channels=16),
-    )
+    if preset == "tiny":
+        old = RAGDiffusion.from_config("tiny")
+        vae = dataclasses.replace(old.vae, latent_channels=16)
+        unet = dataclasses.replace(old.unet, in_channels=16, out_channels=16)
+        new = dataclasses.replace(old, vae=vae, unet=unet)
+    else:
+        old, new = RAGDiffusion.from_config("sdxl"), RAGDiffusion.from_config("sdxl_flux")
     for stage in ("stage1", "stage1_sgd", "stage1_out", "stage2", "stage3"):
         config = read_train_config(f"{CONFIGS / preset}.py:{stage}")
         first = stage in ("stage1", "stage1_sgd")
