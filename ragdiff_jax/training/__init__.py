@@ -1,13 +1,14 @@
 """One loop; an objective says what trains, `objectives/` has one file a stage."""
 
 from ragdiff_jax.training.loop import TrainResult, initial_state, make_plan, train
-from ragdiff_jax.training.objective import Objective, blank
+from ragdiff_jax.training.objective import Objective, Summing, blank
 from ragdiff_jax.training.settings import TrainSettings
 from ragdiff_jax.training.state import TrainState
 from ragdiff_jax.training.step import jit_step, make_step
 
 __all__ = [
     "Objective",
+    "Summing",
     "TrainResult",
     "TrainSettings",
     "TrainState",

@@ -7,10 +7,13 @@ from typing import Any
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig
+from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.clip import CLIPObjective
+from ragdiff_jax.training.objectives.pgea_conv_in import PGEAConvIn, PGEAConvInSGD
+from ragdiff_jax.training.objectives.pgea_conv_out import PGEAConvOut
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
@@ -45,12 +48,14 @@ def _system(model: Mapping[str, Any]) -> RAGDiffusion:
     """The preset, with the architecture of the parts that come from folders and the fields that the config changes."""
     system = RAGDiffusion.from_config(model["preset"], **model.get("changes", {}))
     parts = _given(model["parts"])
+    own: dict[str, Any] = {}
     if "vae" in parts:  # the scaling factor is measured when the autoencoder is trained
-        system = dataclasses.replace(system, vae=VAEConfig.from_dict(read_config(parts["vae"])))
+        own["vae"] = VAEConfig.from_dict(read_config(parts["vae"]))
+    if "unet" in parts:  # PGEA changes its channels
+        own["unet"] = UNetConfig.from_dict(read_config(parts["unet"]))
     if "image_encoder" in parts:  # predicts attributes in serving; frozen here
-        system = dataclasses.replace(
-            system, image_encoder=CLIPVisionConfig.from_dict(read_config(parts["image_encoder"]))
-        )
+        own["image_encoder"] = CLIPVisionConfig.from_dict(read_config(parts["image_encoder"]))
+    system = dataclasses.replace(system, **own)
     if "dropout" in model:
         system = dataclasses.replace(system, dropout=Dropout(**model["dropout"]))
     return system
@@ -86,10 +91,55 @@ def ragdiffusion(model: Mapping[str, Any], **data) -> RAGDiffusionObjective:
     )
 
 
+def _latent_change(kind: type, model: Mapping[str, Any], data: Mapping[str, Any]) -> Any:
+    """PGEA's stage I: the preset with the new autoencoder, and the U-Net of the folder with its channels."""
+    parts = _given(model["parts"])
+    for part in ("unet", "vae", "old_vae"):
+        if part not in parts:
+            raise UserError(f"model.parts.{part}: name its folder; PGEA moves a trained U-Net from old_vae to vae")
+    old = UNetConfig.from_dict(read_config(parts["unet"]))
+    vae, old_vae = (VAEConfig.from_dict(read_config(parts[part])) for part in ("vae", "old_vae"))
+    if (old.in_channels, old.out_channels) != (old_vae.latent_channels,) * 2:
+        raise UserError(
+            f"{parts['unet']}: {old.in_channels} channels in and {old.out_channels} out, while {parts['old_vae']} has "
+            f"{old_vae.latent_channels}; name the autoencoder that this U-Net was trained with"
+        )
+    unet = dataclasses.replace(old, in_channels=vae.latent_channels, out_channels=vae.latent_channels)
+    return kind(
+        model=RAGDiffusion.from_config(model["preset"], **model.get("changes", {}), unet=unet, vae=vae),
+        old_vae=old_vae,
+        parts=parts,
+        empty_ids=_empty_ids(model["tokenizer"]),
+        **_rest(model, "preset", "changes", "parts", "tokenizer"),
+        **data,
+    )
+
+
+def pgea_conv_in(model: Mapping[str, Any], **data) -> PGEAConvIn:
+    return _latent_change(PGEAConvIn, model, data)
+
+
+def pgea_conv_in_sgd(model: Mapping[str, Any], **data) -> PGEAConvInSGD:
+    return _latent_change(PGEAConvInSGD, model, data)
+
+
+def pgea_conv_out(model: Mapping[str, Any], **data) -> PGEAConvOut:
+    return PGEAConvOut(
+        model=_system(model),
+        parts=_given(model["parts"]),
+        empty_ids=_empty_ids(model["tokenizer"]),
+        **_rest(model, "preset", "changes", "parts", "tokenizer"),
+        **data,
+    )
+
+
 BUILDERS = {
     "autoencoder": autoencoder,
     "clip": clip,
     "text_to_image": text_to_image,
     "structure_net": structure_net,
     "ragdiffusion": ragdiffusion,
+    "pgea_conv_in": pgea_conv_in,
+    "pgea_conv_in_sgd": pgea_conv_in_sgd,
+    "pgea_conv_out": pgea_conv_out,
 }

@@ -87,3 +87,20 @@ class Objective(Protocol):
         `params` holds the EMA of the trainable part where there is one. Only process 0 may write.
         """
         ...
+
+
+class Summing(Objective):
+    """A stage without a gradient: its trainable tree holds sums over the data, and what it exports follows from them.
+
+    The loop is the same one (checkpoints, resume, samples, export); its step calls `add` in the place of `loss` and an
+    optimizer. Takes `optimizer="none"`.
+    """
+
+    def add(
+        self, params: Params, constants: Any, batch: Batch, key: jax.Array
+    ) -> tuple[Params, Float[Array, "b"], dict[str, Array]]:
+        """(the trainable tree with the batch in it, a number of each row that is logged as `loss`, scalars to log).
+
+        Traced under jit. `params` is the whole tree, `key` as in `loss`.
+        """
+        raise NotImplementedError

@@ -29,7 +29,7 @@ class TrainSettings:
         learning_rate: peak value.
         warmup: steps of linear rise from 0.
         schedule: `constant`, or `cosine` down to 0 at the last step.
-        optimizer: `adamw`.
+        optimizer: `adamw`, or `none` for the stages that sum over the data and take no gradient.
         beta1, beta2, epsilon: of AdamW.
         weight_decay: of kernels and tables; norms and biases don't decay.
         clip_norm: global gradient norm to clip at; 0 is off.
@@ -72,7 +72,7 @@ class TrainSettings:
             raise UserError(f"batch_size={self.batch_size} does not divide by accumulate={self.accumulate}")
         for name, choices in (
             ("schedule", ("constant", "cosine")),
-            ("optimizer", ("adamw",)),
+            ("optimizer", ("adamw", "none")),
             ("frozen_dtype", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in choices:

@@ -52,7 +52,9 @@ def _decays(params) -> dict:
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
-    """AdamW on clipped gradients (the learning rate is applied by the step, from its own counter)."""
+    """AdamW on clipped gradients (the learning rate is applied by the step, from its own counter), or nothing."""
+    if settings.optimizer == "none":
+        return optax.identity()
     clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
     return optax.chain(
         clip,

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import batch_shards, merge, replicated
 from ragdiff_jax.parallel.arrays import BATCH_AXES
-from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.training.objective import Objective, Summing
 from ragdiff_jax.training.settings import TrainSettings
 from ragdiff_jax.training.state import TrainState, learning_rate_schedule, make_optimizer
 
@@ -30,12 +30,34 @@ def _micro_batches(batch, count: int, mesh: Mesh):
     return jax.tree.map(cut, batch)
 
 
+def _summing_step(objective: Summing, settings: TrainSettings) -> Callable:
+    for name, needed in (("optimizer", "none"), ("accumulate", 1), ("ema_decay", 0)):
+        if getattr(settings, name) != needed:
+            raise UserError(
+                f"{name}={getattr(settings, name)!r}: {type(objective).__name__} sums over the data and takes no "
+                f"gradient; set {name} to {needed!r}"
+            )
+
+    def step(state: TrainState, frozen: Any, constants: Any, batch: Any) -> tuple[TrainState, dict]:
+        key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
+        params, rows, metrics = objective.add(merge(state.params, frozen), constants, batch, key)
+        zero = jnp.zeros((), jnp.float32)
+        metrics = {**metrics, "loss": rows.mean(), "grad": zero, "lr": zero, ROW_LOSSES: rows}
+        return state.replace(step=state.step + 1, params=params), metrics
+
+    return step
+
+
 def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Callable:
     """`step(state, frozen, constants, batch) -> (state, metrics)`, to be traced under `mesh_context(mesh)`.
 
     The pure function, not compiled: `jit_step` compiles it. The gradient is taken of `state.params` alone.
     `metrics` are scalars (`loss`, `grad`, `lr` and the objective's own) and `row_losses` [batch_size].
     """
+    if isinstance(objective, Summing):
+        return _summing_step(objective, settings)
+    if settings.optimizer == "none":
+        raise UserError(f"optimizer='none': {type(objective).__name__} is trained by gradients; choose adamw")
     optimizer = make_optimizer(settings)
     rate = learning_rate_schedule(settings)
 

@@ -53,17 +53,25 @@ class TextToImageObjective(PairObjective):
         text = self.model.encode_text(params, ids)
         return Conditions(text=text, landmark_features=None, reference=None, adapter=None, gates=Gates())
 
-    def loss(self, params, constants, batch, key):
+    def draw(self, params, batch, key):
+        """What a step draws: (conditions, latents, the keys of time and noise)."""
         drop, posterior, time, noise = jax.random.split(key, 4)
         b = batch["flat"].shape[0]
         empty = jnp.asarray(self.empty_ids, jnp.int32)[None]
         ids = jnp.where(jax.random.bernoulli(drop, self.text_dropout, (b, 1)), empty, batch["text_ids"])
         latents = self.model.encode(params, to_float(batch["flat"]), posterior)
-        return self.model.denoising_loss(params, self.conditions(params, ids), latents, time, noise), {}
+        return self.conditions(params, ids), latents, time, noise
+
+    def denoising_loss(self, params, batch, key):
+        """Text-to-image loss of each row."""
+        return self.model.denoising_loss(params, *self.draw(params, batch, key))
+
+    def loss(self, params, constants, batch, key):
+        return self.denoising_loss(params, batch, key), {}
 
     def validation(self, params, constants, key):
         batch = self.example_batch()
-        losses = jax.jit(lambda params, batch: self.loss(params, {}, batch, key)[0])
+        losses = jax.jit(lambda params, batch: self.denoising_loss(params, batch, key))
         return {"loss": float(losses(params, batch).mean())}
 
     def sample(self, params, constants, key):
