@@ -57,7 +57,7 @@ def get_config(start: str = "") -> ConfigDict:
                 "structure": 0.05,
                 "everything": 0.05,
                 "reference": 0.1,
-                "retrieved_landmark": 0.25,
+                "retrieved_landmark": 0.0,
             },
         }
     )
@@ -65,7 +65,7 @@ def get_config(start: str = "") -> ConfigDict:
         {
             "steps": 2000,
             "batch_size": 16,
-            "learning_rate": 1e-3,
+            "learning_rate": 8e-4,
             "weight_decay": 0.01,
             "ema_decay": 0.997,
             "sample_every": 500,
