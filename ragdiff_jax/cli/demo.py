@@ -2,6 +2,7 @@
 
   ragdiff demo
   ragdiff demo my_photo.jpg other.png
+  ragdiff demo --pairs DIR        pairs of yours (photos/ and flats/, masks/ if there are) in place of the shipped ones
 
 Writes sheet.png (a row a picture: photo, neighbours, landmark, flat-lay, truth) and metrics.json into --out.
 """
@@ -22,15 +23,20 @@ from ragdiff_jax.cli.inputs import (
     read_photos,
 )
 
-# Garments are drawn by seed. Training and the shipped memory use small seeds; this one is only looked at.
-HELD_OUT_SEED = 770_077
+# Drawn from a seed that neither training nor the shipped memory uses.
+EXAMPLES = Path(__file__).parents[1] / "assets" / "examples"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="*", type=Path, metavar="PHOTO", help="pictures of yours, added to the sheet")
     parser.add_argument("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default %(default)s")
     add_model_arguments(parser)
-    parser.add_argument("--count", type=at_least(0), default=8, help="held-out garments (default %(default)s)")
+    parser.add_argument(
+        "--pairs", type=Path, default=EXAMPLES, metavar="DIR", help="pairs with their truth (default: those that ship)"
+    )
+    parser.add_argument(
+        "--count", type=at_least(0), default=8, help="of the pairs, at most (default %(default)s; all: a large number)"
+    )
     parser.add_argument(
         "--steps", type=at_least(1), default=30, metavar="N", help="denoising steps (default %(default)s)"
     )
@@ -48,13 +54,14 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         from ragdiff_jax.errors import UserError
 
         raise UserError("nothing to draw: give pictures, or --count above 0")
+    pairs = _pairs(arguments)
     started = time.perf_counter()
     generator = load_generator(arguments, report)
     generator.check(steps=arguments.steps)
     loading = time.perf_counter() - started
     rows, garments, seconds = [], [], []
-    with report.progress(arguments.count + len(arguments.photos), "garment") as bar:
-        for photos, records in _chunks(arguments, generator, report):
+    with report.progress(len(pairs) + len(arguments.photos), "garment") as bar:
+        for photos, records in _chunks(arguments, pairs, generator, report):
             results = generator.generate(
                 [image for image, _ in photos],
                 [attributes for _, attributes in photos],
@@ -83,16 +90,23 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     report.result(metrics | {"sheet": str(sheet)}, "\n".join(lines))
 
 
-def _chunks(arguments: argparse.Namespace, generator, report: Report):
-    """Batches of ((image, attributes) of each, its pair record or None): held out, then given."""
+def _pairs(arguments: argparse.Namespace) -> list:
+    """The records to show."""
+    from ragdiff_jax.data.folder import FolderPairs
+
+    if not arguments.count:
+        return []
+    source = FolderPairs(arguments.pairs)
+    return [source[row] for row in range(min(arguments.count, len(source)))]
+
+
+def _chunks(arguments: argparse.Namespace, pairs: list, generator, report: Report):
+    """Batches of ((image, attributes) of each, its pair record or None): pairs, then the pictures given."""
     from ragdiff_jax.data.images import decode_image
-    from ragdiff_jax.data.synth_dataset import synth_record
 
     size = generator.batch_size
-    for start in range(0, arguments.count, size):
-        numbers = range(start, min(start + size, arguments.count))
-        # Even numbers only: the odd ones are their structure twins.
-        records = [synth_record(2 * number, seed=HELD_OUT_SEED, size=generator.image_size) for number in numbers]
+    for start in range(0, len(pairs), size):
+        records = pairs[start : start + size]
         yield (
             [(decode_image(record.photo, record.id), record.photo_attributes) for record in records],
             records,
@@ -104,7 +118,7 @@ def _chunks(arguments: argparse.Namespace, generator, report: Report):
 
 def _row(image, record, result, generator):
     """The sheet's row of one garment and its numbers; IoUs are None without a truth."""
-    from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square_mask
+    from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
     from ragdiff_jax.pipelines.panel import Cell, result_cells
 
     retrieved = result.retrieved
@@ -117,7 +131,11 @@ def _row(image, record, result, generator):
     cells = result_cells(image, retrieved, result.image, generator.memory)
     if record is None:
         return cells, numbers
-    truth = square_mask(decode_mask(record.mask), generator.image_size)
+    size = generator.image_size
+    if record.mask:
+        truth = square_mask(decode_mask(record.mask), size)
+    else:
+        truth = flat_mask(square(decode_image(record.flat, record.id), size))
     numbers["iou"] = _iou(flat_mask(result.image), truth)
     numbers["retrieval_iou"] = _iou(generator.memory.landmarks[retrieved.rows[0]], truth)
     numbers["landmark_iou"] = _iou(retrieved.landmark, truth)
