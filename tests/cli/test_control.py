@@ -73,14 +73,14 @@ def test_a_model_that_cannot_predict(with_world, photo):
 
 def test_a_mask_of_the_users_own_is_the_landmark(with_world, photo, tmp_path):
     mask = np.zeros((90, 60), np.uint8)
-    mask[20:80, 10:50] = 255
+    mask[20:80, 12:48] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     call = ("generate", photo, "--out", tmp_path / "out", "--steps", 1, "--json", "--landmark")
     code, (line,), err = with_world(*call, tmp_path / "mask.png")
     assert (code, err, line["landmark_source"], line["warnings"]) == (0, [], "file", [])
     used = decode_mask((tmp_path / "out" / "red_landmark.png").read_bytes())
     rows, columns = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
-    assert used.shape == (32, 32) and (rows[0], rows[-1], columns[0], columns[-1]) == (7, 27, 9, 22)
+    assert used.shape == (32, 32) and (rows[0], rows[-1], columns[0], columns[-1]) == (7, 27, 9, 21)
 
     for value, words in ((0, "no garment"), (255, "full")):
         Image.fromarray(np.full((20, 20), value, np.uint8)).save(tmp_path / "bad.png")

@@ -263,7 +263,8 @@ def test_autoencoder_trains_and_exports_its_measured_scale(world, one_device, tm
     shapes = nn.meta.unbox(jax.eval_shape(objective.init, jax.random.key(0)))
     rng = np.random.default_rng(0)
     run = train(objective, one_device, 2, jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape) * 0.2), shapes))
-    assert not still(run, "vae/")
+    # A bias of all keys alike leaves softmax as it is: its gradient is rounding.
+    assert {path for path in still(run, "vae/") if not path.endswith("to_k/bias")} == set()
     objective.export(run.after, tmp_path)
     config = type(small).from_dict(read_config(tmp_path / "vae"))
     assert config.scaling_factor != small.scaling_factor
