@@ -117,14 +117,18 @@ class FolderPairs:
         )
 
     def _read(self, name):
-        path = self.folder / name
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{one_line(path)}: cannot be read ({error.strerror}); check the file") from error
-        if not data:
-            raise UserError(f"{one_line(path)}: is empty (0 bytes); copy it again or remove the pair")
-        return data
+        return read_bytes(self.folder / name, "pair")
+
+
+def read_bytes(path: Path, kind: str) -> bytes:
+    """The bytes of one picture of a `kind` ("pair", "person"). Raises `UserError` if there are none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{one_line(path)}: cannot be read ({error.strerror}); check the file") from error
+    if not data:
+        raise UserError(f"{one_line(path)}: is empty (0 bytes); copy it again or remove the {kind}")
+    return data
 
 
 def open_pairs(folder: str | os.PathLike, split: str) -> PairSource:

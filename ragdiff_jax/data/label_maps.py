@@ -8,28 +8,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ragdiff_jax.data.images import decode_indices
+from ragdiff_jax.data.synth.stage import LABELS
 from ragdiff_jax.errors import UserError
 
-CLASSES: dict[str, int] = {
-    "background": 0,
-    "hat": 1,
-    "hair": 2,
-    "sunglasses": 3,
-    "upper": 4,
-    "skirt": 5,
-    "pants": 6,
-    "dress": 7,
-    "belt": 8,
-    "left shoe": 9,
-    "right shoe": 10,
-    "head": 11,  # the face; with the neck where the source doesn't tell them apart
-    "left leg": 12,
-    "right leg": 13,
-    "left arm": 14,  # with the hand
-    "right arm": 15,
-    "bag": 16,
-    "scarf": 17,
-    "layer": 18,  # a second garment over or under the shown one
+# The drawn people's labels and what only other sources tell apart. Their "left arm" has the hand; their "head" has the
+# neck where the source doesn't tell them apart.
+CLASSES: dict[str, int] = LABELS | {
     "neck": 19,
     "gloves": 20,
     "socks": 21,

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ragdiff_jax.data.folder import ENDINGS, SHARES, split_of
+from ragdiff_jax.data.folder import ENDINGS, SHARES, read_bytes, split_of
 from ragdiff_jax.data.images import encode_grey, image_size, one_line
 from ragdiff_jax.data.inpainting_masks import CATEGORIES
 from ragdiff_jax.data.label_maps import decode_labels
@@ -148,14 +148,7 @@ class FolderPersons:
         )
 
     def _read(self, name):
-        path = self.folder / name
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{one_line(path)}: cannot be read ({error.strerror}); check the file") from error
-        if not data:
-            raise UserError(f"{one_line(path)}: is empty (0 bytes); copy it again or remove the person")
-        return data
+        return read_bytes(self.folder / name, "person")
 
 
 def open_persons(folder: str | os.PathLike, split: str, *, label_scheme: str = "dresscode") -> PersonSource:
