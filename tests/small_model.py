@@ -46,7 +46,7 @@ def small_system() -> RAGDiffusion:
             text_embed_dim=32,
             norm_num_groups=4,
         ),
-        landmark_guider=change(tiny.landmark_guider, features=16),
+        landmark_guider=change(tiny.landmark_guider, features=16, strides=(1, 1, 2, 2)),
         vae=change(tiny.vae, block_out_channels=(8, 8, 8), norm_num_groups=2),
     )
 

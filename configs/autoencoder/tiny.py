@@ -1,4 +1,4 @@
-"""The tiny world's autoencoder: 64 px -> 16x16x8 latents of drawn photos and flat-lays, each hue as often as another.
+"""The tiny world's autoencoder: 128 px -> 16x16x16 latents of drawn photos and flat-lays, each hue as often as another.
 
     ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder --set data.folder=runs/tiny/data
 """
@@ -10,16 +10,26 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.objective = "autoencoder"
     config.data = ConfigDict(
-        {"folder": "runs/tiny/data", "image_size": 64, "cache": True, "tokenizer": "", "held_out": "validation"}
+        {
+            "folder": "runs/tiny/data",
+            "image_size": 128,
+            "cache": True,
+            "decoded": "",  # a folder that keeps the decoded pairs for the next stage
+            "resident": False,  # the whole data set on the device: for a card, 115 kB a pair
+            "also": "",  # a folder of more pairs (photos/, flats/, masks/), each also_repeat times an epoch
+            "also_repeat": 1,
+            "tokenizer": "",
+            "held_out": "validation",
+        }
     )
     config.model = ConfigDict(
         {
             "vae": {
-                "block_out_channels": (16, 32, 64),
+                "block_out_channels": (32, 48, 64, 96),
                 "layers_per_block": 1,
-                "latent_channels": 8,
-                "norm_num_groups": 4,
-                "sample_size": 64,
+                "latent_channels": 16,
+                "norm_num_groups": 8,
+                "sample_size": 128,
                 "use_quant_conv": True,
                 "use_post_quant_conv": True,
                 "mid_block_add_attention": True,

@@ -1,7 +1,9 @@
-r"""PGEA in the tiny world (R 3.3): the 8-channel U-Net moved to an autoencoder of 16 channels, one stage after another.
+r"""PGEA in the tiny world (R 3.3): a 4-channel U-Net moved to the autoencoder of 16 channels, one stage after another.
 
-    ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder16 \
-        --set data.folder=runs/tiny/data --set model.vae.latent_channels=16
+    ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder4 \
+        --set data.folder=runs/tiny/data --set model.vae.latent_channels=4
+    ragdiff train --config configs/text_to_image/tiny.py --workdir runs/tiny/text_to_image4 \
+        --set data.folder=runs/tiny/data --set model.parts.vae=runs/tiny/autoencoder4/model/vae
     for STAGE in stage1 stage1_out stage2 stage3; do
         ragdiff train --config configs/pgea/tiny.py:$STAGE --workdir runs/tiny/pgea/$STAGE \
             --set data.folder=runs/tiny/data
@@ -33,7 +35,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.data = ConfigDict(
         {
             "folder": f"{RUNS}/data",
-            "image_size": 64,
+            "image_size": 128,
             "cache": True,
             "tokenizer": f"{RUNS}/tokenizer",
             "held_out": "validation",
@@ -43,8 +45,8 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         {
             "preset": "tiny",
             "parts": {
-                "unet": f"{RUNS}/{before.get(stage, 'text_to_image')}/model/unet",
-                "vae": f"{RUNS}/autoencoder16/model/vae",
+                "unet": f"{RUNS}/{before.get(stage, 'text_to_image4')}/model/unet",
+                "vae": f"{RUNS}/autoencoder/model/vae",
                 "text_encoder": f"{RUNS}/clip/model/text_encoder",
             },
             "tokenizer": f"{RUNS}/tokenizer",
@@ -52,7 +54,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
         }
     )
     if first:
-        config.model.parts.old_vae = f"{RUNS}/autoencoder/model/vae"
+        config.model.parts.old_vae = f"{RUNS}/autoencoder4/model/vae"
         config.model.noise = "matched"
     if stage == "stage1":
         config.model.ridge = 1e-6

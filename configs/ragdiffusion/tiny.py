@@ -37,8 +37,12 @@ def get_config(start: str = "") -> ConfigDict:
     config.data = ConfigDict(
         {
             "folder": "runs/tiny/data",
-            "image_size": 64,
+            "image_size": 128,
             "cache": True,
+            "decoded": "",  # a folder that keeps the decoded pairs for the next stage
+            "resident": False,  # the whole data set on the device: for a card, 115 kB a pair
+            "also": "",  # a folder of more pairs (photos/, flats/, masks/), each also_repeat times an epoch
+            "also_repeat": 1,
             "tokenizer": tokenizer,
             "held_out": "validation",
         }
@@ -46,6 +50,7 @@ def get_config(start: str = "") -> ConfigDict:
     config.model = ConfigDict(
         {
             "preset": "tiny",
+            "changes": {"dtype": "float32"},
             "parts": parts,
             "tokenizers": (tokenizer,),
             "memory": "runs/tiny/memory",
@@ -58,6 +63,8 @@ def get_config(start: str = "") -> ConfigDict:
                 "everything": 0.05,
                 "reference": 0.1,
                 "retrieved_landmark": 0.0,
+                "retrieved_iou": 0.0,
+                "landmark": 0.0,
             },
         }
     )

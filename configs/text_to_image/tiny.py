@@ -13,8 +13,12 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(
         {
             "folder": "runs/tiny/data",
-            "image_size": 64,
+            "image_size": 128,
             "cache": True,
+            "decoded": "",  # a folder that keeps the decoded pairs for the next stage
+            "resident": False,  # the whole data set on the device: for a card, 115 kB a pair
+            "also": "",  # a folder of more pairs (photos/, flats/, masks/), each also_repeat times an epoch
+            "also_repeat": 1,
             "tokenizer": "runs/tiny/tokenizer",
             "held_out": "validation",
         }
@@ -22,6 +26,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "preset": "tiny",
+            "changes": {"dtype": "float32"},
             "parts": {"vae": "runs/tiny/autoencoder/model/vae", "text_encoder": "runs/tiny/clip/model/text_encoder"},
             "tokenizer": "runs/tiny/tokenizer",
             "text_dropout": 0.1,

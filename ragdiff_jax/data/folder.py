@@ -133,7 +133,7 @@ def read_bytes(path: Path, kind: str) -> bytes:
 
 def open_pairs(folder: str | os.PathLike, split: str) -> PairSource:
     """A split of the pairs in `folder`: a prepared data set (`dataset_info.json`) or users' pictures
-    (`photos/`).
+    (`photos/`), of which `all` takes every one.
 
     Raises `UserError` when the folder is neither.
     """
@@ -141,7 +141,7 @@ def open_pairs(folder: str | os.PathLike, split: str) -> PairSource:
     if (folder / "dataset_info.json").is_file():
         return TfdsPairs(folder, split)
     if (folder / "photos").is_dir():
-        return FolderPairs(folder, split)
+        return FolderPairs(folder, None if split == "all" else split)
     raise UserError(
         f"{one_line(folder)}: holds neither photos/ and flats/ nor a prepared data set; check the path"
     )

@@ -8,15 +8,16 @@ fields are the record's own.
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
+from jaxtyping import Int32
 
 from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
-from ragdiff_jax.data.records import PairSource
+from ragdiff_jax.data.records import PairRecord, PairSource
 from ragdiff_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -35,13 +36,15 @@ class PairArrays:
     """The records of a source as fixed-size arrays; with `cache`, each is decoded once and kept.
 
     A cached record of s pixels takes 7 s^2 bytes (128 px: 115 kB). `tokenizer` needs `encode(list[str]) ->
-    int32 [n,L]`. Safe to read from several threads.
+    int32 [n,L]`. Without `partners` every record is its own. Safe to read from several threads.
     """
 
-    def __init__(self, source: PairSource, *, image_size: int, tokenizer, cache: bool = False):
+    def __init__(
+        self, source: PairSource, *, image_size: int, tokenizer, cache: bool = False, partners: bool = True
+    ):
         if not len(source):
             raise UserError("the data set has no records in this split; add pairs or name another split")
-        self.source, self.image_size, self.tokenizer = source, image_size, tokenizer
+        self.source, self.image_size, self.tokenizer, self.partners = source, image_size, tokenizer, partners
         self._cache: list[Batch | None] | None = [None] * len(source) if cache else None
         self._rows: dict[str, int] | None = None
         self._lock = threading.Lock()
@@ -53,14 +56,26 @@ class PairArrays:
         """The row of a record's id, or None; the first call reads every record once (without decoding)."""
         with self._lock:
             if self._rows is None:
-                self._rows = {self.source[row].id: row for row in range(len(self.source))}
+                self._rows = {id: row for row, id in enumerate(self.ids)}
         return self._rows.get(id)
+
+    @property
+    def ids(self) -> list[str]:
+        """The record's id of each row; reads every record (without decoding)."""
+        return [self.source[row].id for row in range(len(self.source))]
 
     def __getitem__(self, row: int) -> Batch:
         """One record's own fields, without the batch axis and without the partner's pictures."""
         if self._cache is not None and self._cache[row] is not None:
             return self._cache[row]
-        record, size = self.source[row], self.image_size
+        item = self.item(row, self.source[row])
+        if self._cache is not None:
+            self._cache[row] = item
+        return item
+
+    def item(self, row: int, record: PairRecord) -> Batch:
+        """The fields of a record that stands in this row."""
+        size = self.image_size
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
         mask = (
             flat_mask(flat)
@@ -72,8 +87,8 @@ class PairArrays:
                 f"record {record.id}: the mask is {mask.shape[1]}x{mask.shape[0]}, the flat-lay "
                 f"{flat.shape[1]}x{flat.shape[0]}; they must have one shape"
             )
-        partner_row = self.row_of(record.structure_partner) if record.structure_partner else None
-        item = {
+        partner_row = self.row_of(record.structure_partner) if self.partners and record.structure_partner else None
+        return {
             "photo": square(decode_image(record.photo, f"photo of record {record.id}"), size, fill="edge"),
             "flat": square(flat, size, fill="white"),
             "mask": square_mask(mask, size).astype(np.uint8),
@@ -84,9 +99,11 @@ class PairArrays:
             "partner_row": np.int32(row if partner_row is None else partner_row),
             "has_partner": np.bool_(partner_row is not None and partner_row != row),
         }
-        if self._cache is not None:
-            self._cache[row] = item
-        return item
+
+    def arrays(self) -> Batch:
+        """Every field of `batch` but the partner's, of all rows."""
+        items = [self[row] for row in range(len(self))]
+        return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these rows."""
@@ -96,6 +113,14 @@ class PairArrays:
         batch["partner_flat"] = np.stack([item["flat"] for item in partners])
         batch["partner_flat_attributes"] = np.stack([item["flat_attributes"] for item in partners])
         return batch
+
+
+def with_partners(arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
+    """The batch of these rows of `arrays()`, partner's fields included: of NumPy arrays, or of JAX's in a step."""
+    batch = {name: array[rows] for name, array in arrays.items()}
+    for name in ("flat", "flat_attributes"):
+        batch[f"partner_{name}"] = arrays[name][batch["partner_row"]]
+    return batch
 
 
 def make_batches(
@@ -110,12 +135,15 @@ def make_batches(
     process_count: int = 1,
     num_threads: int = 2,
     cache: bool = False,
+    order: Int32[np.ndarray, " rows"] | None = None,
+    rows_only: bool = False,
 ) -> Iterator[Batch]:
     """Endless training batches from `start_step` on: this process' part of each global batch of `batch_size`.
 
     The global batch of a step is the same for any `process_count`: process p holds rows p*b .. (p+1)*b-1 of
     it, with b = batch_size / process_count. Every epoch shows each record once, in its own order. Batches are
     prepared ahead by `num_threads` threads (0: none); close the iterator, or drop it, to stop them.
+    `order`: the rows of an epoch, where some come more than once. `rows_only`: batches hold `row` alone.
     Raises `UserError` when the batch doesn't divide.
     """
     if batch_size < 1 or batch_size % process_count:
@@ -123,10 +151,16 @@ def make_batches(
             f"batch size {batch_size} doesn't divide among {process_count} processes; use a multiple"
         )
     arrays = _arrays(source, image_size, tokenizer, cache)
-    rows = global_rows(len(arrays), batch_size, seed)
+    order = np.arange(len(arrays), dtype=np.int32) if order is None else order
+    places = global_rows(len(order), batch_size, seed)
     local = batch_size // process_count
     mine = process_index * local, (process_index + 1) * local
-    return _prefetch(lambda step: arrays.batch(rows(step, *mine)), start_step, num_threads)
+
+    def load(step: int) -> Batch:
+        rows = order[places(step, *mine)]
+        return {"row": rows} if rows_only else arrays.batch(rows)
+
+    return _prefetch(load, start_step, num_threads)
 
 
 def global_rows(length: int, batch_size: int, seed: int) -> Callable[..., np.ndarray]:

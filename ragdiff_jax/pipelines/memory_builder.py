@@ -35,7 +35,7 @@ from ragdiff_jax.weights.model_folder import load_structure_net, structure_finge
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 BATCH = 16  # flat-lays encoded at a time
 SEGMENT = 4096  # items held before they are written
-THUMBNAIL = 128  # pixels a side
+THUMBNAIL = 80  # pixels a side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ class MemoryBuilder:
         if not mask.any():
             raise UserError(f"{flat.id}: no garment stands out from the background; give a mask or a plain background")
         image = square(flat.image, size, fill="white")
-        thumbnail = encode_jpeg(square(flat.image, min(size, THUMBNAIL), fill="white"), quality=85)
+        thumbnail = encode_jpeg(square(flat.image, min(size, THUMBNAIL), fill="white"), quality=75)
         return _Prepared(flat, image, mask, attribute_ids(flat.attributes, flat.id), thumbnail)
 
     def _encode(self, ready: Sequence[_Prepared]) -> Iterator[MemoryItem]:

@@ -34,7 +34,7 @@ from ragdiff_jax.models.unet import SiteKeyValues, UNet
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, sample_latents, scale_latents, unscale_latents
 from ragdiff_jax.retrieval.index import exact_search
-from ragdiff_jax.retrieval.landmarks import fuse_landmarks
+from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
 from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 from ragdiff_jax.systems.conditions import Conditions, Text
 
@@ -47,7 +47,8 @@ class Dropout:
     """Chances that a training sample loses a condition, drawn apart for each sample (docs/papers.md).
 
     `everything` takes text, structure and reference together; `retrieved_landmark` is the share of samples that see the
-    retrieved silhouette instead of the true one.
+    retrieved silhouette instead of the true one, where the two have at least `retrieved_iou` in common: one of another
+    kind of garment teaches that silhouettes are not to be believed. `landmark` takes the silhouette, whichever it is.
     """
 
     text: float = 0.05
@@ -55,6 +56,8 @@ class Dropout:
     everything: float = 0.05
     reference: float = 0.1
     retrieved_landmark: float = 0.5
+    retrieved_iou: float = 0.0
+    landmark: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -344,7 +347,7 @@ class RAGDiffusion:
         [b], the sample's own flat-lay in `memory` (-1: it isn't there), which is never among its neighbours.
         `empty_ids`: the empty prompt, which stands in for dropped text.
         """
-        keys = jax.random.split(key, 8)
+        keys = jax.random.split(key, 9)
         b = batch["photo"].shape[0]
 
         def chance(index, probability):
@@ -353,8 +356,11 @@ class RAGDiffusion:
         embedding = self.embed(params, batch["photo"], batch["photo_attributes"])
         ids, _, neighbours, weights = self.retrieve(memory, embedding, batch["memory_row"])
         retrieved, _ = fuse_landmarks(memory.landmarks[ids], weights)
-        use_retrieved = chance(0, self.dropout.retrieved_landmark)[:, None, None, None]
-        silhouette = jnp.where(use_retrieved, retrieved.astype(jnp.float32)[..., None], batch["mask"])
+        use_retrieved = chance(0, self.dropout.retrieved_landmark)
+        if self.dropout.retrieved_iou:
+            use_retrieved &= iou(retrieved, batch["mask"][..., 0]) >= self.dropout.retrieved_iou
+        retrieved = retrieved.astype(jnp.float32)[..., None]
+        silhouette = jnp.where(use_retrieved[:, None, None, None], retrieved, batch["mask"])
 
         everything = chance(1, self.dropout.everything)
         no_text = everything | chance(2, self.dropout.text)
@@ -368,6 +374,7 @@ class RAGDiffusion:
             silhouette=silhouette,
             text=text,
             gates=Gates(reference=1.0 - no_reference, adapter=1.0 - no_structure),
+            landmark_gate=1.0 - chance(8, self.dropout.landmark) if self.dropout.landmark else None,
         )
         latents = self.encode(params, batch["flat"], keys[5])
         return self.denoising_loss(params, conditions, latents, keys[6], keys[7])

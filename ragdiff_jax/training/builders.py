@@ -51,6 +51,8 @@ def _system(model: Mapping[str, Any]) -> RAGDiffusion:
     own: dict[str, Any] = {}
     if "vae" in parts:  # the scaling factor is measured when the autoencoder is trained
         own["vae"] = VAEConfig.from_dict(read_config(parts["vae"]))
+        latents = own["vae"].latent_channels
+        own["unet"] = dataclasses.replace(system.unet, in_channels=latents, out_channels=latents)
     if "unet" in parts:  # PGEA changes its channels
         own["unet"] = UNetConfig.from_dict(read_config(parts["unet"]))
     if "image_encoder" in parts:  # predicts attributes in serving; frozen here

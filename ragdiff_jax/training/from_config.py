@@ -4,19 +4,24 @@ A config has `objective` (the stage's name), `data`, `model`, `train` (TrainSett
 tensor), and may have `lora` (LoRAObjective's fields; rank 0 is none). Below this file there are only explicit fields.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ragdiff_jax.data.decoded import DecodedPairs, decoded_pairs
+from ragdiff_jax.data.folder import FolderPairs
 from ragdiff_jax.data.pipeline import PairArrays
+from ragdiff_jax.data.sources import open_sources, repeated_rows, rows_of_categories
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
 from ragdiff_jax.training.loop import TrainResult, train
 from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.training.resident import ResidentObjective
 from ragdiff_jax.training.settings import TrainSettings
 
 
@@ -27,16 +32,26 @@ class _NoText:
         return np.zeros((len(texts), 1), np.int32)
 
 
-def open_pairs(data: Mapping[str, Any], split: str) -> PairArrays:
-    """The pairs of `data.folder` (drawn garments or a folder data set) as arrays of `data.image_size`."""
-    from ragdiff_jax.data.folder import open_pairs as open_source
+def open_pairs(data: Mapping[str, Any], split: str) -> PairArrays | DecodedPairs:
+    """The pairs of `data.folder` (drawn garments or a folder data set) as arrays of `data.image_size`.
 
+    `data.also`: a folder of pictures whose pairs are trained on as well. `data.decoded`: a folder that keeps the pairs
+    decoded, for the next stage too.
+    """
     tokenizer = Tokenizer.from_folder(data["tokenizer"]) if data.get("tokenizer") else _NoText()
-    return PairArrays(
-        open_source(data["folder"], split),
+    also = data.get("also", "") if split == "train" else ""
+    opener = functools.partial(open_sources, data["folder"], split, also)
+    if not data.get("decoded"):
+        return PairArrays(
+            opener(), image_size=data["image_size"], tokenizer=tokenizer, cache=data.get("cache", False)
+        )
+    return decoded_pairs(
+        opener,
+        [data["folder"], *([also] if also else [])],
+        data["decoded"],
+        name=split,
         image_size=data["image_size"],
         tokenizer=tokenizer,
-        cache=data.get("cache", False),
     )
 
 
@@ -47,10 +62,30 @@ def make_objective(config: Mapping[str, Any]) -> Objective:
     build = builders.BUILDERS.get(config["objective"])
     if build is None:
         raise UserError(f"objective {config['objective']!r}: choose one of {', '.join(builders.BUILDERS)}")
-    held_out = open_pairs(config["data"], config["data"].get("held_out", "validation"))
-    objective = build(config["model"], pairs=open_pairs(config["data"], "train"), held_out=held_out)
+    data = config["data"]
+    held_out = open_pairs(data, data.get("held_out", "validation"))
+    pairs = open_pairs(data, "train")
+    objective = build(config["model"], pairs=pairs, held_out=held_out, order=epoch_rows(data, pairs))
+    if data.get("resident", False):
+        objective = ResidentObjective(base=objective)
     lora = dict(config.get("lora", {}))
     return LoRAObjective(base=objective, **lora) if lora.get("rank") else objective
+
+
+def epoch_rows(data: Mapping[str, Any], pairs: PairArrays | DecodedPairs) -> np.ndarray | None:
+    """The rows of an epoch: the pairs of `data.also` as often as `also_repeat` says, or those of `data.categories`.
+
+    None: each once. Raises UserError where both are asked for.
+    """
+    also, categories = data.get("also", ""), tuple(data.get("categories", ()))
+    if also and categories:
+        raise UserError("data.also and data.categories: choose one")
+    if categories:
+        return rows_of_categories(np.asarray(pairs.arrays()["flat_attributes"]), categories)
+    if also:
+        count = len(FolderPairs(also))
+        return repeated_rows([len(pairs) - count, count], data.get("also_repeat", 1))
+    return None
 
 
 def run(config: Mapping[str, Any], workdir: str | Path) -> TrainResult:

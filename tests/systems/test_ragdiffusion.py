@@ -190,46 +190,68 @@ def test_unconditional_half_keeps_the_landmark_and_nothing_else(conditions, text
         np.testing.assert_array_equal(other.text.pooled[row], empty.pooled[0])
 
 
+class InTraining:
+    """What MainNet is told in a training step: (structure, landmark) of one sample whose embedding is `own`."""
+
+    def __init__(self, dropout=NO_DROPOUT):
+        self.own, self.others = np.array(unit(1, 1, D)), np.array(unit(3, K + 1, D))
+        self.landmarks = np.array(jax.random.bernoulli(jax.random.key(4), 0.5, (K + 2, SIZE, SIZE)))
+        taken = self.taken = []
+        own = jnp.asarray(self.own)
+
+        class Seen(Bare):
+            def embed(self, *_):
+                return own
+
+            def encode(self, params, image, key=None):
+                return LATENTS[:1]
+
+            def encode_text(self, params, ids):
+                return rd.Text(None, None)
+
+            def denoising_loss(self, params, conditions, *_):
+                taken.append((conditions.adapter, conditions.landmark_features))
+                return jnp.zeros(1)
+
+        self.model = bare(Seen, dropout=dropout)
+
+    def __call__(self, first, row):
+        """With `first` in the memory's row 0 and `row` as the sample's own."""
+        memory = place(np.concatenate([first, self.others]), self.landmarks)
+        batch = {
+            "photo": jnp.zeros((1, SIZE, SIZE, 3)),
+            "flat": jnp.zeros((1, SIZE, SIZE, 3)),
+            "mask": jnp.ones((1, SIZE, SIZE, 1)),
+            "photo_attributes": jnp.zeros((1, len(ATTRIBUTE_SIZES)), jnp.int32),
+            "text_ids": jnp.zeros((1, 8), jnp.int32),
+            "memory_row": jnp.array([row]),
+        }
+        self.model.loss({}, batch, jax.random.key(9), memory=memory, empty_ids=jnp.zeros(8, jnp.int32))
+        return self.taken.pop()
+
+
 def test_a_samples_own_flat_lay_is_not_among_its_neighbours():
     """The memory's row 0 is the sample's own: training sees what it would see if row 0 were out of reach."""
-    own, others = np.array(unit(1, 1, D)), np.array(unit(3, K + 1, D))
-    landmarks = np.array(jax.random.bernoulli(jax.random.key(4), 0.5, (K + 2, SIZE, SIZE)))
-
-    taken = []
-
-    class Seen(Bare):
-        def embed(self, *_):
-            return jnp.asarray(own)
-
-        def encode(self, params, image, key=None):
-            return LATENTS[:1]
-
-        def encode_text(self, params, ids):
-            return rd.Text(None, None)
-
-        def denoising_loss(self, params, conditions, *_):
-            taken.append((conditions.adapter, conditions.landmark_features))
-            return jnp.zeros(1)
-
-    model = bare(Seen, dropout=NO_DROPOUT)
-    batch = {
-        "photo": jnp.zeros((1, SIZE, SIZE, 3)),
-        "flat": jnp.zeros((1, SIZE, SIZE, 3)),
-        "mask": jnp.ones((1, SIZE, SIZE, 1)),
-        "photo_attributes": jnp.zeros((1, len(ATTRIBUTE_SIZES)), jnp.int32),
-        "text_ids": jnp.zeros((1, 8), jnp.int32),
-    }
-
-    def seen(first, row):
-        memory = place(np.concatenate([first, others]), landmarks)
-        rows = batch | {"memory_row": jnp.array([row])}
-        model.loss({}, rows, jax.random.key(9), memory=memory, empty_ids=jnp.zeros(8, jnp.int32))
-        return taken.pop()
-
-    excluded, out_of_reach, found = seen(own, 0), seen(-own, -1), seen(own, -1)
+    seen = InTraining()
+    excluded, out_of_reach, found = seen(seen.own, 0), seen(-seen.own, -1), seen(seen.own, -1)
     assert_equal(excluded, out_of_reach)
-    np.testing.assert_allclose(found[0], own, atol=1e-2)  # SLLE takes the neighbour that is the query itself
+    np.testing.assert_allclose(found[0], seen.own, atol=1e-2)  # SLLE takes the neighbour that is the query itself
     assert differ(excluded, found)
+
+
+def test_the_landmark_of_training_is_the_truth_where_the_retrieved_one_is_of_another_shape():
+    """The truth fills the frame, what is retrieved half of it."""
+    truth = np.ones((1, SIZE, SIZE, 1), np.float32)
+    for least, believed in ((0.0, True), (0.3, True), (0.7, False)):
+        seen = InTraining(dataclasses.replace(NO_DROPOUT, retrieved_iou=least))
+        landmark = np.asarray(seen(seen.own, 0)[1])
+        assert np.array_equal(landmark, truth) != believed
+        assert 0.3 < landmark.mean() < 0.7 or not believed
+
+
+def test_a_dropped_landmark_leaves_no_features():
+    seen = InTraining(dataclasses.replace(NO_DROPOUT, landmark=1.0))
+    assert not np.asarray(seen(seen.own, 0)[1]).any()
 
 
 def test_adapters_start_as_copies_of_mainnet(params):
@@ -282,7 +304,7 @@ def test_the_papers_sizes_fit_together():
     [
         ("unet", {"cross_attention_dim": 48}, "text encoders' widths"),
         ("unet", {"text_embed_dim": 48}, "pooled text"),
-        ("unet", {"in_channels": 16}, "latent channels"),
+        ("unet", {"in_channels": 8}, "latent channels"),
         ("landmark_guider", {"features": 32}, "landmark guider's features"),
         ("landmark_guider", {"strides": (2, 2, 2, 2)}, "strides"),
         ("ep_adapter", {"embed_dim": 64}, "embed_dim"),

@@ -30,6 +30,7 @@ from ragdiff_jax.training.objectives.contrastive import info_nce, shape_info_nce
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
+from ragdiff_jax.training.resident import ResidentObjective
 from ragdiff_jax.training.state import fresh_state
 from ragdiff_jax.training.step import ROW_LOSSES, jit_step
 from ragdiff_jax.weights import load_part, read_config, save_part
@@ -255,6 +256,16 @@ def test_structure_net_moves_both_towers_and_the_table(world, one_device, tmp_pa
     config, params = load_structure_net(tmp_path)
     assert config == MODEL.structure_net
     jax.tree.map(np.testing.assert_array_equal, params, run.after["structure_net"])
+
+
+def test_a_resident_data_set_changes_no_loss(world, one_device):
+    """Rows come twice in an epoch of 16: what the devices gather is what the host would have sent."""
+    order = np.repeat(np.arange(8, dtype=np.int32), 2)
+    base = StructureNetObjective(pairs=world.pairs, config=MODEL.structure_net, recolour=True, order=order)
+    params = {"structure_net": world.params["structure_net"]}
+    sent = train(base, one_device, 2, params)
+    gathered = train(ResidentObjective(base=base), make_mesh(data=8), 2, params)
+    np.testing.assert_allclose(gathered.rows, sent.rows, rtol=1e-5)
 
 
 def test_autoencoder_trains_and_exports_its_measured_scale(world, one_device, tmp_path):

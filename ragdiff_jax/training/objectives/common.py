@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Int32, UInt8
 
+from ragdiff_jax.data.decoded import DecodedPairs
 from ragdiff_jax.data.pipeline import PairArrays, make_batches
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.weights.folder import load_part
@@ -35,21 +36,16 @@ class PairObjective(Objective):
     Attributes:
       pairs: the training set.
       held_out: what is drawn and measured; the training set again where there is none.
+      order: the rows of an epoch where some pairs come more than once; None: each once.
     """
 
-    pairs: PairArrays
-    held_out: PairArrays | None = None
+    pairs: PairArrays | DecodedPairs
+    held_out: PairArrays | DecodedPairs | None = None
+    order: Int32[np.ndarray, " rows"] | None = None
     examples: int = 8
 
-    def batches(self, *, batch_size, seed, start_step, process_index, process_count):
-        return make_batches(
-            self.pairs,
-            batch_size=batch_size,
-            seed=seed,
-            start_step=start_step,
-            process_index=process_index,
-            process_count=process_count,
-        )
+    def batches(self, **arguments):
+        return make_batches(self.pairs, order=self.order, **arguments)
 
     def example_batch(self) -> dict[str, np.ndarray]:
         """The first rows of the held-out set."""

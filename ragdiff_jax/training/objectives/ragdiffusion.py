@@ -79,8 +79,7 @@ class RAGDiffusionObjective(PairObjective):
     def constants(self, mesh) -> Any:
         memory = Memory.open(self.memory)
         rows = {item.id: row for row, item in enumerate(memory.items)}
-        source = self.pairs.source
-        own = np.array([rows.get(source[row].id, -1) for row in range(len(source))], np.int32)
+        own = np.array([rows.get(id, -1) for id in self.pairs.ids], np.int32)
         empty = np.asarray(self.empty_ids, np.int32)
         return {
             "memory": memory.to_device(mesh),

@@ -1,0 +1,176 @@
+"""Pairs decoded once into plain arrays on the disk: every stage after the first begins at once, on all cores' work.
+
+    DIR/<name>/  decoded.json   photo.npy flat.npy mask.npy   photo_attributes.npy flat_attributes.npy
+                 partner_row.npy   records.json (ids, captions)
+
+A pair of s pixels takes 7 s^2 bytes. The folder's name has the fingerprint of what it was decoded from, so that a
+changed data set is decoded anew; it is written beside its place and renamed, so that it is whole or not there.
+"""
+
+import concurrent.futures
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import tqdm
+from jaxtyping import Int
+
+from ragdiff_jax.data.attributes import ATTRIBUTE_SIZES
+from ragdiff_jax.data.pipeline import Batch, PairArrays, with_partners
+from ragdiff_jax.data.records import PairSource
+from ragdiff_jax.errors import UserError
+
+SCHEMA = 1
+_CHUNK = 128  # pairs a process decodes at a time
+_ARRAYS = ("photo", "flat", "mask", "photo_attributes", "flat_attributes", "partner_row")
+
+
+class _Captions:
+    """In a tokenizer's place: the arrays hold no text, so that they serve any vocabulary."""
+
+    def encode(self, texts):
+        return np.zeros((len(texts), 1), np.int32)
+
+
+class DecodedPairs:
+    """The pairs of a decoded folder, read by memory mapping: `PairArrays`' batches without its work."""
+
+    def __init__(self, folder: str | os.PathLike, tokenizer):
+        folder = Path(folder)
+        try:
+            records = json.loads((folder / "records.json").read_text())
+            self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{folder}: decoded pairs are damaged ({error}); remove the folder") from error
+        self.folder, self.ids = folder, records["ids"]
+        rows = np.arange(len(self.ids), dtype=np.int32)
+        self._arrays |= {
+            "text_ids": np.asarray(tokenizer.encode(records["captions"]), np.int32),
+            "row": rows,
+            "has_partner": self._arrays["partner_row"] != rows,
+        }
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def arrays(self) -> Batch:
+        """Every field of `PairArrays.batch` but the partner's, of all rows."""
+        return dict(self._arrays)
+
+    def batch(self, rows: Int[np.ndarray, " b"]) -> Batch:
+        """The batch of these rows."""
+        return with_partners(self._arrays, rows)
+
+
+def decoded_pairs(
+    open_source: Callable[[], PairSource],
+    folders: Sequence[str | os.PathLike],
+    directory: str | os.PathLike,
+    *,
+    name: str,
+    image_size: int,
+    tokenizer,
+    processes: int | None = None,
+) -> DecodedPairs:
+    """The pairs of `open_source()`, decoded into `directory` by several processes if that hasn't been done yet.
+
+    `open_source` is called in each process and must pickle; `folders` are what it reads, whose files' names, sizes and
+    times are the fingerprint. Shows a progress bar. Raises `UserError` as `PairArrays` does, and for a directory that
+    can't be written.
+    """
+    mark = fingerprint(folders)[:12]
+    place = Path(directory) / f"{name}-{image_size}px-{mark}"
+    if not place.is_dir():
+        temporary = place.with_name(f".{place.name}.{secrets.token_hex(6)}.tmp")
+        try:
+            temporary.mkdir(parents=True)
+            _decode(open_source, temporary, image_size, processes or os.cpu_count() or 1)
+            os.rename(temporary, place)
+        except OSError as error:
+            if not place.is_dir():  # another run may have been first
+                raise UserError(f"{place}: can't be written ({error.strerror}); choose another folder") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return DecodedPairs(place, tokenizer)
+
+
+def fingerprint(folders: Sequence[str | os.PathLike]) -> str:
+    """SHA-256 over the names, sizes and times of all files in `folders`."""
+    digest = hashlib.sha256(str(SCHEMA).encode())
+    for folder in folders:
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            status = path.stat()
+            digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _decode(open_source, folder: Path, size: int, processes: int) -> None:
+    count = len(open_source())
+    shapes = {
+        "photo": ((count, size, size, 3), np.uint8),
+        "flat": ((count, size, size, 3), np.uint8),
+        "mask": ((count, size, size), np.uint8),
+        "photo_attributes": ((count, len(ATTRIBUTE_SIZES)), np.int32),
+        "flat_attributes": ((count, len(ATTRIBUTE_SIZES)), np.int32),
+        "partner_row": ((count,), np.int32),
+    }
+    for name, (shape, dtype) in shapes.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
+    chunks = [(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+    work = functools.partial(_decode_chunk, open_source, folder, size)
+    ids: list[str] = []
+    captions: list[str] = []
+    partners: list[str | None] = []
+    with tqdm.tqdm(total=count, desc="decoding", unit=" pairs", disable=None) as bar:
+        for found in _mapped(work, chunks, min(processes, len(chunks))):
+            for place, values in zip((ids, captions, partners), found, strict=True):
+                place += values
+            bar.update(len(found[0]))
+    rows = {id: row for row, id in enumerate(ids)}
+    if len(rows) < count:
+        raise UserError(f"{count - len(rows)} of {count} pairs have the id of another; ids must differ")
+    array = np.lib.format.open_memmap(folder / "partner_row.npy", mode="r+")
+    array[:] = [rows.get(partner, row) for row, partner in enumerate(partners)]
+    array.flush()
+    (folder / "records.json").write_text(json.dumps({"schema": SCHEMA, "ids": ids, "captions": captions}))
+
+
+def _mapped(work, chunks, processes):
+    if processes <= 1:
+        yield from map(work, chunks)
+        return
+    # Not fork: the parent may already run JAX's threads.
+    context = multiprocessing.get_context("forkserver")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(work, chunks)
+
+
+_opened: dict = {}  # a process opens its source once
+
+
+def _decode_chunk(open_source, folder, size, chunk):
+    if folder not in _opened:
+        _opened.clear()
+        _opened[folder] = open_source()
+    source = _opened[folder]
+    pairs = PairArrays(source, image_size=size, tokenizer=_Captions(), partners=False)
+    arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+") for name in _ARRAYS}
+    ids, captions, partners = [], [], []
+    for row in range(*chunk):
+        record = source[row]
+        item = pairs.item(row, record)
+        for name in ("photo", "flat", "mask", "photo_attributes", "flat_attributes"):
+            arrays[name][row] = item[name]
+        ids.append(record.id)
+        captions.append(record.caption)
+        partners.append(record.structure_partner)
+    for array in arrays.values():
+        array.flush()
+    return ids, captions, partners

@@ -1,0 +1,59 @@
+"""Any stage over pairs with its whole data set on the devices: a batch is row numbers, and the step gathers the rest.
+
+A small network on a fast card waits for its batches otherwise: at 128 pixels a thousand pairs are 115 MB a step.
+"""
+
+import dataclasses
+
+import jax
+
+from ragdiff_jax.data.pipeline import make_batches, with_partners
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import replicated
+from ragdiff_jax.training.objective import Objective, Summing
+from ragdiff_jax.training.objectives.common import PairObjective
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResidentObjective(Objective):
+    """`base` with the decoded pairs among its constants, whole on every device (128 px: 115 kB a pair).
+
+    Losses are those of `base`, which sees the same batches.
+    """
+
+    base: PairObjective
+
+    def __post_init__(self):
+        if isinstance(self.base, Summing):
+            raise UserError(f"data.resident: {type(self.base).__name__} reads each pair once; leave resident out")
+
+    @property
+    def trainable(self) -> str:
+        return self.base.trainable
+
+    def init(self, key):
+        return self.base.init(key)
+
+    def restore_parts(self, params):
+        return self.base.restore_parts(params)
+
+    def constants(self, mesh):
+        def place(array):
+            return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
+
+        return {"base": self.base.constants(mesh), "pairs": jax.tree.map(place, self.base.pairs.arrays())}
+
+    def batches(self, **arguments):
+        return make_batches(self.base.pairs, order=self.base.order, rows_only=True, **arguments)
+
+    def loss(self, params, constants, batch, key):
+        return self.base.loss(params, constants["base"], with_partners(constants["pairs"], batch["row"]), key)
+
+    def sample(self, params, constants, key):
+        return self.base.sample(params, constants["base"], key)
+
+    def validation(self, params, constants, key):
+        return self.base.validation(params, constants["base"], key)
+
+    def export(self, params, directory):
+        self.base.export(params, directory)

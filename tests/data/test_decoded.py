@@ -1,0 +1,132 @@
+"""Decoded pairs are the pairs; several sources are one; an epoch shows the rows that it is told to."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from ragdiff_jax.data.attributes import ATTRIBUTES
+from ragdiff_jax.data.decoded import decoded_pairs
+from ragdiff_jax.data.images import encode_png
+from ragdiff_jax.data.pipeline import PairArrays, make_batches
+from ragdiff_jax.data.sources import JoinedPairs, open_sources, repeated_rows, rows_of_categories
+from ragdiff_jax.errors import UserError
+
+SIZE = 16
+
+
+class Lengths:
+    """A stand-in tokenizer: a caption's length."""
+
+    def encode(self, texts):
+        return np.array([[len(text)] for text in texts], np.int32)
+
+
+def write_folder(folder, names, *, captions=True):
+    """Pairs of a folder data set; each names the next one as its structure partner."""
+    lines = []
+    for row, name in enumerate(names):
+        for part, shade in (("photos", 40 + row), ("flats", 90 + row)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            picture = np.full((20, 12, 3), 255, np.uint8)
+            picture[4:16, 3:9] = shade
+            (folder / part / f"{name}.png").write_bytes(encode_png(picture))
+        category = "Hoodie" if row % 2 else "Skirt"
+        lines.append({"image": f"photos/{name}.png", "attributes": {"Fit": "Loose"}, "caption": "x" * row})
+        partner = {"structure_partner": names[(row + 1) % len(names)]}
+        lines.append({"image": f"flats/{name}.png", "attributes": {"Category": category}} | partner)
+    (folder / "attributes.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return (
+        write_folder(tmp_path / "many", [f"a{row:02d}" for row in range(12)]),
+        write_folder(tmp_path / "few", ["b0", "b1", "b2"]),
+    )
+
+
+def decode(folders, tmp_path, **options):
+    many, few = folders
+    opener = functools.partial(open_sources, str(many), "all", str(few))
+    return decoded_pairs(
+        opener, [many, few], tmp_path / "decoded", name="all", image_size=SIZE, tokenizer=Lengths(), **options
+    )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_decoded_pairs_give_the_batches_of_their_records(folders, tmp_path, processes):
+    many, few = folders
+    decoded = decode(folders, tmp_path, processes=processes)
+    plain = PairArrays(open_sources(str(many), "all", str(few)), image_size=SIZE, tokenizer=Lengths())
+    assert decoded.ids == plain.ids and len(decoded) == 15
+    rows = np.array([14, 3, 0, 7], np.int32)
+    for ours, theirs in ((decoded.batch(rows), plain.batch(rows)), (decoded.arrays(), plain.arrays())):
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+
+def test_pairs_are_decoded_once_and_anew_when_the_files_change(folders, tmp_path):
+    first = decode(folders, tmp_path, processes=1)
+    assert decode(folders, tmp_path, processes=1).folder == first.folder
+    write_folder(folders[1], ["b0", "b1", "b2", "b3"])
+    again = decode(folders, tmp_path, processes=1)
+    assert again.folder != first.folder and len(again) == 16
+
+
+def test_what_fails_half_way_leaves_nothing(folders, tmp_path):
+    (folders[1] / "photos" / "b1.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="b1"):
+        decode(folders, tmp_path, processes=1)
+    assert not list((tmp_path / "decoded").iterdir())
+
+
+def test_damaged_arrays_are_named(folders, tmp_path):
+    folder = decode(folders, tmp_path, processes=1).folder
+    (folder / "mask.npy").write_bytes(b"")
+    with pytest.raises(UserError, match="damaged"):
+        decode(folders, tmp_path, processes=1)
+
+
+def test_pairs_with_one_id_in_two_folders_are_refused(folders, tmp_path):
+    write_folder(folders[1], ["a00", "b1"])
+    with pytest.raises(UserError, match="id of another"):
+        decode(folders, tmp_path, processes=1)
+
+
+def test_joined_sources_follow_one_another(folders):
+    many, few = (open_sources(str(folder), "all") for folder in folders)
+    joined = JoinedPairs([many, few, many])
+    assert len(joined) == 27
+    assert [joined[row].id for row in (0, 11, 12, 14, 15, 26)] == ["a00", "a11", "b0", "b2", "a00", "a11"]
+    for row in (27, -1):
+        with pytest.raises(IndexError):
+            joined[row]
+
+
+def test_an_epoch_shows_the_few_as_often_as_asked(folders, tmp_path):
+    decoded = decode(folders, tmp_path, processes=1)
+    for repeat in (0, 4):
+        order = repeated_rows([12, 3], repeat)
+        count = 12 + 3 * repeat
+        batches = make_batches(decoded, batch_size=count, seed=5, order=order, rows_only=True, num_threads=0)
+        batch = next(batches)
+        batches.close()
+        assert set(batch) == {"row"}
+        seen = np.bincount(batch["row"], minlength=15)
+        np.testing.assert_array_equal(seen, [1] * 12 + [repeat] * 3)
+    with pytest.raises(UserError, match="at least 0"):
+        repeated_rows([12, 3], -1)
+
+
+def test_rows_of_categories(folders, tmp_path):
+    flat_attributes = np.asarray(decode(folders, tmp_path, processes=1).arrays()["flat_attributes"])
+    np.testing.assert_array_equal(rows_of_categories(flat_attributes, ("Hoodie",)), [1, 3, 5, 7, 9, 11, 13])
+    with pytest.raises(UserError, match="no category 'Hat'"):
+        rows_of_categories(flat_attributes, ("Hat",))
+    with pytest.raises(UserError, match="has no Vest"):
+        rows_of_categories(flat_attributes, ("Vest",))
+    assert "Vest" in ATTRIBUTES["Category"]
