@@ -36,7 +36,5 @@ def _blur(x: Float[Array, "b H W c"]) -> Float[Array, "b h w c"]:
     weights /= weights.sum()
     for axis in (1, 2):
         valid = x.shape[axis] - SIDE + 1
-        x = sum(
-            float(weight) * jax.lax.slice_in_dim(x, at, at + valid, axis=axis) for at, weight in enumerate(weights)
-        )
+        x = sum(float(weight) * jax.lax.slice_in_dim(x, at, at + valid, axis=axis) for at, weight in enumerate(weights))
     return x
