@@ -22,6 +22,7 @@ import jax
 
 from benchmarks.tiny_world import control, generation, growth, real, retrieval
 from benchmarks.tiny_world.growth import OTHERS
+from benchmarks.tiny_world.real import held_out_names
 from benchmarks.tiny_world.summary import markdown
 from benchmarks.tiny_world.world import GATES, World, content
 from ragdiff_jax.cli.inputs import model_folder
@@ -110,10 +111,10 @@ def _settings(world: World, section: str, names) -> dict:
     """What decides a section's numbers; of folders their contents or, for the data set, its own name."""
     given = vars(world.arguments)
     found = {name: given[name] for name in names}
-    for name in ("dataset", "real_held_out"):
-        if name in found:
-            path = found[name]
-            found[name] = None if path is None else "/".join(path.resolve().parts[-3:])
+    if found.get("dataset") is not None:
+        found["dataset"] = "/".join(found["dataset"].resolve().parts[-3:])
+    if found.get("real_held_out") is not None:
+        found["real_held_out"] = held_out_names(found["real_held_out"])
     if found.get("clip") is not None:
         found["clip"] = content(model_folder(found["clip"]))
     if section == "growth":

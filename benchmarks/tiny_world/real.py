@@ -38,14 +38,18 @@ def _pairs(world: World, generator, data: Path):
     held = _held_out(world, files)
     training = [name for name in files if name not in held]
     names = held[: world.arguments.real_limit]
+    if not names:
+        # Not an error: the photos of homes need no truth.
+        note = f"No pairs: by its hash ({SHARES}) none of {len(files)} is held out; name them by --real-held-out FILE."
+        return [{"table": "real pairs, bounding boxes", "photo": "plain", "pairs": 0}], [note]
     photos = {name: load_image(files[name], max_side=LONGEST) for name in names}
     others = {name: photos[names[(place + 1) % len(names)]] for place, name in enumerate(names)}
     ready = [kinds(photos[name], others[name], name, seed) for name in names]
     truths = [_mask(data, name) for name in names]
     boxed = np.stack([framed(truth) for truth in truths])
     squares = np.stack([square_mask(truth, SIDE) for truth in truths])
-    mean_boxed = np.mean([framed(_mask(data, name)) for name in training], axis=0) >= 0.5
-    mean_square = np.mean([square_mask(_mask(data, name), SIDE) for name in training], axis=0) >= 0.5
+    trained = [_mask(data, name) for name in training]
+    mean_boxed, mean_square = _mean(map(framed, trained)), _mean(square_mask(mask, SIDE) for mask in trained)
     memory_boxed = np.stack([framed(mask) for mask in memory.landmarks])
     oracle = np.array([_best(truth, memory_boxed) for truth in boxed])
     whites = [load_image(next((data / "flat_white").glob(f"{name}.*"))) for name in names]
@@ -59,9 +63,10 @@ def _pairs(world: World, generator, data: Path):
         found = {
             "generated": ious(np.stack([framed(mask) for mask in masks]), boxed),
             "landmark": ious(np.stack([framed(result.retrieved.landmark) for result in results]), boxed),
-            "mean mask": np.array([iou(mean_boxed, truth) for truth in boxed]),
             "oracle": oracle,
         }
+        if mean_boxed is not None:
+            found["mean mask"] = np.array([iou(mean_boxed, truth) for truth in boxed])
         cuts = [grabcut(_small(photo)) for photo in some]
         rivals_there = cuts[0] is not None
         if rivals_there:
@@ -71,9 +76,10 @@ def _pairs(world: World, generator, data: Path):
             unaligned = {
                 "generated": ious(np.stack([_large(mask) for mask in masks]), squares),
                 "landmark": ious(np.stack([_large(result.retrieved.landmark) for result in results]), squares),
-                "mean mask": np.array([iou(mean_square, truth) for truth in squares]),
                 "oracle": np.array([_best(truth, memory.landmarks) for truth in _fit(squares, memory)]),
             }
+            if mean_square is not None:
+                unaligned["mean mask"] = np.array([iou(mean_square, truth) for truth in squares])
             if rivals_there:
                 unaligned["grabcut"] = ious(np.stack([square_mask(cut, SIDE) for cut in cuts]), squares)
             rows.append({"table": "real pairs, unaligned", "photo": kind, "pairs": len(names)} | _row(unaligned, seed))
@@ -92,15 +98,17 @@ def _pairs(world: World, generator, data: Path):
             cells[i].append(Cell(picture=images[i], title="flat-lay", lines=(score,), chosen=kind == "plain"))
     for i, white in enumerate(whites):
         cells[i].append(Cell(picture=white, title="cut-out", lines=(names[i],)))
-    for page, start in enumerate(range(0, len(cells), PAGE)):
-        save_image(world.out / f"real-pairs-{page}.png", draw_panel(cells[start : start + PAGE], cell=112))
+    sheets = _pages(world, "real-pairs", cells)
     notes = [
         f"{len(names)} pairs held out of {len(files)}. IoU with the true mask, both brought to their bounding boxes; "
         "unaligned: where they lie. mean mask: of the other pairs; oracle: the memory's best mask. GrabCut cuts the "
         "photo as it lies, from a centred rectangle; the true masks were themselves cut by GrabCut and checked by eye, "
         "so on plain photos it is favoured, and turned photos ask it for what it can't do.",
         "Colour: the mean CIELAB colour inside the generated silhouette against that of the cut-out inside its mask.",
+        f"Sheets: {', '.join(sheets)}",
     ]
+    if not training:
+        notes.append("No pairs are left beside those held out: no mean mask.")
     if not rivals_there:
         notes.append("OpenCV is not installed: no GrabCut (pip install opencv-python-headless).")
     return rows, notes
@@ -116,7 +124,7 @@ def _wild(world: World, generator, data: Path):
             read[path] = load_image(path, max_side=LONGEST)
         except Exception as error:  # whatever it is, it counts
             failures.append(f"{path.name}: {error!r}")
-    rows, blank, warned, sheets = [], 0, 0, []
+    rows, blank, warned = [], 0, 0
     for start in range(0, len(read), world.batch):
         part = dict(list(read.items())[start : start + world.batch])
         for (path, image), result in zip(part.items(), _tried(world, generator, part, failures), strict=True):
@@ -127,11 +135,17 @@ def _wild(world: World, generator, data: Path):
             cells = result_cells(image, result.retrieved, result.image, generator.memory)
             cells[0] = Cell(picture=image, title="photo", lines=(path.stem, *result.retrieved.warnings))
             rows.append(cells)
-    for page, start in enumerate(range(0, len(rows), PAGE)):
-        sheets.append(f"wild-{page}.png")
-        save_image(world.out / sheets[-1], draw_panel(rows[start : start + PAGE], cell=112))
     row = {"table": "wild photos", "photos": len(paths), "done": len(rows), "failed": len(failures)}
-    return [row | {"blank": blank, "with warnings": warned, "failures": failures}], sheets
+    return [row | {"blank": blank, "with warnings": warned, "failures": failures}], _pages(world, "wild", rows)
+
+
+def _pages(world: World, name: str, rows) -> list[str]:
+    """Sheets of `PAGE` rows each; their names."""
+    sheets = []
+    for start in range(0, len(rows), PAGE):
+        sheets.append(f"{name}-{len(sheets)}.png")
+        save_image(world.out / sheets[-1], draw_panel(rows[start : start + PAGE], cell=112))
+    return sheets
 
 
 def _tried(world: World, generator, photos: dict[Path, np.ndarray], failures: list[str]):
@@ -152,13 +166,21 @@ def _held_out(world: World, files) -> list[str]:
     """Names of --real-held-out (one a line, or a JSON list), else those whose hash says test."""
     if world.arguments.real_held_out is None:
         return [name for name in files if split_of(name, SHARES) == "test"]
-    text = world.arguments.real_held_out.read_text(encoding="utf-8")
-    lines = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
-    wanted = {line.strip() for line in lines if line.strip()}
+    wanted = held_out_names(world.arguments.real_held_out)
     wanted = {name if name in files else Path(name).stem for name in wanted}
     if missing := sorted(wanted - set(files)):
         raise UserError(f"{world.arguments.real_held_out}: {missing[0]!r} is no photo of flat_photo/")
     return [name for name in files if name in wanted]
+
+
+def held_out_names(file: Path) -> list[str]:
+    """Names in a file, one a line or a JSON list."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        lines = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: can't be read ({error}); give names, one a line, or a JSON list") from error
+    return sorted({line.strip() for line in lines if line.strip()})
 
 
 def _row(found, seed: int) -> dict:
@@ -172,6 +194,12 @@ def _row(found, seed: int) -> dict:
 def _mask(data: Path, name: str) -> np.ndarray:
     path = data / "flat_mask" / f"{name}.png"
     return decode_mask(path.read_bytes(), str(path))
+
+
+def _mean(masks) -> np.ndarray | None:
+    """Where at least half of the masks are; None of none."""
+    masks = list(masks)
+    return np.mean(masks, axis=0) >= 0.5 if masks else None
 
 
 def _mean_lab(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
