@@ -79,10 +79,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     arguments = parser().parse_args()
+    try:
+        world, failed = World(arguments), False
+    except UserError as error:
+        parser().error(str(error))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         enable_compilation_cache()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    world, failed = World(arguments), False
     for section in arguments.only or SECTIONS:
         run, names = SECTIONS[section]
         file = arguments.out / f"{section}.json"

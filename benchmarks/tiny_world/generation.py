@@ -44,6 +44,7 @@ def run(world: World) -> dict:
             "adapter": GATES[name][0],
             "landmark": GATES[name][1],
             "photos": len(pairs.ids),
+            "memory": len(world.memory(name, leaks)),
             "size": sizes[name],
             "guidance": read_model_json(world.models[name]).settings.get("guidance_scale"),
             "steps": world.arguments.steps,
@@ -70,7 +71,7 @@ def run(world: World) -> dict:
         "iou: of the silhouette found in the generated picture (`data.images.flat_mask`) with the true one; blank: "
         "none found, which counts 0. ssim: RGB, the mean of the channels, gaussian 11x11 of sigma 1.5, data range 1, "
         "whole picture. ciede2000: the mean over the true silhouette's pixels. landmark_iou: of what was retrieved, "
-        "also where the model isn't told it. Every photo starts from the same noise in all models.",
+        "also where the model isn't told it. A photo has the same noise in all models, each batch another.",
         f"Sheet (worst, median, best {SHOWN} by iou of the first model): {sheet}",
     ]
     photos = {
@@ -87,7 +88,8 @@ def _generated(world: World, name: str, pairs: Pairs, leaks) -> dict[str, np.nda
         [
             content(world.models[name]),
             content(world.memory_path(name)),
-            f"steps {world.arguments.steps} seed {world.arguments.seed} batch {world.batch} gates {GATES[name]}",
+            f"{world.arguments.steps} steps, noise of batches from {world.arguments.seed}, batch {world.batch}",
+            f"gates {GATES[name]}",
             *pairs.ids,
         ]
     )
@@ -98,7 +100,11 @@ def _generated(world: World, name: str, pairs: Pairs, leaks) -> dict[str, np.nda
             return parts
     generator = world.generator(name, leaks)
     start = time.perf_counter()
-    results = generate(generator, list(pairs.photos), world)
+    results = []
+    for batch, at in enumerate(range(0, len(pairs.photos), world.batch)):
+        # One noise for all would be one draw of chance that no interval shows; the models still share each batch's.
+        some = list(pairs.photos[at : at + world.batch])
+        results += generate(generator, some, world, seed=world.arguments.seed + batch)
     parts = {
         "key": np.array(key),
         "images": np.stack([result.image for result in results]),

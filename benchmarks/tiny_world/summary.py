@@ -1,5 +1,7 @@
 """The sections' rows as Markdown tables."""
 
+LISTED = 8  # of a list; all of it is in the section's JSON
+
 
 def markdown(records: dict[str, dict]) -> str:
     lines = ["# The tiny world, measured", "", "Numbers in brackets are 95 % bootstrap intervals.", ""]
@@ -29,7 +31,8 @@ def _cell(value) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={_cell(one)}" for name, one in value.items())
     if isinstance(value, list):
-        return "; ".join(map(_cell, value)) or "none"
+        more = f"; and {len(value) - LISTED} more" if len(value) > LISTED else ""
+        return ("; ".join(map(_cell, value[:LISTED])) or "none") + more
     if isinstance(value, float):
         return f"{value:.3f}"
     return "-" if value is None else str(value).replace("|", "\\|")
