@@ -1,0 +1,85 @@
+"""Retrieval on held-out drawn pairs, per knowledge of the photos' attributes, between random choice and the oracle."""
+
+import math
+
+import numpy as np
+
+from benchmarks.tiny_world.world import World, landmark_choice, number
+from ragdiff_jax.evaluation.analyze import Analysis, said_and_right
+from ragdiff_jax.evaluation.bootstrap import mean_interval, way_interval
+from ragdiff_jax.evaluation.retrieval import ACCURATE, mask_ious
+from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+from ragdiff_jax.weights.folder import read_model_json
+from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint
+
+MEASURES = ("top1", "top5", "iou")
+
+
+def run(world: World) -> dict:
+    name, seed = world.main, world.arguments.seed
+    config, params = load_structure_net(world.models[name])
+    pairs, groups, leaks = world.pairs(world.image_size(name), world.arguments.pairs)
+    memory = world.memory(name, leaks)
+    memory.check_encoder(structure_fingerprint(config, params))
+    k, reg = neighbours_and_reg(world.models[name])
+    predictor = world.predictor(name)
+    analysis = Analysis(config, params, memory, pairs, predictor, k=k, reg=reg)
+    ious = mask_ious(pairs.masks, memory.landmarks)
+    floor, ceiling = random_choice(ious), oracle(ious)
+    columns = {"random": floor}
+    for knowledge, vectors in analysis.photos.items():
+        rows, choice = landmark_choice(vectors, memory, analysis.own, k=k, reg=reg)
+        found = np.take_along_axis(ious, rows, axis=1)
+        landmark = found[np.arange(len(found)), choice]
+        columns[knowledge] = {
+            "top1": landmark > ACCURATE,
+            "top5": (found[:, :5] > ACCURATE).any(axis=1),
+            "iou": landmark,
+            "nearest_top1": found[:, 0] > ACCURATE,
+            "nearest_iou": found[:, 0],
+        }
+    columns["oracle"] = ceiling
+    common = {"photos": len(pairs.ids), "memory": len(memory), "k": k}
+    rows = []
+    for knowledge, values in columns.items():
+        row = {"table": "retrieval", "attributes": knowledge, **common}
+        for measure, one in values.items():
+            row[measure] = number(mean_interval(np.float64(one), seed=seed, groups=groups))
+        if knowledge in analysis.photos:
+            for measure in MEASURES:
+                way = [np.float64(part[measure]) for part in (values, floor, ceiling)]
+                row[f"{measure}_way"] = number(way_interval(*way, seed=seed, groups=groups))
+        rows.append(row)
+    notes = [
+        f"top1: the IoU of the landmark that {k} neighbours, SLLE and fusion choose exceeds {ACCURATE}; top5: that of "
+        "any of the five nearest; iou: the landmark's mean. Random is the expectation for one garment (top5: five) of "
+        "the memory, the oracle its best mask. *_way: the share of the way from random to the oracle.",
+        f"{len(world.memory(name)) - len(memory)} of these pairs' and their twins' flat-lays were taken out of the "
+        "memory. Intervals draw structure twins together.",
+    ]
+    if predictor is None:
+        notes.append("The model has no image encoder (and no --clip was named): nothing was predicted.")
+    else:
+        for attribute, scores in said_and_right(analysis.attribute_ids["predicted"], pairs.photo_ids).items():
+            rows.append({"table": "predicted attributes", "attribute": attribute, **scores})
+    photos = {knowledge: values["iou"].round(4).tolist() for knowledge, values in columns.items()}
+    return {"rows": rows, "notes": notes, "photos": {"ids": pairs.ids, "iou": photos}}
+
+
+def neighbours_and_reg(folder) -> tuple[int, float]:
+    """A model's K and SLLE's ridge; a structure_net stage says neither: the system's defaults."""
+    settings = read_model_json(folder).settings
+    return tuple(settings.get(field, getattr(RAGDiffusion, field)) for field in ("neighbours", "reg"))
+
+
+def random_choice(ious: np.ndarray) -> dict[str, np.ndarray]:
+    """What choosing any garment gives of each photo, exactly."""
+    count = ious.shape[1]
+    right = (ious > ACCURATE).sum(axis=1)
+    missed = np.array([math.comb(count - int(some), 5) / math.comb(count, 5) for some in right])
+    return {"top1": right / count, "top5": 1 - missed, "iou": ious.mean(axis=1)}
+
+
+def oracle(ious: np.ndarray) -> dict[str, np.ndarray]:
+    best = ious.max(axis=1)
+    return {"top1": best > ACCURATE, "top5": best > ACCURATE, "iou": best}
