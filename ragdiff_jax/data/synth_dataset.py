@@ -5,19 +5,18 @@ record's structure partner is in the same split.
 Importing this module imports TFDS; import it where it is used.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import io
-import multiprocessing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-import tqdm
 from absl import logging
 
 from ragdiff_jax.data.images import encode_jpeg, encode_mask, encode_png
+from ragdiff_jax.data.processes import drawn_splits
 from ragdiff_jax.data.records import PairRecord, TfdsPairs, pair_features, to_example
 from ragdiff_jax.data.synth import garment_id, render_photo, spec_attributes, structure_partner, synth_spec
 from ragdiff_jax.data.synth.captions import caption
@@ -27,7 +26,6 @@ from ragdiff_jax.errors import UserError
 
 EXTREME = "extreme"  # the split of shapes and patterns that no other split has
 DEFAULT_SPLITS = {"train": 0.9, "validation": 0.05, "test": 0.05}
-_CHUNK = 32  # records a worker draws at a time
 
 
 @dataclasses.dataclass
@@ -60,19 +58,12 @@ class SynthGarments(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return {name: self._generate_examples(name, start, stop) for name, start, stop in self.builder_config.splits}
-
-    def _generate_examples(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
-        chunks = [
-            (at, min(at + _CHUNK, stop), config.seed, config.size, split, config.style)
-            for at in range(start, stop, _CHUNK)
-        ]
-        with tqdm.tqdm(total=stop - start, desc=f"drawing {split}", unit=" garments", disable=None) as bar:
-            for records in map_processes(_draw_chunk, chunks, config.processes):
-                for record in records:
-                    yield int(record.id.rsplit("-", 1)[1]), to_example(record)
-                    bar.update()
+        draw = functools.partial(_draw_chunk, seed=config.seed, size=config.size, style=config.style)
+        return drawn_splits(draw, to_example, config.splits, config.processes, "garments")
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        raise NotImplementedError  # TFDS wants it defined; `_split_generators` has the examples
 
 
 def synth_record(
@@ -99,8 +90,8 @@ def synth_record(
     return PairRecord(
         id=garment_id(index, seed, style=style, extreme=extreme),
         photo=encode_jpeg(photo),
-        flat=encode_png(flat),
-        mask=encode_mask(mask),
+        flat=encode_png(flat, level=1),  # small pictures: nothing is gained by more
+        mask=encode_mask(mask, level=1),
         photo_attributes=photo_attributes,
         flat_attributes=spec_attributes(spec),
         caption=caption(spec, photo_attributes),
@@ -195,20 +186,9 @@ def split_ranges(count: int, splits: Mapping[str, float]) -> tuple[tuple[str, in
     return tuple(ranges)
 
 
-def _draw_chunk(chunk):
-    start, stop, seed, size, split, style = chunk
-    return [synth_record(index, seed=seed, size=size, split=split, style=style) for index in range(start, stop)]
-
-
-def map_processes(function, items, processes: int) -> Iterator:
-    """`map`, in order, by this many processes."""
-    if processes <= 1:
-        yield from map(function, items)
-        return
-    # Not fork: the parent may already run JAX's threads.
-    context = multiprocessing.get_context("forkserver")
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-        yield from pool.map(function, items)
+def _draw_chunk(chunk: tuple[str, int, int], **numbers) -> list[PairRecord]:
+    split, start, stop = chunk
+    return [synth_record(index, split=split, **numbers) for index in range(start, stop)]
 
 
 def mix_seed(*numbers: int) -> int:
