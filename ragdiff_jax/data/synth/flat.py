@@ -162,14 +162,24 @@ def _sheet(spec, style: Style, group, pieces: list[Piece], r, scale, offset, lig
     shade = light[top:bottom, left:right] * rim(alpha, r, box, depth, style)
     if group == "back":
         shade *= 0.82
-    # A little light is added before shading, else the folds of black cloth wouldn't show.
-    pixels = np.asarray(image.crop(box), np.float32)
-    pixels += 16
-    pixels *= shade[..., None]
-    pixels -= 10
-    image.paste(Image.fromarray(np.clip(pixels, 0, _BRIGHTEST).astype(np.uint8)), box)
+    image.paste(_shaded(image.crop(box), shade), box)
     image.putalpha(alpha)
     return image
+
+
+def _shaded(image: Image.Image, shade: np.ndarray) -> Image.Image:
+    """Cloth under light around 1, [h, w] float32. In 16 bits, which is much faster than in floats."""
+    pixels = np.asarray(image).astype(np.uint16)
+    h, w, _ = pixels.shape
+    pixels = pixels.reshape(h, 3 * w)
+    # A little light is added before shading, else the folds of black cloth wouldn't show.
+    pixels += 16
+    pixels *= np.repeat((np.minimum(np.maximum(shade, 0), 1.8) * 128).astype(np.uint16), 3, 1)
+    pixels >>= 7
+    np.maximum(pixels, 10, out=pixels)
+    pixels -= 10
+    np.minimum(pixels, _BRIGHTEST, out=pixels)
+    return Image.fromarray(pixels.astype(np.uint8).reshape(h, w, 3))
 
 
 def _paint(draw, image, look, paint: str, points, colours, needle: Needle) -> None:

@@ -167,9 +167,17 @@ def warp(ready: Ready, wear: Wear, size: int, group: str, *, zones: bool = False
     if wear.roll is not None and group in _SLEEVES:
         along = _along(ux, uy, ready.shape, group)
         light = light * np.where(along > wear.roll - 0.1, np.where(along > wear.roll - 0.085, 0.94, 0.55), 1)
-    pixels = np.minimum(rgba[..., :3] * light[..., None], np.float32(255)).astype(np.uint8)
     parts = _zones(ux, uy, ready, wear, group) if zones else None
-    return Cloth(left, top, pixels, rgba[..., 3], parts)
+    return Cloth(left, top, _lit(rgba, light), rgba[..., 3], parts)
+
+
+def _lit(rgba: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """The colours of `rgba` under `light` [h, w], at most 1.98: uint8 [h, w, 3]."""
+    h, w = light.shape
+    gain = np.repeat((light * 128).astype(np.uint16), 3, 1)
+    gain *= rgba[..., :3].reshape(h, 3 * w)
+    gain >>= 7
+    return np.minimum(gain, 255, out=gain).astype(np.uint8).reshape(h, w, 3)
 
 
 def _reach(ready: Ready, wear: Wear, size: int, group: str) -> tuple[int, int, int, int] | None:
