@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ragdiff_jax.data.synth.colours import draw_colour, scaled
-from ragdiff_jax.data.synth.flat import smooth_noise
 from ragdiff_jax.data.synth.garment import GarmentSpec, garment_spec
+from ragdiff_jax.data.synth.noise import smooth_noise, white_noise
 from ragdiff_jax.data.synth.prints import cloth
 
 _LOUD = ("Striped", "Plaid", "Polka Dot", "Floral", "Camouflage", "Geometric", "Star")
@@ -50,8 +50,10 @@ def _second(rng, image: Image.Image, size: int) -> None:
 
 def lit(colour, light: np.ndarray) -> Image.Image:
     """A colour (or an image of colours) under light [size, size]."""
-    pixels = np.asarray(colour, np.float32) * light[..., None]
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    h, w = light.shape
+    pixels = np.asarray(colour, np.float32)
+    pixels = (np.tile(pixels, w) if pixels.ndim == 1 else pixels.reshape(h, 3 * w)) * np.repeat(light, 3, 1)
+    return Image.fromarray(np.minimum(np.maximum(pixels, 0), 255).astype(np.uint8).reshape(h, w, 3))
 
 
 def tone(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -64,7 +66,7 @@ def tone(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def _speckle(rng, size: int, strength: float) -> np.ndarray:
-    return np.float32(strength) * rng.standard_normal((size, size), np.float32)
+    return np.float32(strength) * white_noise(rng, size, size)
 
 
 def plain(rng, size):

@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from ragdiff_jax.data.synth.backgrounds import lit, plain, sheet, tone, wood
 from ragdiff_jax.data.synth.colours import draw_colour, scaled
-from ragdiff_jax.data.synth.flat import smooth_noise
+from ragdiff_jax.data.synth.noise import smooth_noise
 
 
 def wall(rng: np.random.Generator, size: int) -> Image.Image:

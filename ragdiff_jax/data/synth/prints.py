@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from ragdiff_jax.data.synth.looks import PLACED
 from ragdiff_jax.data.synth.shape import Look, Shape
 
+UNPRINTED = ("Solid Color", *PLACED)  # the cloth is plain; a mark is sewn on
 _MIXED = ("Striped", "Polka Dot", "Floral", "Plaid", "Geometric", "Animal")
 
 
@@ -15,7 +17,7 @@ def cloth(look: Look, shape: Shape, u: np.ndarray, v: np.ndarray, part: str) -> 
     if look.print == "Tie-dye":
         return _blended(look, u, v)
     index = _index(look, shape, u, v, part, look.print)
-    return None if index is None else np.array(look.colours, np.uint8)[index]
+    return None if index is None else np.array(look.colours, np.uint8).take(index, 0)
 
 
 def plain_colour(look: Look, shape: Shape, part: str) -> tuple[int, int, int]:

@@ -8,9 +8,8 @@ import dataclasses
 import math
 
 import numpy as np
-from PIL import Image
 
-from ragdiff_jax.data.synth.flat import Sheets
+from ragdiff_jax.data.synth.flat import Sheet, Sheets
 from ragdiff_jax.data.synth.folds import Drape
 from ragdiff_jax.data.synth.garment import Shape
 from ragdiff_jax.data.synth.stage import Cloth
@@ -101,16 +100,18 @@ class Wear:
     gap: tuple[float, float] | None = None
 
 
-class Sheet:
-    """One group's sheet, cut to its cloth: packed pixels [h, w], the origin's pixel in it, its box in units."""
+class Cut:
+    """One group's sheet as numbers: packed pixels [h, w], the origin's pixel in it, its cloth's box in units."""
 
-    def __init__(self, image: Image.Image, unit: float, origin: tuple[float, float]):
-        left, top, right, bottom = image.getbbox() or (0, 0, 1, 1)
-        cut = np.asarray(image.crop((left - 2, top - 2, right + 2, bottom + 2)))
-        self.alpha = cut[..., 3]
-        self.packed = cut.view(np.uint32)[..., 0]
-        self.at = (origin[0] - left + 2, origin[1] - top + 2)
-        x, y = origin
+    def __init__(self, sheet: Sheet, unit: float, origin: tuple[float, float]):
+        left, top, right, bottom = sheet.alpha.getbbox() or (0, 0, 1, 1)
+        around = (left - 2, top - 2, right + 2, bottom + 2)
+        image, alpha = sheet.image.crop(around), sheet.alpha.crop(around)
+        image.putalpha(alpha)
+        self.alpha = np.asarray(alpha)
+        self.packed = np.asarray(image).view(np.uint32)[..., 0]
+        x, y = origin[0] - sheet.at[0], origin[1] - sheet.at[1]
+        self.at = (x - left + 2, y - top + 2)
         self.box = ((left - x) / unit, (top - y) / unit, (right - x) / unit, (bottom - y) / unit)
 
 
@@ -121,7 +122,7 @@ class Ready:
         self.shape = shape
         self.unit = float(sheets.pixels_per_unit)
         origin = (float(sheets.offset[0]), float(sheets.offset[1]))
-        self.sheets = {group: Sheet(image, self.unit, origin) for group, image in sheets.images.items()}
+        self.sheets = {group: Cut(sheet, self.unit, origin) for group, sheet in sheets.groups.items()}
         x0, y0, x1, y1 = (float(v) for v in sheets.outline.bounds)
         self.top, self.wide = y0, (x1 - x0) / (y1 - y0)
         body = self.sheets["body"]
