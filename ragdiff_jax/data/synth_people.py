@@ -43,8 +43,11 @@ class SynthPeopleConfig(tfds.core.BuilderConfig):
 class SynthPeople(tfds.core.GeneratorBasedBuilder):
     """Records of `person_records.person_features`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The garments of SynthGarments 2 on drawn people."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {
+        "1.1.0": "The garments of SynthGarments 2.1.",
+        "1.0.0": "The garments of SynthGarments 2 on drawn people.",
+    }
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(

@@ -140,7 +140,7 @@ def rim(alpha: Image.Image, r: int, depth: float, style: Style) -> np.ndarray:
         part = (low, low, low + alpha.width / 4, low + alpha.height / 4)
         return np.asarray(soft.resize(alpha.size, Image.BILINEAR, part))
 
-    here = edge(0).astype(np.float32)
+    here = edge(0.0).astype(np.float32)
     light = np.maximum(here * np.float32(depth / 127.5) + np.float32(1 - 2 * depth), np.float32(1 - depth))
     if not style.relief:
         return light
