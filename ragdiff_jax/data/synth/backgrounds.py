@@ -1,6 +1,7 @@
 """What a garment is laid on: sheets, quilts, rugs, wood, parquet, carpets, tiles, stone, grass, patterned cloth."""
 
 import functools
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -81,8 +82,9 @@ def sheet(rng, size):
     light = strength * smooth_noise(rng, (int(rng.integers(3, 12)), int(rng.integers(3, 12))), n)
     for _ in range(rng.integers(0, 8)):
         angle, width = rng.uniform(0, np.pi), rng.uniform(0.015, 0.06)
-        across = (x - rng.random()) * np.cos(angle) + (y - rng.random()) * np.sin(angle)
-        along = (y - rng.random()) * np.cos(angle) - (x - rng.random()) * np.sin(angle)
+        cos, sin = math.cos(angle), math.sin(angle)
+        across = (x - rng.random()) * cos + (y - rng.random()) * sin
+        along = (y - rng.random()) * cos - (x - rng.random()) * sin
         across = across + rng.normal(0, 0.4) * along * along
         ends = np.exp(-((along / rng.uniform(0.2, 0.9)) ** 2))
         light += strength * 1.6 * ends * across / width * np.exp(-0.5 * (across / width) ** 2)
@@ -174,7 +176,7 @@ def _stone(rng, size):
     spread = rng.uniform(0.03, 0.3)
     tones = 1 + spread * rng.standard_normal((8, 3)) * (1, 0.9, 0.9)
     light = 1 + 0.05 * smooth_noise(rng, (5, 5), size)
-    return lit((base * tones)[grains], light.astype(np.float32))
+    return lit((base * tones).astype(np.float32).take(grains, 0), light)
 
 
 def _grass(rng, size):

@@ -164,10 +164,11 @@ def warp(ready: Ready, wear: Wear, size: int, group: str, *, zones: bool = False
         half = wear.gap[0] + (wear.gap[1] - wear.gap[0]) * np.clip(uy / ready.shape.body_length, 0, 1)
         from_edge = np.abs(ux) - half
         rgba[..., 3][from_edge < 0] = 0
-        light = light * (1 - 0.3 * (from_edge < 0.03))
+        light = light * np.where(from_edge < 0.03, np.float32(0.7), np.float32(1))
     if wear.roll is not None and group in _SLEEVES:
         along = _along(ux, uy, ready.shape, group)
-        light = light * np.where(along > wear.roll - 0.1, np.where(along > wear.roll - 0.085, 0.94, 0.55), 1)
+        shade = np.where(along > wear.roll - 0.085, np.float32(0.94), np.float32(0.55))
+        light = light * np.where(along > wear.roll - 0.1, shade, np.float32(1))
     parts = _zones(ux, uy, ready, wear, group) if zones else None
     return Cloth(left, top, _lit(rgba, light), rgba[..., 3], parts)
 
@@ -226,7 +227,8 @@ def _sleeve_source(x, y, wear: Wear, shape: Shape, group: str):
     side = 1.0 if group == "right" else -1.0
     arm = wear.arms[side > 0]
     ax, ay, bx, by = math.sin(arm.upper), math.cos(arm.upper), math.sin(arm.fore), math.cos(arm.fore)
-    x, y = side * x - arm.shoulder[0], y - arm.shoulder[1]
+    upper, shoulder = float(arm.upper), [float(v) for v in arm.shoulder]  # NumPy's would make everything float64
+    x, y = side * x - shoulder[0], y - shoulder[1]
     along = (x * ax + y * ay) / arm.reach[0]
     across, gone = y * ax - x * ay, None
     if arm.upper != arm.fore or arm.reach[0] != arm.reach[1]:
@@ -242,7 +244,7 @@ def _sleeve_source(x, y, wear: Wear, shape: Shape, group: str):
         gone = along > wear.roll if gone is None else gone | (along > wear.roll)
     # Near the shoulder the cloth turns less than the arm, else it would tear from the body.
     far = np.minimum((x * x + y * y) * (1 / 0.34**2), 1)
-    angle = (shape.sleeve_angle - arm.upper) * far + arm.upper
+    angle = (shape.sleeve_angle - upper) * far + upper
     sin, cos = np.sin(angle), np.cos(angle)
     # The middle of the sleeve begins 0.11 inwards of the shoulder's point and ends in the middle of the cuff.
     across = across + (0.5 * shape.cuff - 0.11) * np.clip(along / max(shape.sleeve_length, 0.3), 0, 1)
@@ -274,9 +276,11 @@ def _sample(ready: Ready, group: str, ux, uy, gone) -> np.ndarray:
     """The mean of the 2 x 2 sheet pixels around each point: uint8 [h, w, 4]. Bytes are averaged as packed."""
     sheet = ready.sheets[group]
     h, r = sheet.packed.shape
-    column = np.clip(ux * ready.unit + (sheet.at[0] - 0.5), 0, r - 2).astype(np.int32)
-    row = np.clip(uy * ready.unit + (sheet.at[1] - 0.5), 0, h - 2).astype(np.int32)
-    at = row * r + column
+    column = _whole(ux * ready.unit + (sheet.at[0] - 0.5), r - 2)
+    at = _whole(uy * ready.unit + (sheet.at[1] - 0.5), h - 2)
+    at *= r
+    at += column
+    at = at.astype(np.intp)  # once, or every `take` does it
     if gone is not None:
         at[gone] = 0
     flat = sheet.packed.reshape(-1)
@@ -284,6 +288,11 @@ def _sample(ready: Ready, group: str, ux, uy, gone) -> np.ndarray:
     a, c = (a & b) + (((a ^ b) >> 1) & 0x7F7F7F7F), (c | d) - (((c ^ d) >> 1) & 0x7F7F7F7F)
     mean = (a & c) + (((a ^ c) >> 1) & 0x7F7F7F7F)
     return mean.view(np.uint8).reshape(*mean.shape, 4)
+
+
+def _whole(x: np.ndarray, most: int) -> np.ndarray:
+    """`x`, which is lost, cut to 0 .. `most`, as int32."""
+    return np.minimum(np.maximum(x, 0, out=x), most, out=x).astype(np.int32)
 
 
 def _fold_over(ready: Ready, rgba, light, ux, uy, x, y, wear: Wear, group: str, window):
@@ -299,7 +308,7 @@ def _fold_over(ready: Ready, rgba, light, ux, uy, x, y, wear: Wear, group: str, 
     rgba = np.where(turned[..., None], flap, rgba)
     rgba[..., 3][beyond > 0] = 0
     near = np.clip(1 + beyond * 12, 0, 1)  # the fold's own roundness
-    light = light * np.where(turned, 0.8 - 0.2 * near, 1)
+    light = light * np.where(turned, 0.8 - 0.2 * near, np.float32(1))
     return rgba, light, np.where(turned, mx, ux), np.where(turned, my, uy)
 
 
