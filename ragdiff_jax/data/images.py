@@ -266,9 +266,9 @@ def flat_mask(flat: UInt8[np.ndarray, "h w 3"], *, tolerance: int = 10) -> Bool[
     return (areas >= max(1, areas.max() // 10))[pieces]
 
 
-def encode_png(image: UInt8[np.ndarray, "h w 3"], level: int = 6) -> bytes:
-    """Lossless bytes of a picture; `level` 1 (fast) to 9 (small) is zlib's."""
-    return _encode(Image.fromarray(image), "PNG", compress_level=level)
+def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Lossless bytes of a picture."""
+    return _encode(Image.fromarray(image), "PNG")
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int = 92) -> bytes:
@@ -276,9 +276,9 @@ def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int = 92) -> bytes:
     return _encode(Image.fromarray(image), "JPEG", quality=quality, subsampling=0)
 
 
-def encode_mask(mask: Bool[np.ndarray, "h w"], level: int = 6) -> bytes:
-    """A silhouette as 1-bit PNG; `level` as of `encode_png`."""
-    return _encode(Image.fromarray(mask), "PNG", compress_level=level)
+def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
+    """A silhouette as 1-bit PNG."""
+    return _encode(Image.fromarray(mask), "PNG")
 
 
 def encode_grey(values: UInt8[np.ndarray, "h w"]) -> bytes:

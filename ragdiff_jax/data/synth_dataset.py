@@ -15,7 +15,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
-from ragdiff_jax.data.images import encode_jpeg, encode_mask, encode_png
+from ragdiff_jax.data.images import encode_jpeg
+from ragdiff_jax.data.png import fast_png
 from ragdiff_jax.data.processes import drawn_splits
 from ragdiff_jax.data.records import PairRecord, TfdsPairs, pair_features, to_example
 from ragdiff_jax.data.synth import garment_id, render_photo, spec_attributes, structure_partner, synth_spec
@@ -91,8 +92,8 @@ def synth_record(
     return PairRecord(
         id=garment_id(index, seed, style=style, extreme=extreme),
         photo=encode_jpeg(photo),
-        flat=encode_png(flat, level=1),  # small pictures: nothing is gained by more
-        mask=encode_mask(mask, level=1),
+        flat=fast_png(flat),
+        mask=fast_png(mask),
         photo_attributes=photo_attributes,
         flat_attributes=spec_attributes(spec),
         caption=caption(spec, photo_attributes),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from ragdiff_jax.data.images import encode_grey, encode_jpeg, encode_png
+from ragdiff_jax.data.images import encode_jpeg
 from ragdiff_jax.data.person_records import PersonRecord, person_features, person_from_fields, person_to_example
+from ragdiff_jax.data.png import fast_png
 from ragdiff_jax.data.processes import drawn_splits
 from ragdiff_jax.data.synth import caption, garment_id, structure_partner, synth_spec
 from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
@@ -80,10 +81,10 @@ def synth_person(index: int, *, seed: int = 0, size: int = 128, split: str = "tr
         {
             "id": garment_id(index, seed),
             "person": encode_jpeg(scene.photo),
-            "garment": encode_png(flat_from_sheets(sheets, size)[0], level=1),
+            "garment": fast_png(flat_from_sheets(sheets, size)[0]),
             "category": synth_category(spec),
             "keypoints": scene.keypoints,
-            "label_map": encode_grey(scene.label_map),
+            "label_map": fast_png(scene.label_map),
             "caption": ", ".join(chunks),
             "chunks": chunks,
             "split": split,

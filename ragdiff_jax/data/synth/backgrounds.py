@@ -222,11 +222,10 @@ def _patterned(rng, size):
     light = 1 + 0.07 * smooth_noise(rng, (5, 5), size) + 0.05 * smooth_noise(rng, (11, 7), size)
     if colours is None:
         return lit(spec.look.colours[0], light)
-    mixed = Image.fromarray(np.ascontiguousarray(colours))
     if rng.random() < 0.5:  # other colours than clothes wear
-        red, green, blue = mixed.split()
-        mixed = Image.merge("RGB", ((green, blue, red), (blue, red, green), (green, red, blue))[rng.integers(3)])
-    return lit(mixed, light)
+        red, green, blue = colours.split()
+        colours = Image.merge("RGB", ((green, blue, red), (blue, red, green), (green, red, blue))[rng.integers(3)])
+    return lit(colours, light)
 
 
 def objects(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:

@@ -222,10 +222,10 @@ def _cloth(spec: GarmentSpec, group: str, size: tuple[int, int], scale: float, o
     if look.print not in UNPRINTED and (group != "back" or shape.collar == "Hooded" or shape.train):
         x = ((np.arange(size[0], dtype=np.float32) + 0.5 - offset[0]) / scale).astype(np.float32)
         y = ((np.arange(size[1], dtype=np.float32) + 0.5 - offset[1]) / scale).astype(np.float32)
-        v, u = np.meshgrid(y, x, indexing="ij")
+        u, v = x[None], y[:, None]
         if part == "sleeve":
             du, dv = (1 if group == "right" else -1) * u - np.float32(shape.shoulder), v - np.float32(shape.slope)
             cos, sin = np.float32(np.cos(shape.sleeve_angle)), np.float32(np.sin(shape.sleeve_angle))
             u, v = cos * du - sin * dv, sin * du + cos * dv
         pattern = cloth(look, shape, u, v, part)
-    return Image.new("RGB", size, plain_colour(look, shape, part)) if pattern is None else Image.fromarray(pattern)
+    return Image.new("RGB", size, plain_colour(look, shape, part)) if pattern is None else pattern

@@ -5,6 +5,7 @@ the very garment of the flat-lay and the visible pixels are known exactly.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -42,16 +43,16 @@ class Placement:
         return np.stack([x / depth + self.centre[0], y / depth + self.centre[1]], -1)
 
     def from_target(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels -> units, coordinate by coordinate; float32 stays float32."""
+        """Pixels -> units; float32 stays float32. A row of x [1, w] and a column of y [h, 1] cost least."""
         x, y = x - self.centre[0], y - self.centre[1]
-        if self.tilt:
-            depth = np.maximum(1 + self.tilt * y, 0.2)
-            x, y = x / depth, y / depth
         cos, sin = math.cos(self.turn), math.sin(self.turn)
-        x, y = cos * x + sin * y, cos * y - sin * x
-        if self.shear:
-            x = x - self.shear * y
-        return x / self.scale[0] + self.middle[0], y / self.scale[1] + self.middle[1]
+        (sx, sy), (mx, my) = self.scale, self.middle
+        ax, bx = (cos + self.shear * sin) / sx, (sin - self.shear * cos) / sx
+        ay, by = -sin / sy, cos / sy
+        if not self.tilt:
+            return (ax * x + mx) + bx * y, ay * x + (by * y + my)
+        depth = 1 / np.maximum(1 + self.tilt * y, 0.2)
+        return (ax * x + bx * y) * depth + mx, (ay * x + by * y) * depth + my
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,10 @@ class Wear:
 
 
 class Cut:
-    """One group's sheet as numbers: packed pixels [h, w], the origin's pixel in it, its cloth's box in units."""
+    """One group's sheet as numbers: packed pixels [h, w], the origin's pixel in it, its cloth's box in units.
+
+    Each of `packed` is the mean of 2 x 2 pixels, for looking up points between them; bytes are averaged as packed.
+    """
 
     def __init__(self, sheet: Sheet, unit: float, origin: tuple[float, float]):
         left, top, right, bottom = sheet.alpha.getbbox() or (0, 0, 1, 1)
@@ -109,7 +113,10 @@ class Cut:
         image, alpha = sheet.image.crop(around), sheet.alpha.crop(around)
         image.putalpha(alpha)
         self.alpha = np.asarray(alpha)
-        self.packed = np.asarray(image).view(np.uint32)[..., 0]
+        pixels = np.asarray(image).view(np.uint32)[..., 0]
+        a, b, c, d = pixels[:-1, :-1], pixels[:-1, 1:], pixels[1:, :-1], pixels[1:, 1:]
+        a, c = (a & b) + (((a ^ b) >> 1) & 0x7F7F7F7F), (c | d) - (((c ^ d) >> 1) & 0x7F7F7F7F)
+        self.packed = (a & c) + (((a ^ c) >> 1) & 0x7F7F7F7F)
         x, y = origin[0] - sheet.at[0], origin[1] - sheet.at[1]
         self.at = (x - left + 2, y - top + 2)
         self.box = ((left - x) / unit, (top - y) / unit, (right - x) / unit, (bottom - y) / unit)
@@ -131,11 +138,14 @@ class Ready:
         self.half = max(-body.box[0], body.box[2])
         self.collar = min(shape.neck_depth, 0.25) + 0.06 if shape.collar else -1e3
         self.hem = self.low - 0.14
+
+    @functools.cached_property
+    def half_widths(self) -> np.ndarray:
+        """Of each of the body's rows, units, float32."""
         filled, width = self.solid.any(1), self.solid.shape[1]
         left = np.where(filled, self.solid.argmax(1), self.at[0])
         right = np.where(filled, width - self.solid[:, ::-1].argmax(1), self.at[0])
-        widths = np.maximum(right - self.at[0], self.at[0] - left) / self.unit
-        self.half_widths = widths.astype(np.float32)  # of each of the body's rows, units
+        return (np.maximum(right - self.at[0], self.at[0] - left) / self.unit).astype(np.float32)
 
 
 def sleeve_start(shape: Shape, angle: float) -> tuple[float, float]:
@@ -152,8 +162,8 @@ def warp(ready: Ready, wear: Wear, size: int, group: str, *, zones: bool = False
     if box is None:
         return None
     left, top, right, bottom = box
-    x = np.broadcast_to(np.arange(left, right, dtype=np.float32) + np.float32(0.5), (bottom - top, right - left))
-    y = np.broadcast_to((np.arange(top, bottom, dtype=np.float32) + np.float32(0.5))[:, None], x.shape)
+    x = (np.arange(left, right, dtype=np.float32) + np.float32(0.5))[None]
+    y = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5))[:, None]
     window = (slice(top, bottom), slice(left, right))
     ux, uy, gone = _source(x, y, wear, ready, group, window)
     light = wear.drape.light[window]
@@ -273,20 +283,15 @@ def _wrapped(x, y, wear: Wear, ready: Ready):
 
 
 def _sample(ready: Ready, group: str, ux, uy, gone) -> np.ndarray:
-    """The mean of the 2 x 2 sheet pixels around each point: uint8 [h, w, 4]. Bytes are averaged as packed."""
+    """The mean of the 2 x 2 sheet pixels around each point: uint8 [h, w, 4]."""
     sheet = ready.sheets[group]
-    h, r = sheet.packed.shape
-    column = _whole(ux * ready.unit + (sheet.at[0] - 0.5), r - 2)
-    at = _whole(uy * ready.unit + (sheet.at[1] - 0.5), h - 2)
-    at *= r
-    at += column
-    at = at.astype(np.intp)  # once, or every `take` does it
+    h, w = sheet.packed.shape
+    at = _whole(uy * ready.unit + (sheet.at[1] - 0.5), h - 1)
+    at *= w
+    at += _whole(ux * ready.unit + (sheet.at[0] - 0.5), w - 1)
     if gone is not None:
         at[gone] = 0
-    flat = sheet.packed.reshape(-1)
-    a, b, c, d = flat.take(at), flat.take(at + 1), flat.take(at + r), flat.take(at + (r + 1))
-    a, c = (a & b) + (((a ^ b) >> 1) & 0x7F7F7F7F), (c | d) - (((c ^ d) >> 1) & 0x7F7F7F7F)
-    mean = (a & c) + (((a ^ c) >> 1) & 0x7F7F7F7F)
+    mean = sheet.packed.reshape(-1).take(at)
     return mean.view(np.uint8).reshape(*mean.shape, 4)
 
 
