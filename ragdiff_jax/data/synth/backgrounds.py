@@ -10,6 +10,7 @@ from ragdiff_jax.data.synth.colours import draw_colour, scaled
 from ragdiff_jax.data.synth.garment import GarmentSpec, garment_spec
 from ragdiff_jax.data.synth.noise import smooth_noise, white_noise
 from ragdiff_jax.data.synth.prints import cloth
+from ragdiff_jax.data.synth.shape import pick_index
 
 _LOUD = ("Striped", "Plaid", "Polka Dot", "Floral", "Camouflage", "Geometric", "Star")
 _GROUNDS = 48  # patterned cloths there are; each is turned and scaled anew
@@ -25,7 +26,7 @@ def surface(rng: np.random.Generator, size: int) -> Image.Image:
 
 def _ground(rng, size):
     kinds = (sheet, _quilt, _patterned, _rug, wood, _parquet, _carpet, _tiles, _stone, _grass, plain)
-    kind = rng.choice(len(kinds), p=(0.24, 0.06, 0.13, 0.1, 0.1, 0.05, 0.1, 0.07, 0.05, 0.02, 0.08))
+    kind = pick_index(rng, (0.24, 0.06, 0.13, 0.1, 0.1, 0.05, 0.1, 0.07, 0.05, 0.02, 0.08))
     return kinds[kind](rng, size)
 
 
@@ -129,7 +130,7 @@ def wood(rng, size):
 def _parquet(rng, size):
     """Herringbone: strips in two directions, each in its own tone."""
     n = rng.uniform(5, 11)
-    angle = rng.choice((0.0, np.pi / 4))
+    angle = np.pi / 4 * rng.integers(2)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) * np.float32(n / size)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     u, v = cos * x - sin * y + 20, sin * x + cos * y + 20

@@ -1,9 +1,12 @@
 """What light and a phone's camera do to a scene."""
 
+import math
+
 import numpy as np
 from PIL import Image, ImageFilter
 
 from ragdiff_jax.data.synth.noise import smooth_noise, white_noise
+from ragdiff_jax.data.synth.shape import pick_index
 from ragdiff_jax.data.synth.stage import Stage
 
 # Gains of red and blue against green.
@@ -43,11 +46,11 @@ def photograph(rng: np.random.Generator, image: Image.Image, exposure: str | Non
     `exposure` is one of EXPOSURES; drawn if None. Very dark and very bright ones are R's Fig. 12.
     """
     size, u = image.width, rng.uniform
-    exposure = exposure or EXPOSURES[rng.choice(3, p=(0.87, 0.07, 0.06))]
+    exposure = exposure or EXPOSURES[pick_index(rng, (0.87, 0.07, 0.06))]
     image = _blur(rng, image)
     pixels = np.array(image, np.float32).reshape(size, 3 * size)  # rows of numbers: much faster than by channels
     light = _field(rng, size, exposure)
-    red, blue = list(CASTS.values())[rng.choice(len(CASTS), p=_CAST_CHANCES)]
+    red, blue = list(CASTS.values())[pick_index(rng, _CAST_CHANCES)]
     tint = rng.normal(0, 0.025, 3)
     gain = np.array([red + tint[0], 1 + tint[1], blue + tint[2]], np.float32)
     mean = float(pixels.mean()) / 255 + 1e-3
@@ -80,7 +83,8 @@ def photograph(rng: np.random.Generator, image: Image.Image, exposure: str | Non
 def _blur(rng, image: Image.Image) -> Image.Image:
     kind, size = rng.random(), image.width
     if kind < 0.25:
-        return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.25, 0.8) * size / 128))
+        spread = rng.uniform(0.25, 0.8) * size / 128
+        return image.filter(ImageFilter.BoxBlur((math.sqrt(12 * spread * spread + 1) - 1) / 2))  # as wide as a Gaussian
     if kind < 0.31:  # the camera moved
         dx, dy = (rng.uniform(-0.02, 0.02, 2) * size).tolist()
         moved = image.transform(image.size, Image.Transform.AFFINE, (1, 0, dx, 0, 1, dy), Image.Resampling.BILINEAR)
@@ -139,4 +143,4 @@ def _subsampled(pixels: np.ndarray) -> np.ndarray:
     """Colour at half the resolution of brightness, as JPEG stores it."""
     luma, *chroma = Image.fromarray(pixels).convert("YCbCr").split()
     low = [c.reduce(2).resize(luma.size, Image.Resampling.BILINEAR) for c in chroma]
-    return np.asarray(Image.merge("YCbCr", (luma, *low)).convert("RGB"))
+    return np.array(Image.merge("YCbCr", (luma, *low)).convert("RGB"))
