@@ -138,7 +138,7 @@ def test_an_interrupted_run_leaves_nothing_half(tmp_path, monkeypatch):
     def stop(chunk, **numbers):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_draw_chunk", stop)
+    monkeypatch.setattr(module, "draw_chunk", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare_synth(tmp_path, **NUMBERS)
     monkeypatch.undo()
