@@ -16,11 +16,12 @@ import tempfile
 import time
 
 from ragdiff_jax.data.synth import CATEGORIES, STYLES, garment_spec, render_flat, synth_spec
-from ragdiff_jax.data.synth_dataset import prepare_synth
 
 
 def records_a_second(count: int, size: int, processes: int) -> float:
     """Drawing and writing a data set, processes started and TFDS's own work included."""
+    from ragdiff_jax.data.synth_dataset import prepare_synth  # here, for each process imports this file
+
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         prepare_synth(folder, count=count, size=size, processes=processes)

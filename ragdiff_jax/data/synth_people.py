@@ -5,23 +5,24 @@ Importing this module imports TFDS; import it where it is used.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-import tqdm
 
-from ragdiff_jax.data.images import encode_grey, encode_jpeg, encode_png
+from ragdiff_jax.data.images import encode_jpeg
 from ragdiff_jax.data.person_records import PersonRecord, person_features, person_from_fields, person_to_example
+from ragdiff_jax.data.png import fast_png
+from ragdiff_jax.data.processes import drawn_splits
 from ragdiff_jax.data.synth import caption, garment_id, structure_partner, synth_spec
 from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
 from ragdiff_jax.data.synth.shape import GarmentSpec
 from ragdiff_jax.data.synth.stage import LABELS, garment_label
 from ragdiff_jax.data.synth.wild import render_scene
-from ragdiff_jax.data.synth_dataset import DEFAULT_SPLITS, map_processes, mix_seed, quiet_tfds, split_ranges
+from ragdiff_jax.data.synth_dataset import DEFAULT_SPLITS, mix_seed, quiet_tfds, split_ranges
 from ragdiff_jax.errors import UserError
 
-_CHUNK = 32  # people a worker draws at a time
 _CATEGORIES = {
     LABELS["upper"]: "upper_body",
     LABELS["skirt"]: "lower_body",
@@ -43,8 +44,11 @@ class SynthPeopleConfig(tfds.core.BuilderConfig):
 class SynthPeople(tfds.core.GeneratorBasedBuilder):
     """Records of `person_records.person_features`."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The garments of SynthGarments 2 on drawn people."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {
+        "1.1.0": "The garments of SynthGarments 2.1.",
+        "1.0.0": "The garments of SynthGarments 2 on drawn people.",
+    }
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -55,16 +59,12 @@ class SynthPeople(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return {name: self._generate_examples(name, start, stop) for name, start, stop in self.builder_config.splits}
-
-    def _generate_examples(self, split: str, start: int, stop: int) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
-        chunks = [(at, min(at + _CHUNK, stop), config.seed, config.size, split) for at in range(start, stop, _CHUNK)]
-        with tqdm.tqdm(total=stop - start, desc=f"drawing {split}", unit=" people", disable=None) as bar:
-            for records in map_processes(_draw_chunk, chunks, config.processes):
-                for record in records:
-                    yield int(record.id.rsplit("-", 1)[1]), person_to_example(record)
-                    bar.update()
+        draw = functools.partial(_draw_chunk, seed=config.seed, size=config.size)
+        return drawn_splits(draw, person_to_example, config.splits, config.processes, "people")
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        raise NotImplementedError  # TFDS wants it defined; `_split_generators` has the examples
 
 
 def synth_person(index: int, *, seed: int = 0, size: int = 128, split: str = "train") -> PersonRecord:
@@ -81,10 +81,10 @@ def synth_person(index: int, *, seed: int = 0, size: int = 128, split: str = "tr
         {
             "id": garment_id(index, seed),
             "person": encode_jpeg(scene.photo),
-            "garment": encode_png(flat_from_sheets(sheets, size)[0]),
+            "garment": fast_png(flat_from_sheets(sheets, size)[0]),
             "category": synth_category(spec),
             "keypoints": scene.keypoints,
-            "label_map": encode_grey(scene.label_map),
+            "label_map": fast_png(scene.label_map),
             "caption": ", ".join(chunks),
             "chunks": chunks,
             "split": split,
@@ -127,6 +127,6 @@ def prepare_synth_people(
     return Path(builder.data_dir)
 
 
-def _draw_chunk(chunk):
-    start, stop, seed, size, split = chunk
-    return [synth_person(index, seed=seed, size=size, split=split) for index in range(start, stop)]
+def _draw_chunk(chunk: tuple[str, int, int], **numbers) -> list[PersonRecord]:
+    split, start, stop = chunk
+    return [synth_person(index, split=split, **numbers) for index in range(start, stop)]

@@ -30,7 +30,15 @@ def test_the_files_hold_the_series_in_order(prepared):
     assert test[1] == synth_record(13, seed=5, size=48, split="test")
     assert sorted(path.suffix for path in folder.iterdir()).count(".json") == 2
     assert all(".array_record" in path.name for path in folder.iterdir() if path.suffix != ".json")
-    assert [path.name for path in folder.parent.iterdir()] == ["2.0.0"]  # nothing incomplete is left
+    assert [path.name for path in folder.parent.iterdir()] == ["2.1.0"]  # nothing incomplete is left
+
+
+def test_the_records_are_the_same_with_any_number_of_processes(prepared, tmp_path):
+    folder = prepare_synth(tmp_path, **NUMBERS | {"count": 48, "processes": 2})
+    train, test = open_pairs(folder, "train"), open_pairs(folder, "test")
+    assert (len(train), len(test)) == (36, 12)
+    assert list(train)[:12] == list(open_pairs(prepared[1], "train"))
+    assert list(test) == [synth_record(index, seed=5, size=48, split="test") for index in range(36, 48)]
 
 
 def test_a_record_is_whole(prepared):
@@ -127,10 +135,10 @@ def test_stdout_stays_clean(tmp_path, capsys):
 def test_an_interrupted_run_leaves_nothing_half(tmp_path, monkeypatch):
     import ragdiff_jax.data.synth_dataset as module
 
-    def stop(chunk):
+    def stop(chunk, **numbers):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_draw_chunk", stop)
+    monkeypatch.setattr(module, "draw_chunk", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare_synth(tmp_path, **NUMBERS)
     monkeypatch.undo()

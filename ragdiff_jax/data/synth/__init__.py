@@ -4,6 +4,7 @@ Everything is a function of integers and the same on every machine; nothing is r
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -58,6 +59,12 @@ def garment_id(index: int, seed: int, *, style: str = "drawn", extreme: bool = F
 
 def synth_spec(index: int, seed: int = 0, *, extreme: bool = False) -> GarmentSpec:
     """The garment number `index` of the data set `seed`, or of its series of extreme ones."""
+    return _spec(index, seed, extreme)
+
+
+@functools.lru_cache(maxsize=4)
+def _spec(index: int, seed: int, extreme: bool) -> GarmentSpec:
+    """Kept for the structure twin, whose turn is next."""
     return garment_spec(int(np.random.default_rng([seed, index]).integers(2**31)), extreme=extreme)
 
 

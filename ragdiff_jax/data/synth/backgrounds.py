@@ -1,14 +1,16 @@
 """What a garment is laid on: sheets, quilts, rugs, wood, parquet, carpets, tiles, stone, grass, patterned cloth."""
 
 import functools
+import math
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ragdiff_jax.data.synth.colours import draw_colour, scaled
-from ragdiff_jax.data.synth.flat import smooth_noise
 from ragdiff_jax.data.synth.garment import GarmentSpec, garment_spec
+from ragdiff_jax.data.synth.noise import smooth_noise, white_noise
 from ragdiff_jax.data.synth.prints import cloth
+from ragdiff_jax.data.synth.shape import pick_index
 
 _LOUD = ("Striped", "Plaid", "Polka Dot", "Floral", "Camouflage", "Geometric", "Star")
 _GROUNDS = 48  # patterned cloths there are; each is turned and scaled anew
@@ -24,7 +26,7 @@ def surface(rng: np.random.Generator, size: int) -> Image.Image:
 
 def _ground(rng, size):
     kinds = (sheet, _quilt, _patterned, _rug, wood, _parquet, _carpet, _tiles, _stone, _grass, plain)
-    kind = rng.choice(len(kinds), p=(0.24, 0.06, 0.13, 0.1, 0.1, 0.05, 0.1, 0.07, 0.05, 0.02, 0.08))
+    kind = pick_index(rng, (0.24, 0.06, 0.13, 0.1, 0.1, 0.05, 0.1, 0.07, 0.05, 0.02, 0.08))
     return kinds[kind](rng, size)
 
 
@@ -50,8 +52,10 @@ def _second(rng, image: Image.Image, size: int) -> None:
 
 def lit(colour, light: np.ndarray) -> Image.Image:
     """A colour (or an image of colours) under light [size, size]."""
-    pixels = np.asarray(colour, np.float32) * light[..., None]
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    h, w = light.shape
+    pixels = np.asarray(colour, np.float32)
+    pixels = (np.tile(pixels, w) if pixels.ndim == 1 else pixels.reshape(h, 3 * w)) * np.repeat(light, 3, 1)
+    return Image.fromarray(np.minimum(np.maximum(pixels, 0), 255).astype(np.uint8).reshape(h, w, 3))
 
 
 def tone(rng: np.random.Generator) -> tuple[int, int, int]:
@@ -64,7 +68,7 @@ def tone(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def _speckle(rng, size: int, strength: float) -> np.ndarray:
-    return np.float32(strength) * rng.standard_normal((size, size), np.float32)
+    return np.float32(strength) * white_noise(rng, size, size)
 
 
 def plain(rng, size):
@@ -79,8 +83,9 @@ def sheet(rng, size):
     light = strength * smooth_noise(rng, (int(rng.integers(3, 12)), int(rng.integers(3, 12))), n)
     for _ in range(rng.integers(0, 8)):
         angle, width = rng.uniform(0, np.pi), rng.uniform(0.015, 0.06)
-        across = (x - rng.random()) * np.cos(angle) + (y - rng.random()) * np.sin(angle)
-        along = (y - rng.random()) * np.cos(angle) - (x - rng.random()) * np.sin(angle)
+        cos, sin = math.cos(angle), math.sin(angle)
+        across = (x - rng.random()) * cos + (y - rng.random()) * sin
+        along = (y - rng.random()) * cos - (x - rng.random()) * sin
         across = across + rng.normal(0, 0.4) * along * along
         ends = np.exp(-((along / rng.uniform(0.2, 0.9)) ** 2))
         light += strength * 1.6 * ends * across / width * np.exp(-0.5 * (across / width) ** 2)
@@ -125,7 +130,7 @@ def wood(rng, size):
 def _parquet(rng, size):
     """Herringbone: strips in two directions, each in its own tone."""
     n = rng.uniform(5, 11)
-    angle = rng.choice((0.0, np.pi / 4))
+    angle = np.pi / 4 * rng.integers(2)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) * np.float32(n / size)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     u, v = cos * x - sin * y + 20, sin * x + cos * y + 20
@@ -172,7 +177,7 @@ def _stone(rng, size):
     spread = rng.uniform(0.03, 0.3)
     tones = 1 + spread * rng.standard_normal((8, 3)) * (1, 0.9, 0.9)
     light = 1 + 0.05 * smooth_noise(rng, (5, 5), size)
-    return lit((base * tones)[grains], light.astype(np.float32))
+    return lit((base * tones).astype(np.float32).take(grains, 0), light)
 
 
 def _grass(rng, size):
@@ -218,11 +223,10 @@ def _patterned(rng, size):
     light = 1 + 0.07 * smooth_noise(rng, (5, 5), size) + 0.05 * smooth_noise(rng, (11, 7), size)
     if colours is None:
         return lit(spec.look.colours[0], light)
-    mixed = Image.fromarray(np.ascontiguousarray(colours))
     if rng.random() < 0.5:  # other colours than clothes wear
-        red, green, blue = mixed.split()
-        mixed = Image.merge("RGB", ((green, blue, red), (blue, red, green), (green, red, blue))[rng.integers(3)])
-    return lit(mixed, light)
+        red, green, blue = colours.split()
+        colours = Image.merge("RGB", ((green, blue, red), (blue, red, green), (green, red, blue))[rng.integers(3)])
+    return lit(colours, light)
 
 
 def objects(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> None:

@@ -50,24 +50,25 @@ _WEIGHTS = np.array(
     ]
 )
 _UP_TO = np.cumsum(_WEIGHTS)
-_TABLE = np.array([NAMED[n] for n in _NAMES], float)
 
 RGB = tuple[int, int, int]
 
 
 def colour_name(rgb: RGB) -> str:
     """The nearest name; distance in a luma and two chroma axes, chroma counting a little more."""
-    return _NAMES[int(np.argmin(((_opponent(_TABLE) - _opponent(np.array(rgb, float))) ** 2).sum(-1)))]
+    here = _opponent(rgb)
+    return min(_OPPONENT, key=lambda name: _apart(_OPPONENT[name], here))
 
 
 def draw_colour(rng: np.random.Generator) -> RGB:
     """A colour as clothes have it: mostly a named one, jittered; one in four from anywhere in the gamut."""
     if rng.random() < 0.2:
         hue, saturation, value = rng.random(), rng.beta(1.4, 1.7), rng.uniform(0.12, 0.97)
-        rgb = np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255
+        rgb = [255 * part for part in colorsys.hsv_to_rgb(hue, saturation, value)]
     else:
         name = _NAMES[int(np.searchsorted(_UP_TO, rng.random() * _UP_TO[-1], side="right"))]
-        rgb = np.array(NAMED[name], float) * rng.uniform(0.9, 1.06) + rng.normal(0, 5, 3)
+        light, jitter = rng.uniform(0.9, 1.06), rng.normal(0, 5, 3).tolist()
+        rgb = [part * light + more for part, more in zip(NAMED[name], jitter, strict=True)]
     return as_rgb(rgb)
 
 
@@ -75,20 +76,29 @@ def contrasting(rng: np.random.Generator, other: RGB, least: float = 70.0) -> RG
     """A colour that can be told from `other`."""
     for _ in range(20):
         rgb = draw_colour(rng)
-        if np.linalg.norm(_opponent(np.array(rgb, float)) - _opponent(np.array(other, float))) > least:
+        if _apart(_opponent(rgb), _opponent(other)) > least * least:
             return rgb
     return (245, 245, 242) if sum(other) < 380 else (24, 24, 28)
 
 
+# Plain numbers, not arrays: three of them are much faster so, and there are dozens of colours in a picture.
 def scaled(rgb: RGB, factor: float) -> RGB:
-    return as_rgb(np.array(rgb, float) * factor)
+    return as_rgb([part * factor for part in rgb])
 
 
-def as_rgb(rgb: np.ndarray) -> RGB:
-    r, g, b = np.clip(np.rint(rgb), 6, 247).astype(int).tolist()
-    return r, g, b
+def as_rgb(rgb) -> RGB:
+    r, g, b = rgb
+    return min(max(round(r), 6), 247), min(max(round(g), 6), 247), min(max(round(b), 6), 247)
 
 
-def _opponent(rgb: np.ndarray) -> np.ndarray:
-    luma = rgb @ np.array([0.3, 0.59, 0.11])
-    return np.stack([luma, 1.3 * (rgb[..., 0] - luma), 1.3 * (rgb[..., 2] - luma)], -1)
+def _opponent(rgb) -> tuple[float, float, float]:
+    r, g, b = rgb
+    luma = 0.3 * r + 0.59 * g + 0.11 * b
+    return luma, 1.3 * (r - luma), 1.3 * (b - luma)
+
+
+def _apart(a, b) -> float:
+    return (a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2 + (a[2] - b[2]) ** 2
+
+
+_OPPONENT = {name: _opponent(rgb) for name, rgb in NAMED.items()}

@@ -73,7 +73,7 @@ def hem_line(s: Shape, x: float, side_y: float, drop: float) -> np.ndarray:
     elif kind == "scalloped":
         line[:, 1] += 0.04 * np.abs(np.sin(np.pi * t * 4))
     elif kind == "points" and s.category == "Waistcoat":
-        line[:, 1] += 0.14 * np.interp(t, (0, 0.72, 1), (0, 1, 0.1))
+        line[:, 1] += (0.36 * s.panel - 0.03) * np.interp(t, (0, 0.72, 1), (0, 1, 0.1))
     elif kind == "points":
         line[:, 1] += 0.3 * (1 - np.abs(2 * ((t * 1.5 + 0.5) % 1.0) - 1)) * np.minimum(1, t * 6)
     elif kind == "fringe":

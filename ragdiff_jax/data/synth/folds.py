@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from PIL import Image
 
-from ragdiff_jax.data.synth.flat import smooth_noise
+from ragdiff_jax.data.synth.noise import smooth_noise
 
 _NODES = 48  # side of the grid on which folds are drawn
 _CELLS = (3, 4, 6, 12)
@@ -56,7 +56,9 @@ def draw_drape(rng: np.random.Generator, size: int, *, slow: float, crumple: flo
     ridges = np.exp(-0.5 * (across / width) ** 2 - (along / reach) ** 2)
     height = (u(-0.55, 0.55, shape).astype(np.float32) * width * ridges).sum(0)
     height += np.float32(u(0.003, 0.012)) * _waves(rng, _CELLS[rng.integers(1, 3)])
-    slope_y, slope_x = np.gradient(height * np.float32(n))
+    height *= np.float32(n)
+    slope_x, slope_y = np.zeros_like(height), np.zeros_like(height)
+    slope_x[:, 1:-1], slope_y[1:-1] = 0.5 * (height[:, 2:] - height[:, :-2]), 0.5 * (height[2:] - height[:-2])
     angle, strength = u(0, 2 * np.pi), crumple * u(0.35, 1.0)
     light = np.float32(0.9 * strength) * (np.float32(np.cos(angle)) * slope_x + np.float32(np.sin(angle)) * slope_y)
     light += np.float32(u(0.02, 0.09)) * _waves(rng, 12)

@@ -87,7 +87,9 @@ def _draw_body(rng, recipe: Recipe, category, fit, gender, collar, sleeve, lengt
         hem = chest * (u(1.0, 2.3) if u() < 0.8 else u(0.85, 1.1))
         taper = u(0.64, 0.95) if category == "Dress" else u(0.9, 1.05)
     if category in ("Suit", "Waistcoat"):
-        hem, taper = chest * (u(0.9, 1.08) if category == "Suit" else u(0.74, 1.14)), u(0.8, 0.97)
+        hem, taper = chest * (u(0.9, 1.08) if category == "Suit" else u(0.7, 1.3)), u(0.78, 0.97)
+    elif category in ("Tank", "Leather Long Coat") and female and u() < 0.5:  # they swing
+        hem = chest * u(1.1, 1.65)
     neckline = {"V-neck": "v", "Square": "square", "Suit": "v", "Neckline": "boat", "Naval": "v", "Notched": "v"}.get(
         collar, "round"
     )

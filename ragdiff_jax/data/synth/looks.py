@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from ragdiff_jax.data.synth.colours import NAMED, RGB, as_rgb, contrasting, draw_colour, scaled
-from ragdiff_jax.data.synth.shape import Look, Shape, pick, random_seed
+from ragdiff_jax.data.synth.shape import Look, Shape, pick, pick_index, random_seed
 
 _PRINTS = {
     "Solid Color": 32, "Striped": 15, "Plaid": 8, "Polka Dot": 5, "Color Block": 8, "Logo": 7, "Text": 6, "Artistic": 4,
@@ -77,7 +77,7 @@ def draw_look(rng: np.random.Generator, shape: Shape) -> Look:
         trim=scaled(base, u(0.78, 1.2)) if same else contrasting(rng, base, 40.0),
         lining=scaled(base, u(0.45, 0.75)) if u() < 0.7 else scaled(third, 0.7),
         inner=contrasting(rng, base, 50.0) if u() < 0.6 else as_rgb(np.array(NAMED["white"]) * u(0.92, 1.0)),
-        inner_print=int(rng.choice(3, p=(0.6, 0.25, 0.15))),
+        inner_print=pick_index(rng, (0.6, 0.25, 0.15)),
         hardware=_METALS[int(rng.integers(len(_METALS)))],
         fold_seed=random_seed(rng),
         fold_strength=u(0.5, 1.3),

@@ -5,18 +5,19 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from ragdiff_jax.data.synth.backgrounds import lit, plain, sheet, tone, wood
 from ragdiff_jax.data.synth.colours import draw_colour, scaled
-from ragdiff_jax.data.synth.flat import smooth_noise
+from ragdiff_jax.data.synth.noise import smooth_noise
+from ragdiff_jax.data.synth.shape import pick_index
 
 
 def wall(rng: np.random.Generator, size: int) -> Image.Image:
     """Something to hang a garment on: RGB [size, size]."""
     kinds = (plain, _doors, _curtain, _bricks, _wallpaper, wood, sheet, _room)
-    return kinds[rng.choice(len(kinds), p=(0.26, 0.28, 0.08, 0.04, 0.1, 0.06, 0.04, 0.14))](rng, size)
+    return kinds[pick_index(rng, (0.26, 0.28, 0.08, 0.04, 0.1, 0.06, 0.04, 0.14))](rng, size)
 
 
 def place(rng: np.random.Generator, size: int, floor: float) -> Image.Image:
     """Somewhere for a person: RGB [size, size]. `floor` is the row, as a share, where feet stand."""
-    kind = rng.choice(5, p=(0.4, 0.14, 0.22, 0.14, 0.1))
+    kind = pick_index(rng, (0.4, 0.14, 0.22, 0.14, 0.1))
     if kind == 0:
         return _street(rng, size, floor)
     if kind == 1:

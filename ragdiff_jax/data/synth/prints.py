@@ -1,21 +1,32 @@
 """The cloth: prints as functions of cloth coordinates."""
 
 import numpy as np
+from PIL import Image
 
+from ragdiff_jax.data.synth.looks import PLACED
 from ragdiff_jax.data.synth.shape import Look, Shape
 
+UNPRINTED = ("Solid Color", *PLACED)  # the cloth is plain; a mark is sewn on
 _MIXED = ("Striped", "Polka Dot", "Floral", "Plaid", "Geometric", "Animal")
 
 
-def cloth(look: Look, shape: Shape, u: np.ndarray, v: np.ndarray, part: str) -> np.ndarray | None:
-    """Colours [..., 3] uint8 of the cloth at coordinates u, v (chest widths), or None where it's plain.
+def cloth(look: Look, shape: Shape, u: np.ndarray, v: np.ndarray, part: str) -> Image.Image | None:
+    """The cloth, RGB, at coordinates u, v (chest widths), or None where it's plain.
+
+    Where the cloth isn't turned, a row of u [1, w] and a column of v [h, 1] cost least.
 
     `part` is "body" or "sleeve"; some prints (colour blocks, sleeve stripes) differ between them.
     """
+    size = np.broadcast_shapes(u.shape, v.shape)
     if look.print == "Tie-dye":
-        return _blended(look, u, v)
+        colours = _blended(look, u, v)
+        return Image.fromarray(np.ascontiguousarray(np.broadcast_to(colours, (*size, 3))))
     index = _index(look, shape, u, v, part, look.print)
-    return None if index is None else np.array(look.colours, np.uint8)[index]
+    if index is None:
+        return None
+    painted = Image.fromarray(np.ascontiguousarray(np.broadcast_to(index, size)))
+    painted.putpalette([part for colour in look.colours for part in colour])
+    return painted.convert("RGB")
 
 
 def plain_colour(look: Look, shape: Shape, part: str) -> tuple[int, int, int]:

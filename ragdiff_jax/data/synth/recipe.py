@@ -44,7 +44,7 @@ DRESS_LENGTHS = {"Short": (1.5, 1.8), "Medium": (1.85, 2.2), "Long": (2.25, 2.6)
 SKIRT_LENGTHS = {"Extra Short": (0.55, 0.8), "Short": (0.85, 1.1), "Medium": (1.2, 1.55), "Long": (1.65, 2.2)}
 LEG_LENGTHS = {
     "Trousers": {"Medium": (1.4, 1.75), "Long": (1.9, 2.3), "Extra Long": (2.35, 2.6)},
-    "Shorts": {"Extra Short": (0.64, 0.82), "Short": (0.88, 1.25)},
+    "Shorts": {"Extra Short": (0.54, 0.8), "Short": (0.86, 1.35)},
 }
 SWIM_LENGTHS = {"Extra Short": (1.2, 1.45), "Short": (1.15, 1.35), "Medium": (1.4, 1.65)}
 SHAWL_LENGTHS = {"Short": (0.75, 0.95), "Medium": (1.0, 1.25), "Long": (1.3, 1.7)}

@@ -50,7 +50,7 @@ RECIPES: dict[str, Recipe] = {
     "Tank": Recipe(
         family="top",
         weight=5,
-        lengths={"Extra Short": 1.5, "Short": 3, "Medium": 5, "Long": 1.5},
+        lengths={"Extra Short": 2, "Short": 3, "Medium": 4, "Long": 2, "Extra Long": 0.5},
         fabrics={"Stretch": 4, "Knit": 3, "Silk": 1, "Linen": 1.5, "Synthetic": 1},
         collars={"Round": 5, "V-neck": 2, "Square": 1.5, "Neckline": 0.5},
         sleeves={"Sleeveless": 1},
@@ -209,7 +209,7 @@ RECIPES: dict[str, Recipe] = {
     "Vest": Recipe(
         family="top",
         weight=3,
-        lengths={"Extra Short": 1, "Short": 3, "Medium": 4, "Long": 1.7, "Extra Long": 0.6},
+        lengths={"Extra Short": 1.5, "Short": 3, "Medium": 3.5, "Long": 2, "Extra Long": 1},
         fabrics={"Synthetic": 3, "Fleece": 1.5, "Knitting": 2.5, "Denim": 1.2, "Fur": 1},
         collars={"Stand-up": 4, "Hooded": 1, "V-neck": 3, "Round": 1},
         sleeves={"Sleeveless": 1},
@@ -223,7 +223,7 @@ RECIPES: dict[str, Recipe] = {
     "Waistcoat": Recipe(
         family="top",
         weight=2,
-        lengths={"Extra Short": 1.5, "Short": 4, "Medium": 3, "Long": 1.5},
+        lengths={"Extra Short": 2.5, "Short": 3, "Medium": 2.5, "Long": 2.5, "Extra Long": 0.8},
         fabrics={"Tweed": 4, "Wool": 2, "Synthetic": 2, "Linen": 2, "Velvet": 1},
         collars={"V-neck": 6, "Suit": 3},
         sleeves={"Sleeveless": 1},
@@ -232,8 +232,8 @@ RECIPES: dict[str, Recipe] = {
         inner_share=0.6,
         pockets={"sides": 7, "none": 1},
         panels={"princess": 3, "none": 2},
-        hems={"points": 7, "plain": 3},
-        fits={"Regular": 4, "Slim": 4, "Loose": 2},
+        hems={"points": 6, "plain": 4},
+        fits={"Regular": 3, "Slim": 4, "Loose": 3},
     ),
     "Suit": Recipe(
         family="top",

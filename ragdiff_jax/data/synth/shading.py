@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image, ImageFilter
 
+from ragdiff_jax.data.synth.noise import smooth_noise, white_noise
 from ragdiff_jax.data.synth.shape import GarmentSpec, Shape
 from ragdiff_jax.data.synth.styles import Style
 
@@ -24,9 +25,12 @@ _GRAIN = {
 _RIDGES = {"Knitting": (0.045, 0.05), "Corduroy": (0.05, 0.08), "Wool": (0.03, 0.03), "Knit": (0.022, 0.02)}
 
 
-def light_on(spec: GarmentSpec, style: Style, r: int, scale: float, offset) -> np.ndarray:
-    """Light around 1 for a sheet of r pixels, float32 [r, r]; `scale` pixels a chest width, origin at `offset`."""
+def light_on(spec: GarmentSpec, style: Style, r: int, box, scale: float, offset) -> np.ndarray:
+    """Light around 1 inside `box` (even numbers) of a sheet of r pixels, float32; `scale` pixels a chest width, origin
+    at `offset`.
+    """
     s, look = spec.shape, spec.look
+    left, top, right, bottom = box
     rng = np.random.default_rng(look.fold_seed)
     strength = look.fold_strength * _SOFTNESS.get(s.fabric, 1.0)
     coarse = _folds(rng, style) * strength
@@ -35,33 +39,38 @@ def light_on(spec: GarmentSpec, style: Style, r: int, scale: float, offset) -> n
         middle = np.minimum(np.abs(x - 0.36), np.abs(x - 0.64))
         coarse += 0.22 * np.exp(-((middle / 0.07) ** 2) - ((y - 0.4) / 0.25) ** 2)
     # Folds and grain are computed at half of the sheet's resolution, the flat-lay's own.
-    half = np.asarray(Image.fromarray(coarse).resize((r // 2, r // 2), Image.BICUBIC))
-    noise = rng.standard_normal((r // 2, r // 2), np.float32)
-    noise *= _GRAIN.get(s.fabric, 0.012) * style.grain
+    width, height = (right - left) // 2, (bottom - top) // 2
+    part = tuple(edge * _N / r for edge in box)
+    half = _GRAIN.get(s.fabric, 0.012) * style.grain * white_noise(rng, height, width)
+    half += np.asarray(Image.fromarray(coarse).resize((width, height), Image.BICUBIC, part))
     if s.fabric in ("Fur", "Fur Blend"):  # hairs hang down
-        hairs = rng.standard_normal((r // 8, r // 2), np.float32) * (0.16 if s.fabric == "Fur" else 0.09)
-        noise += np.asarray(Image.fromarray(hairs).resize((r // 2, r // 2), Image.BILINEAR))
-    full = np.repeat(np.repeat(half + noise, 2, 0), 2, 1)
-    x = ((np.arange(r, dtype=np.float32) + 0.5 - offset[0]) / scale).astype(np.float32)
-    y = ((np.arange(r, dtype=np.float32) + 0.5 - offset[1]) / scale).astype(np.float32)
+        hairs = white_noise(rng, max(1, height // 4), width) * np.float32(0.16 if s.fabric == "Fur" else 0.09)
+        half += np.asarray(Image.fromarray(hairs).resize((width, height), Image.BILINEAR))
+    half += 1
+    full = np.repeat(np.repeat(half, 2, 1), 2, 0)
+    x = ((np.arange(left, right, dtype=np.float32) + 0.5 - offset[0]) / scale).astype(np.float32)
+    y = ((np.arange(top, bottom, dtype=np.float32) + 0.5 - offset[1]) / scale).astype(np.float32)
     _weave(full, s, x, y, style)
     _stuffing(full, s, x, y)
     if s.pleats:
         _pleats(full, s, x, y)
-    return 1 + full
+    return full
 
 
 def _folds(rng: np.random.Generator, style: Style) -> np.ndarray:
     """Soft waves, creases and, in some styles, the surface of crumpled cloth: [48, 48] float32 around 0."""
-    y, x = np.mgrid[0:_N, 0:_N].astype(np.float32) / _N
     light = 0.07 * smooth_noise(rng, (4, 4), _N) + 0.05 * smooth_noise(rng, (12, 5), _N)
-    for _ in range(int(rng.integers(4, 11))):
-        cx, cy, angle = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.9), rng.normal(0.0, 0.6)
-        cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-        along = (x - cx) * sin + (y - cy) * cos
-        across = ((x - cx) * cos - (y - cy) * sin + 0.1 * along * along) / np.float32(rng.uniform(0.018, 0.05))
-        crease = across * np.exp(-0.5 * across * across - (along / np.float32(rng.uniform(0.08, 0.3))) ** 2)
-        light += np.float32(rng.uniform(-0.16, 0.16) * style.creases) * crease
+    u, shape = rng.uniform, (int(rng.integers(4, 11)), 1, 1)
+    ticks = np.arange(_N, dtype=np.float32) / _N
+    x = ticks[None, None, :] - u(0.2, 0.8, shape).astype(np.float32)
+    y = ticks[None, :, None] - u(0.2, 0.9, shape).astype(np.float32)
+    angle = rng.normal(0.0, 0.6, shape).astype(np.float32)
+    sin, cos = np.sin(angle), np.cos(angle)
+    along = x * sin + y * cos
+    across = (x * cos - y * sin + 0.1 * along * along) / u(0.018, 0.05, shape).astype(np.float32)
+    along /= u(0.08, 0.3, shape).astype(np.float32)
+    crease = across * np.exp(-0.5 * across * across - along * along)
+    light += (u(-0.16, 0.16, shape).astype(np.float32) * np.float32(style.creases) * crease).sum(0)
     if style.ridges:
         height = -np.abs(smooth_noise(rng, (9, 7), _N)) - 0.5 * np.abs(smooth_noise(rng, (16, 13), _N))
         slope = np.gradient(height)
@@ -117,23 +126,26 @@ def _pleats(full: np.ndarray, s: Shape, x: np.ndarray, y: np.ndarray) -> None:
     full += (0.13 * (t > 0))[:, None] * np.sign(wave) * np.sqrt(np.abs(wave))
 
 
-def rim(alpha: Image.Image, r: int, box, depth: float, style: Style) -> np.ndarray:
-    """The light at the edges, inside `box`: darker there, which tells a white garment from white paper."""
-    soft = alpha.reduce(4).filter(ImageFilter.GaussianBlur(r / 4 / 40))
-    if not style.relief:  # only what lies inside the box is needed
-        size, part = (box[2] - box[0], box[3] - box[1]), tuple(min(edge / 4, soft.size[0]) for edge in box)
-        edge = np.asarray(soft.resize(size, Image.BILINEAR, part), np.float32)
-        return 1 - depth * np.clip(2 - edge / 127.5, 0, 1)
-    soft = soft.resize((r, r), Image.BILINEAR)
-    edge = np.asarray(soft.crop(box), np.float32)
-    light = 1 - depth * np.clip(2 - edge / 127.5, 0, 1)
-    step = max(1, r // 90)
-    shifted = np.asarray(soft.crop((box[0] - step, box[1] - step, box[2] - step, box[3] - step)), np.float32)
-    light += np.clip((edge - shifted) * (2 * style.relief / 255), -0.25, 0.12)
-    return light - 0.1 * np.clip(1.3 - edge / 196, 0, 1)
+def rim(alpha: Image.Image, r: int, depth: float, style: Style) -> np.ndarray:
+    """The light at the edges of a piece with this alpha, cut from a sheet of r pixels: darker there, which tells a
+    white garment from white paper.
+    """
+    small = alpha.reduce(4)
+    soft = Image.new("L", (small.width + 2 * _AIR, small.height + 2 * _AIR), 0)
+    soft.paste(small, (_AIR, _AIR))
+    soft = soft.filter(ImageFilter.GaussianBlur(r / 4 / 40))
+
+    def edge(shift: float) -> np.ndarray:
+        low = _AIR - shift
+        part = (low, low, low + alpha.width / 4, low + alpha.height / 4)
+        return np.asarray(soft.resize(alpha.size, Image.BILINEAR, part))
+
+    here = edge(0.0).astype(np.float32)
+    light = np.maximum(here * np.float32(depth / 127.5) + np.float32(1 - 2 * depth), np.float32(1 - depth))
+    if not style.relief:
+        return light
+    light += np.clip((here - edge(max(1, r // 90) / 4)) * (2 * style.relief / 255), -0.25, 0.12)
+    return light - 0.1 * np.clip(1.3 - here / 196, 0, 1)
 
 
-def smooth_noise(rng: np.random.Generator, cells: tuple[int, int], size: int) -> np.ndarray:
-    """Low-frequency noise of unit variance at its nodes, [size, size] float32."""
-    nodes = rng.standard_normal(cells).astype(np.float32)
-    return np.asarray(Image.fromarray(nodes).resize((size, size), Image.BICUBIC))
+_AIR = 4  # pixels around a piece, so that its edge is dark at the border of its box too

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from ragdiff_jax.data.synth.garment import GarmentSpec
+from ragdiff_jax.data.synth.shape import pick_index
 from ragdiff_jax.data.synth.warp import Arm
 
 # COCO-18 as OpenPose orders it; left and right are the person's own.
@@ -52,7 +53,7 @@ class Stance:
 def draw_stance(rng: np.random.Generator, spec: GarmentSpec, *, bottom: bool) -> Stance:
     """A stance in which the garment can be seen; `bottom` for what is worn from the waist down."""
     u = rng.uniform
-    kind = STANCES[rng.choice(len(STANCES), p=_CHANCES)]
+    kind = STANCES[pick_index(rng, _CHANCES)]
     if kind == "sitting" and (bottom or spec.category == "Dress" or spec.shape.body_length > 1.5):
         kind = "standing"
     turned = u()

@@ -5,12 +5,12 @@ the very garment of the flat-lay and the visible pixels are known exactly.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
-from PIL import Image
 
-from ragdiff_jax.data.synth.flat import Sheets
+from ragdiff_jax.data.synth.flat import Sheet, Sheets
 from ragdiff_jax.data.synth.folds import Drape
 from ragdiff_jax.data.synth.garment import Shape
 from ragdiff_jax.data.synth.stage import Cloth
@@ -43,16 +43,16 @@ class Placement:
         return np.stack([x / depth + self.centre[0], y / depth + self.centre[1]], -1)
 
     def from_target(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels -> units, coordinate by coordinate; float32 stays float32."""
+        """Pixels -> units; float32 stays float32. A row of x [1, w] and a column of y [h, 1] cost least."""
         x, y = x - self.centre[0], y - self.centre[1]
-        if self.tilt:
-            depth = np.maximum(1 + self.tilt * y, 0.2)
-            x, y = x / depth, y / depth
         cos, sin = math.cos(self.turn), math.sin(self.turn)
-        x, y = cos * x + sin * y, cos * y - sin * x
-        if self.shear:
-            x = x - self.shear * y
-        return x / self.scale[0] + self.middle[0], y / self.scale[1] + self.middle[1]
+        (sx, sy), (mx, my) = self.scale, self.middle
+        ax, bx = (cos + self.shear * sin) / sx, (sin - self.shear * cos) / sx
+        ay, by = -sin / sy, cos / sy
+        if not self.tilt:
+            return (ax * x + mx) + bx * y, ay * x + (by * y + my)
+        depth = 1 / np.maximum(1 + self.tilt * y, 0.2)
+        return (ax * x + bx * y) * depth + mx, (ay * x + by * y) * depth + my
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,16 +101,24 @@ class Wear:
     gap: tuple[float, float] | None = None
 
 
-class Sheet:
-    """One group's sheet, cut to its cloth: packed pixels [h, w], the origin's pixel in it, its box in units."""
+class Cut:
+    """One group's sheet as numbers: packed pixels [h, w], the origin's pixel in it, its cloth's box in units.
 
-    def __init__(self, image: Image.Image, unit: float, origin: tuple[float, float]):
-        left, top, right, bottom = image.getbbox() or (0, 0, 1, 1)
-        cut = np.asarray(image.crop((left - 2, top - 2, right + 2, bottom + 2)))
-        self.alpha = cut[..., 3]
-        self.packed = cut.view(np.uint32)[..., 0]
-        self.at = (origin[0] - left + 2, origin[1] - top + 2)
-        x, y = origin
+    Each of `packed` is the mean of 2 x 2 pixels, for looking up points between them; bytes are averaged as packed.
+    """
+
+    def __init__(self, sheet: Sheet, unit: float, origin: tuple[float, float]):
+        left, top, right, bottom = sheet.alpha.getbbox() or (0, 0, 1, 1)
+        around = (left - 2, top - 2, right + 2, bottom + 2)
+        image, alpha = sheet.image.crop(around), sheet.alpha.crop(around)
+        image.putalpha(alpha)
+        self.alpha = np.asarray(alpha)
+        pixels = np.asarray(image).view(np.uint32)[..., 0]
+        a, b, c, d = pixels[:-1, :-1], pixels[:-1, 1:], pixels[1:, :-1], pixels[1:, 1:]
+        a, c = (a & b) + (((a ^ b) >> 1) & 0x7F7F7F7F), (c | d) - (((c ^ d) >> 1) & 0x7F7F7F7F)
+        self.packed = (a & c) + (((a ^ c) >> 1) & 0x7F7F7F7F)
+        x, y = origin[0] - sheet.at[0], origin[1] - sheet.at[1]
+        self.at = (x - left + 2, y - top + 2)
         self.box = ((left - x) / unit, (top - y) / unit, (right - x) / unit, (bottom - y) / unit)
 
 
@@ -121,7 +129,7 @@ class Ready:
         self.shape = shape
         self.unit = float(sheets.pixels_per_unit)
         origin = (float(sheets.offset[0]), float(sheets.offset[1]))
-        self.sheets = {group: Sheet(image, self.unit, origin) for group, image in sheets.images.items()}
+        self.sheets = {group: Cut(sheet, self.unit, origin) for group, sheet in sheets.groups.items()}
         x0, y0, x1, y1 = (float(v) for v in sheets.outline.bounds)
         self.top, self.wide = y0, (x1 - x0) / (y1 - y0)
         body = self.sheets["body"]
@@ -130,11 +138,14 @@ class Ready:
         self.half = max(-body.box[0], body.box[2])
         self.collar = min(shape.neck_depth, 0.25) + 0.06 if shape.collar else -1e3
         self.hem = self.low - 0.14
+
+    @functools.cached_property
+    def half_widths(self) -> np.ndarray:
+        """Of each of the body's rows, units, float32."""
         filled, width = self.solid.any(1), self.solid.shape[1]
         left = np.where(filled, self.solid.argmax(1), self.at[0])
         right = np.where(filled, width - self.solid[:, ::-1].argmax(1), self.at[0])
-        widths = np.maximum(right - self.at[0], self.at[0] - left) / self.unit
-        self.half_widths = widths.astype(np.float32)  # of each of the body's rows, units
+        return (np.maximum(right - self.at[0], self.at[0] - left) / self.unit).astype(np.float32)
 
 
 def sleeve_start(shape: Shape, angle: float) -> tuple[float, float]:
@@ -151,8 +162,8 @@ def warp(ready: Ready, wear: Wear, size: int, group: str, *, zones: bool = False
     if box is None:
         return None
     left, top, right, bottom = box
-    x = np.broadcast_to(np.arange(left, right, dtype=np.float32) + np.float32(0.5), (bottom - top, right - left))
-    y = np.broadcast_to((np.arange(top, bottom, dtype=np.float32) + np.float32(0.5))[:, None], x.shape)
+    x = (np.arange(left, right, dtype=np.float32) + np.float32(0.5))[None]
+    y = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5))[:, None]
     window = (slice(top, bottom), slice(left, right))
     ux, uy, gone = _source(x, y, wear, ready, group, window)
     light = wear.drape.light[window]
@@ -163,13 +174,22 @@ def warp(ready: Ready, wear: Wear, size: int, group: str, *, zones: bool = False
         half = wear.gap[0] + (wear.gap[1] - wear.gap[0]) * np.clip(uy / ready.shape.body_length, 0, 1)
         from_edge = np.abs(ux) - half
         rgba[..., 3][from_edge < 0] = 0
-        light = light * (1 - 0.3 * (from_edge < 0.03))
+        light = light * np.where(from_edge < 0.03, np.float32(0.7), np.float32(1))
     if wear.roll is not None and group in _SLEEVES:
         along = _along(ux, uy, ready.shape, group)
-        light = light * np.where(along > wear.roll - 0.1, np.where(along > wear.roll - 0.085, 0.94, 0.55), 1)
-    pixels = np.minimum(rgba[..., :3] * light[..., None], np.float32(255)).astype(np.uint8)
+        shade = np.where(along > wear.roll - 0.085, np.float32(0.94), np.float32(0.55))
+        light = light * np.where(along > wear.roll - 0.1, shade, np.float32(1))
     parts = _zones(ux, uy, ready, wear, group) if zones else None
-    return Cloth(left, top, pixels, rgba[..., 3], parts)
+    return Cloth(left, top, _lit(rgba, light), rgba[..., 3], parts)
+
+
+def _lit(rgba: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """The colours of `rgba` under `light` [h, w], at most 1.98: uint8 [h, w, 3]."""
+    h, w = light.shape
+    gain = np.repeat((light * 128).astype(np.uint16), 3, 1)
+    gain *= rgba[..., :3].reshape(h, 3 * w)
+    gain >>= 7
+    return np.minimum(gain, 255, out=gain).astype(np.uint8).reshape(h, w, 3)
 
 
 def _reach(ready: Ready, wear: Wear, size: int, group: str) -> tuple[int, int, int, int] | None:
@@ -217,7 +237,8 @@ def _sleeve_source(x, y, wear: Wear, shape: Shape, group: str):
     side = 1.0 if group == "right" else -1.0
     arm = wear.arms[side > 0]
     ax, ay, bx, by = math.sin(arm.upper), math.cos(arm.upper), math.sin(arm.fore), math.cos(arm.fore)
-    x, y = side * x - arm.shoulder[0], y - arm.shoulder[1]
+    upper, shoulder = float(arm.upper), [float(v) for v in arm.shoulder]  # NumPy's would make everything float64
+    x, y = side * x - shoulder[0], y - shoulder[1]
     along = (x * ax + y * ay) / arm.reach[0]
     across, gone = y * ax - x * ay, None
     if arm.upper != arm.fore or arm.reach[0] != arm.reach[1]:
@@ -233,7 +254,7 @@ def _sleeve_source(x, y, wear: Wear, shape: Shape, group: str):
         gone = along > wear.roll if gone is None else gone | (along > wear.roll)
     # Near the shoulder the cloth turns less than the arm, else it would tear from the body.
     far = np.minimum((x * x + y * y) * (1 / 0.34**2), 1)
-    angle = (shape.sleeve_angle - arm.upper) * far + arm.upper
+    angle = (shape.sleeve_angle - upper) * far + upper
     sin, cos = np.sin(angle), np.cos(angle)
     # The middle of the sleeve begins 0.11 inwards of the shoulder's point and ends in the middle of the cuff.
     across = across + (0.5 * shape.cuff - 0.11) * np.clip(along / max(shape.sleeve_length, 0.3), 0, 1)
@@ -262,19 +283,21 @@ def _wrapped(x, y, wear: Wear, ready: Ready):
 
 
 def _sample(ready: Ready, group: str, ux, uy, gone) -> np.ndarray:
-    """The mean of the 2 x 2 sheet pixels around each point: uint8 [h, w, 4]. Bytes are averaged as packed."""
+    """The mean of the 2 x 2 sheet pixels around each point: uint8 [h, w, 4]."""
     sheet = ready.sheets[group]
-    h, r = sheet.packed.shape
-    column = np.clip(ux * ready.unit + (sheet.at[0] - 0.5), 0, r - 2).astype(np.int32)
-    row = np.clip(uy * ready.unit + (sheet.at[1] - 0.5), 0, h - 2).astype(np.int32)
-    at = row * r + column
+    h, w = sheet.packed.shape
+    at = _whole(uy * ready.unit + (sheet.at[1] - 0.5), h - 1)
+    at *= w
+    at += _whole(ux * ready.unit + (sheet.at[0] - 0.5), w - 1)
     if gone is not None:
         at[gone] = 0
-    flat = sheet.packed.reshape(-1)
-    a, b, c, d = flat.take(at), flat.take(at + 1), flat.take(at + r), flat.take(at + (r + 1))
-    a, c = (a & b) + (((a ^ b) >> 1) & 0x7F7F7F7F), (c | d) - (((c ^ d) >> 1) & 0x7F7F7F7F)
-    mean = (a & c) + (((a ^ c) >> 1) & 0x7F7F7F7F)
+    mean = sheet.packed.reshape(-1).take(at)
     return mean.view(np.uint8).reshape(*mean.shape, 4)
+
+
+def _whole(x: np.ndarray, most: int) -> np.ndarray:
+    """`x`, which is lost, cut to 0 .. `most`, as int32."""
+    return np.minimum(np.maximum(x, 0, out=x), most, out=x).astype(np.int32)
 
 
 def _fold_over(ready: Ready, rgba, light, ux, uy, x, y, wear: Wear, group: str, window):
@@ -290,7 +313,7 @@ def _fold_over(ready: Ready, rgba, light, ux, uy, x, y, wear: Wear, group: str, 
     rgba = np.where(turned[..., None], flap, rgba)
     rgba[..., 3][beyond > 0] = 0
     near = np.clip(1 + beyond * 12, 0, 1)  # the fold's own roundness
-    light = light * np.where(turned, 0.8 - 0.2 * near, 1)
+    light = light * np.where(turned, 0.8 - 0.2 * near, np.float32(1))
     return rgba, light, np.where(turned, mx, ux), np.where(turned, my, uy)
 
 

@@ -14,6 +14,7 @@ from ragdiff_jax.data.synth.light import cast_shadow, photograph
 from ragdiff_jax.data.synth.outfit import choose
 from ragdiff_jax.data.synth.places import wall
 from ragdiff_jax.data.synth.seen import Worn, seen_attributes
+from ragdiff_jax.data.synth.shape import pick_index
 from ragdiff_jax.data.synth.stage import LABELS, Painter, Stage, garment_label
 from ragdiff_jax.data.synth.stance import keypoints
 from ragdiff_jax.data.synth.warp import Arm, Placement, Ready, Wear, sleeve_start, warp
@@ -68,7 +69,7 @@ def render_scene(
     """
     rng = np.random.default_rng([seed, spec.seed & 0xFFFFFFFF, 3])
     ready = Ready(sheets or make_sheets(spec, size), spec.shape)
-    drawn = VIEWS[rng.choice(len(VIEWS), p=_VIEW_CHANCES)]
+    drawn = VIEWS[pick_index(rng, _VIEW_CHANCES)]
     view = view or drawn
     frame = _draw_frame(rng)
     if view != "worn":  # phones are turned for wide garments, and nobody squeezes one into a narrow frame
@@ -82,14 +83,13 @@ def render_scene(
     else:
         stage, wear, worn = _stage_hung(rng, spec, ready, size, frame, held=view == "held")
     photo = photograph(rng, stage.image, exposure)
-    labels, zones = np.array(stage.labels), np.array(stage.zones)
+    labels, zones = np.array(stage.labels), np.asarray(stage.zones)
     (left, right), (top, bottom) = (_kept(share, size) for share in frame)
     if (left, right, top, bottom) != (0, size, 0, size):
-        columns = np.clip(np.arange(size), left, right - 1)
-        photo = photo[np.clip(np.arange(size), top, bottom - 1)][:, columns]
-        outside = np.ones((size, size), bool)
-        outside[top:bottom, left:right] = False
-        labels[outside] = LABELS["background"]
+        photo[:, :left], photo[:, right:] = photo[:, left : left + 1], photo[:, right - 1 : right]
+        photo[:top], photo[bottom:] = photo[top], photo[bottom - 1]
+        for outside in (labels[:top], labels[bottom:], labels[:, :left], labels[:, right:]):
+            outside[:] = LABELS["background"]
     label = garment_label(spec.category)
     mask = labels == label
     joints = None
@@ -99,7 +99,7 @@ def render_scene(
         joints[(x < left) | (x >= right) | (y < top) | (y >= bottom)] = 0
     return Scene(
         photo=photo,
-        attributes=seen_attributes(spec, ready, wear, np.where(mask, zones, 0), worn),
+        attributes=seen_attributes(spec, ready, wear, zones * mask, worn),
         keypoints=joints,
         label_map=labels,
         garment_mask=mask,
@@ -110,7 +110,7 @@ def render_scene(
 def _draw_frame(rng) -> tuple[float, float]:
     """Width and height as shares of the square: phones take 3:4, and photos are padded to squares."""
     kind = rng.random()
-    share = float(rng.choice((0.5625, 0.667, 0.75, 0.75, 0.75, 0.75)))
+    share = (0.5625, 0.667, 0.75, 0.75, 0.75, 0.75)[rng.integers(6)]
     return (share, 1.0) if kind < 0.5 else (1.0, share) if kind < 0.6 else (1.0, 1.0)
 
 

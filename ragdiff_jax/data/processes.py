@@ -1,0 +1,46 @@
+"""Draw data in several processes: records in order, one pool for all splits."""
+
+import concurrent.futures
+import functools
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterator
+
+import tqdm
+
+_CHUNK = 16  # records a worker draws at a time: few enough that all end together, an even number for twins
+
+
+def map_processes(function: Callable, items, processes: int) -> Iterator:
+    """`map`, in order, by this many processes. `function` is a module's, or a partial of one."""
+    if processes <= 1:
+        yield from map(function, items)
+        return
+    # Not fork: the parent may already run JAX's threads.
+    context = multiprocessing.get_context("forkserver")
+    # Imported once, by the server; every worker would import it again.
+    named = function.func if isinstance(function, functools.partial) else function
+    context.set_forkserver_preload([named.__module__])
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(function, items)
+
+
+def drawn_splits(
+    draw: Callable, to_example: Callable, splits, processes: int, things: str
+) -> dict[str, Iterator[tuple[int, dict]]]:
+    """What TFDS writes: for each (name, start, stop) of `splits` its rows' numbers and examples.
+
+    `draw` maps (split, start, stop) to records whose ids end with "-" and the row. The splits share one pool, since
+    processes take long to start, so they must be read in order; TFDS does.
+    """
+    chunks = [(name, at, min(at + _CHUNK, stop)) for name, start, stop in splits for at in range(start, stop, _CHUNK)]
+    records = itertools.chain.from_iterable(map_processes(draw, chunks, processes))
+    return {name: _examples(records, to_example, name, stop - start, things) for name, start, stop in splits}
+
+
+def _examples(records, to_example, split: str, count: int, things: str) -> Iterator[tuple[int, dict]]:
+    rows = itertools.islice(records, count)
+    for record in tqdm.tqdm(rows, total=count, desc=f"drawing {split}", unit=f" {things}", disable=None):
+        if record.split != split:
+            raise RuntimeError(f"a record of {record.split!r} came where {split!r} is read; read splits in order")
+        yield int(record.id.rsplit("-", 1)[1]), to_example(record)
