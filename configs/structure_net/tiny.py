@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
             "twins": False,
             "attribute_dropout": (0.9, 0.2),
             "export_dtype": "bfloat16",
+            "dtype": "float32",
         }
     )
     config.train = ConfigDict(

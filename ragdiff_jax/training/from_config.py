@@ -73,19 +73,18 @@ def make_objective(config: Mapping[str, Any]) -> Objective:
 
 
 def epoch_rows(data: Mapping[str, Any], pairs: PairArrays | DecodedPairs) -> np.ndarray | None:
-    """The rows of an epoch: the pairs of `data.also` as often as `also_repeat` says, or those of `data.categories`.
+    """The rows of an epoch: the pairs of `data.also` as often as `also_repeat` says, of `data.categories` alone if any.
 
-    None: each once. Raises UserError where both are asked for.
+    None: each once.
     """
-    also, categories = data.get("also", ""), tuple(data.get("categories", ()))
-    if also and categories:
-        raise UserError("data.also and data.categories: choose one")
-    if categories:
-        return rows_of_categories(np.asarray(pairs.arrays()["flat_attributes"]), categories)
+    also, categories, order = data.get("also", ""), tuple(data.get("categories", ())), None
     if also:
         count = len(FolderPairs(also))
-        return repeated_rows([len(pairs) - count, count], data.get("also_repeat", 1))
-    return None
+        order = repeated_rows([len(pairs) - count, count], data.get("also_repeat", 1))
+    if categories:
+        found = rows_of_categories(np.asarray(pairs.arrays()["flat_attributes"]), categories)
+        order = found if order is None else order[np.isin(order, found)]
+    return order
 
 
 def run(config: Mapping[str, Any], workdir: str | Path) -> TrainResult:
