@@ -42,6 +42,8 @@ class StructureNetObjective(PairObjective):
     attribute_dropout: chance for a tower to see no attribute at all, and for each attribute to be unknown.
     export_dtype: of the written weights. A memory belongs to the written ones, so that a system that ships in bfloat16
       wants its encoder rounded here, before its memory is built.
+    dtype: of the computation; parameters are trained in float32 whatever it is.
+    remat: computes each ViT layer again in the backward pass instead of keeping what is inside it.
     """
 
     config: StructureNetConfig
@@ -57,11 +59,13 @@ class StructureNetObjective(PairObjective):
     twins: bool = False
     attribute_dropout: tuple[float, float] = (0.5, 0.2)
     export_dtype: str = "float32"
+    dtype: str = "float32"
+    remat: bool = False
     trainable: str = "."
 
     @property
     def network(self) -> StructureNet:
-        return StructureNet(self.config)
+        return StructureNet(self.config, jnp.dtype(self.dtype), self.remat)
 
     def init(self, key):
         image = jnp.zeros((1, 32, 32, 3))
