@@ -48,6 +48,7 @@ from gpu_parts.program import Filler, Measurement, Record, Run, device_bytes, gi
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion  # noqa: E402
 
 GROUPS = ("peak", "attention", "convolution", "linear", "image", "structure_net", "step", "unet", "diffusers")
+LAYERS = GROUPS[:4]
 DEFAULT = tuple(group for group in GROUPS if group != "unet")
 
 
@@ -76,7 +77,7 @@ def parse(argv=None) -> argparse.Namespace:
     add("--budget", type=float, default=float("inf"), metavar="SECONDS", help="start no measurement after so long")
     add("--compile-only", action="store_true")
     add("--cache", metavar="DIR", help="of compiled programs and of their counts")
-    add("--threads", type=int, default=4, help="that compile")
+    add("--threads", type=int, default=4, help="of --compile-only")
     add("--markdown", metavar="FILE")
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.only) - set(GROUPS):
@@ -97,9 +98,9 @@ def measurements(arguments: argparse.Namespace) -> list[Measurement]:
     size, inner, fused = (256, 2, ("xla",)) if arguments.tiny else (8192, 16, ("xla", "cudnn") if gpu else ("xla",))
     makers = {
         "peak": lambda: kernels.peak(size, model.dtype, inner),
-        "attention": lambda: kernels.attention(model, 2, fused, inner),
-        "convolution": lambda: kernels.convolution(model, 2, inner),
-        "linear": lambda: kernels.linear(model, 2, inner),
+        "attention": lambda: kernels.attention(model, 2, fused, 4 * inner),
+        "convolution": lambda: kernels.convolution(model, 2, 4 * inner),
+        "linear": lambda: kernels.linear(model, 2, 4 * inner),
         "image": lambda: whole.image(model, arguments.batches, arguments.steps),
         "structure_net": lambda: whole.structure_net_step(
             model, arguments.structure_batches, arguments.structure_remat == "yes"
@@ -144,7 +145,7 @@ class Catalogue:
             self._path.write_text(json.dumps(self._found, indent=1) + "\n")
 
     def has(self, items: list[Measurement]) -> bool:
-        return all(self.get(item, program) is not None for item in items for program in item.programs)
+        return self._keep and all(self.get(item, program) is not None for item in items for program in item.programs)
 
 
 class Bench:
@@ -204,15 +205,19 @@ class Bench:
                 self.catalogue.write()
 
     def measure_all(self, items: list[Measurement]) -> None:
-        # Programs that are only read from the cache are made ready beside the measuring; compiling would disturb it.
-        ready = self.arguments.cache and self.catalogue.has(items)
-        pool = concurrent.futures.ThreadPoolExecutor(self.arguments.threads if ready else 1)
-        futures = [pool.submit(self.prepare, item) for item in items] if ready else [None] * len(items)
+        # While one whole program is measured, a thread traces the next and reads it from the cache. Not beside single
+        # layers, whose milliseconds it would disturb, nor where it would really compile: that takes the card's time.
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        futures: dict[str, concurrent.futures.Future] = {}
+        sys.setswitchinterval(1e-4)
         try:
-            for item, future in zip(items, futures, strict=True):
+            for index, item in enumerate(items):
                 if self.left() < item.seconds:
                     self.say({"name": item.name, "group": item.group, "skipped": "budget"})
                     continue
+                if item.group not in LAYERS and not futures and self.catalogue.has(items[index:]):
+                    futures = {later.name: pool.submit(self.prepare, later) for later in items[index:]}
+                future = futures.get(item.name)
                 self.say(_attempt(lambda item=item, future=future: self._measure(item, future), item))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

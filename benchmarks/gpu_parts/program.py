@@ -47,7 +47,7 @@ class Measurement:
     group: what `--only` names.
     name: of the record.
     programs: by name; compiled before `measure`.
-    measure: (run, arrays of each program) -> the record's own fields; `run` is `Run`.
+    measure: what was measured: the fields of the record, with `seconds` and `flops` where they make a rate.
     seconds: a guess of what measuring takes, so that a budget is kept.
     """
 
@@ -121,7 +121,7 @@ def _statistics(path: str, leaf: Any) -> tuple[float, float]:
         return 0.0, 0.0
     if path.endswith("['scale']"):
         return 1.0, 0.0
-    return 0.0, 1.0 if leaf.ndim == 0 or ".noise" in path else DEVIATION
+    return 0.0, 1.0 if leaf.ndim == 0 else DEVIATION
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "dtype"))

@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gpu_parts.program import Measurement, Program, Run
 from ragdiff_jax.data.pixels import to_float, to_uint8
@@ -96,8 +97,7 @@ def image(model: RAGDiffusion, batches, steps: int) -> Iterator[Measurement]:
 
         def measure(run: Run, b=b):
             inputs = list(run.arrays("denoise"))
-            inputs[-2] = jax.device_put(ddim(model.schedule, steps))
-            inputs[-1] = jax.device_put(jnp.float32(model.guidance_scale))
+            inputs[-2:] = jax.device_put((ddim(model.schedule, steps), np.float32(model.guidance_scale)))
             latents = run.compiled["denoise"](*inputs)
             vae = {"vae": inputs[0]["vae"]}
             sampling = run.seconds(lambda: run.compiled["denoise"](*inputs))
@@ -110,7 +110,7 @@ def image(model: RAGDiffusion, batches, steps: int) -> Iterator[Measurement]:
                 "s_image": round((sampling + decoding) / b, 4),
                 "images_s": round(b / (sampling + decoding), 3),
                 "tflop_image": round(sum(run.flops.values()) / b / 1e12, 2),
-                "finite": bool(jnp.isfinite(latents).all()),
+                "finite": bool(np.isfinite(latents).all()),
                 "seconds": sampling + decoding,
                 "flops": sum(run.flops.values()),
             }
@@ -262,7 +262,7 @@ def _train(group, name, objective, counted, settings, constants, rows, words) ->
             "step_s": round(seconds, 4),
             "rows_s": round(settings.batch_size / seconds, 2),
             "tflop_row": round(run.flops["step"] / settings.batch_size / 1e12, 3),
-            "finite": bool(jnp.isfinite(metrics["loss"])),
+            "finite": bool(np.isfinite(metrics["loss"])),
             "seconds": seconds,
             "flops": run.flops["step"],
         }

@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "preset": "sdxl_flux",
+            "changes": {"dtype": "bfloat16"},  # of the computation; what is trained stays float32
             "parts": {
                 "vae": "weights/flux/vae",
                 "text_encoder": "weights/sdxl/text_encoder",
