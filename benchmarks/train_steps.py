@@ -3,9 +3,9 @@
     DRY=1 ./launch/train_tiny runs/tiny > stages.txt
     python benchmarks/train_steps.py stages.txt [--steps 20] [--cache DIR] [--parts]
 
-Each line is a `ragdiff train` command. All steps are compiled at once, in threads, and then timed one by one, each
-on one batch. Nothing is written but, with `--parts`, what a stage reads of an earlier one that hasn't run yet: random
-parts and a random memory. Prints one JSON object a stage. `--cache` keeps what was compiled.
+Each line is a `ragdiff train` command. All steps are compiled at once, in threads, and each is timed when it is ready, on
+one batch: others may still be compiling. Nothing is written but, with `--parts`, what a stage reads of an earlier one that
+hasn't run yet: random parts and a random memory. Prints one JSON object a stage. `--cache` keeps what was compiled.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import traceback
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ragdiff_jax.cli import train as verb
@@ -40,8 +39,7 @@ def read_stage(line: str):
 
 def random_like(target):
     """Small numbers in the place of trained ones: the time of a step doesn't depend on them."""
-    count = int(np.prod(target.shape))
-    values = jnp.sin(jnp.arange(count, dtype=jnp.float32)).reshape(target.shape) * 0.02
+    values = np.sin(np.arange(int(np.prod(target.shape)), dtype=np.float32)).reshape(target.shape) * 0.02
     return jax.device_put(values.astype(target.dtype), target.sharding)
 
 
@@ -139,17 +137,18 @@ def main() -> None:
         except Exception:  # the others' times are wanted all the same
             print(json.dumps({"stage": name, "error": traceback.format_exc()[-1500:]}), flush=True)
     print(json.dumps({"prepared_s": round(time.perf_counter() - start, 1)}), flush=True)
-    with concurrent.futures.ThreadPoolExecutor(len(made)) as pool:
-        compiling = {stage.name: pool.submit(stage.compile) for stage in made}
     device = jax.devices()[0]
-    for stage in made:
-        record = {"stage": stage.name, "batch": stage.batch_size, "device": device.device_kind}
-        try:
-            record["compile_s"] = round(compiling[stage.name].result(), 1)
-            record |= stage.time(arguments.steps)
-        except Exception:
-            record["error"] = traceback.format_exc()[-1500:]
-        print(json.dumps(record), flush=True)
+    with concurrent.futures.ThreadPoolExecutor(len(made)) as pool:
+        compiling = {pool.submit(stage.compile): stage for stage in made}
+        for future in concurrent.futures.as_completed(compiling):
+            stage = compiling[future]
+            record = {"stage": stage.name, "batch": stage.batch_size, "device": device.device_kind}
+            try:
+                record["compile_s"] = round(future.result(), 1)
+                record |= stage.time(arguments.steps)
+            except Exception:
+                record["error"] = traceback.format_exc()[-1500:]
+            print(json.dumps(record), flush=True)
     print(json.dumps({"peak_gib": round((device.memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30, 2)}))
 
 

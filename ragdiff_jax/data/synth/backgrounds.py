@@ -195,7 +195,7 @@ def _rug(rng, size):
     count = int(rng.integers(3, 6))
     index = np.searchsorted(np.quantile(block, np.linspace(0, 1, count + 1)[1:-1]), block).astype(np.uint8)
     colours = [draw_colour(rng) if i < 2 else tone(rng) for i in range(count)]
-    tile = Image.fromarray(np.array(colours, np.uint8)[index])
+    tile = Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8)[index])
     side = max(8, int(size * rng.uniform(0.2, 0.6)))
     tile = np.asarray(tile.resize((side, side), Image.BILINEAR), np.float32)
     repeats = -(-size // side) + 1
