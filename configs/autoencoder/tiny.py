@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 450,
+            "seconds": 0,
             "batch_size": 12,
             "learning_rate": 1e-3,
             "warmup": 30,

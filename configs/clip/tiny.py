@@ -32,10 +32,12 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 450,
+            "seconds": 0,
             "batch_size": 48,
             "learning_rate": 0.001,
             "weight_decay": 0.05,
             "ema_decay": 0.99,
+            "sample_every": 0,
             "validate_every": 300,
             "warmup": 100,
             "schedule": "cosine",

@@ -45,10 +45,12 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 2100,
+            "seconds": 0,
             "batch_size": 48,
             "learning_rate": 1e-3,
             "weight_decay": 0.05,
             "ema_decay": 0.995,
+            "sample_every": 0,
             "validate_every": 200,
             "warmup": 50,
             "schedule": "cosine",

@@ -190,9 +190,11 @@ class _Run:
                 )
             )
             self.stack.callback(feed.close)
-        step = self.start
+        step, began = self.start, None
         with mesh_context(self.mesh):
             while step < settings.steps:
+                if began is not None and self._time_is_up(step, began):
+                    break
                 try:
                     rows = next(feed)
                 except StopIteration:
@@ -202,6 +204,7 @@ class _Run:
                 batch = shard_batch(self.mesh, rows)
                 self.state, metrics = self.step_fn(self.state, self.frozen, self.constants, batch)
                 step += 1
+                began = began or time.monotonic()  # compiling doesn't count
                 self._flush()
                 self.pending = (step, metrics)
                 save, stop = self._due(step)
@@ -219,7 +222,8 @@ class _Run:
         self.checkpoints.wait()
         params = self.ema_params()
         model = export_model(self.workdir, lambda directory: self.objective.export(params, directory))
-        self.writer.say(f"step {step}/{settings.steps}: done, model in {model}")
+        done = "done" if step == settings.steps else f"{settings.seconds} s are over (run again to go on)"
+        self.writer.say(f"step {step}/{settings.steps}: {done}, model in {model}")
         return TrainResult(step, True, model)
 
     def ema_params(self):
@@ -260,6 +264,16 @@ class _Run:
             by_time, stop = agree(by_time, stop) if step % max(1, settings.log_every) == 0 else (False, False)
         by_step = settings.checkpoint_every > 0 and step % settings.checkpoint_every == 0
         return by_step or by_time, stop
+
+    def _time_is_up(self, step: int, began: float) -> bool:
+        """The same on every process; asked at the step lines only where there are several."""
+        seconds = self.settings.seconds
+        if not seconds:
+            return False
+        over = time.monotonic() - began >= seconds
+        if jax.process_count() > 1:
+            return agree(over, False)[0] if step % max(1, self.settings.log_every) == 0 else False
+        return over
 
     def _save(self, step: int) -> None:
         if step == self.saved_step:

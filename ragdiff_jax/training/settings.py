@@ -9,7 +9,7 @@ from ragdiff_jax.errors import UserError
 # What a resumed run may say differently: the rest decides what the arrays of the checkpoint are or which rows
 # come next.
 MAY_CHANGE = frozenset(
-    "steps learning_rate warmup schedule weight_decay clip_norm checkpoint_every checkpoint_seconds keep "
+    "steps seconds learning_rate warmup schedule weight_decay clip_norm checkpoint_every checkpoint_seconds keep "
     "log_every sample_every validate_every".split()
 )
 
@@ -23,6 +23,8 @@ class TrainSettings:
 
     Attributes:
         steps: optimizer steps in all.
+        seconds: of training after which a call ends as if the steps were done, and exports what there is; 0 is off. For a
+            rented machine: with a constant learning rate the average (EMA) is as good at any time. A later call goes on.
         batch_size: rows of one optimizer step, over all devices and processes.
         accumulate: micro-batches that one step is cut into; each has batch_size / accumulate rows.
         seed: of the initial parameters, the data order and the noise.
@@ -44,6 +46,7 @@ class TrainSettings:
 
     steps: int
     batch_size: int
+    seconds: Number = 0
     accumulate: int = 1
     seed: int = 0
     learning_rate: Number = 1e-4

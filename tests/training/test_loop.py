@@ -40,6 +40,14 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, settings, one)
     same(exported(tmp_path / "cut"), exported(tmp_path / "whole"))
 
 
+def test_when_the_time_is_over_there_is_a_model_and_the_run_can_go_on(tmp_path, settings, one):
+    result = train(Toy(), tmp_path / "run", replace(settings, seconds=1e-9), one)
+    assert result.step == 1 and result.finished and exported(tmp_path / "run")
+    train(Toy(), tmp_path / "run", settings, one)
+    train(Toy(), tmp_path / "whole", settings, one)
+    same(exported(tmp_path / "run"), exported(tmp_path / "whole"))
+
+
 def test_accumulation_equals_the_big_batch(tmp_path, settings):
     mesh = make_mesh(data=2, fsdp=2, devices=jax.devices()[:4])
     still = Toy(noise=0.0)  # noise is drawn for each micro-batch, so the two would differ by it
