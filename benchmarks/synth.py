@@ -1,6 +1,6 @@
 """SynthGarments: how fast it is drawn, how different its silhouettes are, how often each category comes.
 
-    python benchmarks/synth.py [--count 256] [--size 128] [--pairs 40]
+    python benchmarks/synth.py [--count 1024] [--size 128] [--pairs 40]
 
 Prints one JSON object a line: records a second with one process and with two (whole records: garment, photo, encoding)
 and milliseconds of processor time that the garment's own part takes, in each style; the mean IoU of the silhouettes of
@@ -44,7 +44,7 @@ def silhouette_iou(category: str, garments: int, *, extreme: bool = False) -> fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=256, help="records drawn for the speeds (default %(default)s)")
+    parser.add_argument("--count", type=int, default=1024, help="records drawn for the speeds (default %(default)s)")
     parser.add_argument("--size", type=int, default=128, help="pixels a side (default %(default)s)")
     parser.add_argument("--pairs", type=int, default=40, help="garments compared a category (default %(default)s)")
     arguments = parser.parse_args()
