@@ -3,7 +3,8 @@
     RAGDIFF_REAL_DATA=DIR python benchmarks/real_pairs.py --out runs/real_pairs [--size 160]
 
 DIR has `flat_photo/`, `flat_white/`, `flat_mask/` (photo, cut-out and mask of one name) and `MANIFEST.csv` with the
-columns `file` and `category`. Writes OUT/train and OUT/test, each with photos/, flats/, masks/ and attributes.jsonl.
+columns `file` and `category`. Writes OUT/train and OUT/test, each with photos/, flats/, masks/, photo_masks/ and
+attributes.jsonl.
 """
 
 import argparse
@@ -43,6 +44,7 @@ def main() -> None:
             "photos": (encode_jpeg(square(load_image(photo), size, fill="edge"), quality=92), "jpg"),
             "flats": (encode_png(square(load_image(white), size, fill="white")), "png"),
             "masks": (encode_mask(square_mask(mask, size)), "png"),
+            "photo_masks": (encode_mask(square_mask(mask, size)), "png"),  # a cut-out lies as it does in the photo
         }
         for folder, (blob, ending) in pictures.items():
             place = arguments.out / split / folder / f"{photo.stem}.{ending}"

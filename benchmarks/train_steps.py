@@ -3,9 +3,9 @@
     DRY=1 ./launch/train_tiny runs/tiny > stages.txt
     python benchmarks/train_steps.py stages.txt [--steps 20] [--cache DIR] [--parts]
 
-Each line is a `ragdiff train` command. All steps are compiled at once, in threads, and each is timed when it is ready, on
-one batch: others may still be compiling. Nothing is written but, with `--parts`, what a stage reads of an earlier one that
-hasn't run yet: random parts and a random memory. Prints one JSON object a stage. `--cache` keeps what was compiled.
+Each line is a `ragdiff train` command. All steps are compiled at once, in threads, and each is timed when it is ready,
+on one batch: others may still be compiling. Nothing is written but, with `--parts`, what a stage reads of an earlier
+one that hasn't run yet: random parts and a random memory. Prints one JSON object a stage; `--cache` keeps the programs.
 """
 
 import argparse

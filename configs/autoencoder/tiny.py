@@ -1,39 +1,45 @@
-"""The tiny world's autoencoder: 128 px -> 16x16x16 latents of drawn photos and flat-lays, each hue as often as another.
+"""The tiny world's autoencoder: 64 px -> 16x16x8 latents of drawn photos and flat-lays, each hue as often as another.
 
     ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder --set data.folder=runs/tiny/data
 """
 
 from ml_collections import ConfigDict
 
+SMALL = {"block_out_channels": (32, 48, 64, 96), "latent_channels": 16, "norm_num_groups": 8, "sample_size": 128}
 
-def get_config() -> ConfigDict:
+
+def get_config(size: str = "tiny") -> ConfigDict:
+    """`size`: tiny, or small (128 px -> 16x16x16 latents)."""
+    if size not in ("tiny", "small"):
+        raise ValueError(f"size {size!r}: choose tiny or small")
     config = ConfigDict()
     config.objective = "autoencoder"
     config.data = ConfigDict(
         {
             "folder": "runs/tiny/data",
-            "image_size": 128,
+            "image_size": 128 if size == "small" else 64,
             "cache": True,
             "decoded": "",  # a folder that keeps the decoded pairs for the next stage
-            "resident": False,  # the whole data set on the device: for a card, 115 kB a pair
+            "resident": False,  # the whole data set on the device: for a card, 7 s^2 bytes a pair of s pixels
             "also": "",  # a folder of more pairs (photos/, flats/, masks/), each also_repeat times an epoch
             "also_repeat": 1,
             "tokenizer": "",
             "held_out": "validation",
         }
     )
+    vae = {
+        "block_out_channels": (16, 32, 64),
+        "layers_per_block": 1,
+        "latent_channels": 8,
+        "norm_num_groups": 4,
+        "sample_size": 64,
+        "use_quant_conv": True,
+        "use_post_quant_conv": True,
+        "mid_block_add_attention": True,
+    }
     config.model = ConfigDict(
         {
-            "vae": {
-                "block_out_channels": (32, 48, 64, 96),
-                "layers_per_block": 1,
-                "latent_channels": 16,
-                "norm_num_groups": 8,
-                "sample_size": 128,
-                "use_quant_conv": True,
-                "use_post_quant_conv": True,
-                "mid_block_add_attention": True,
-            },
+            "vae": vae | (SMALL if size == "small" else {}),
             "crop": 0,
             "kl_weight": 1e-4,
             "edge_weight": 0.5,

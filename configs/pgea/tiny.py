@@ -35,7 +35,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
     config.data = ConfigDict(
         {
             "folder": f"{RUNS}/data",
-            "image_size": 128,
+            "image_size": 64,
             "cache": True,
             "tokenizer": f"{RUNS}/tokenizer",
             "held_out": "validation",

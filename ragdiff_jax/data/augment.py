@@ -141,12 +141,16 @@ def paste(
     max_turn: float = 45.0,
     scale_range: tuple[float, float] = (0.6, 1.05),
     max_shift: float = 0.15,
-) -> Float[Array, "b h w 3"]:
+    ease: Float[Array, " b"] | None = None,
+) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
     """The garment of each flat-lay cut out and pasted, turned, scaled and moved, on another photo's surroundings.
 
     Half-way between flat-lay and photo: an encoder learns from it to tell a garment from what is behind it. Images in
     [-1,1]; `max_turn` in degrees, `max_shift` as a share of the side. The surroundings are the next sample's photo,
-    rolled by half its sides, so that its borders are in the middle.
+    rolled by half its sides, so that its borders are in the middle. `ease` in [0,1] makes a sample easier: its
+    surroundings fade to white and its move shrinks, until at 1 it is the flat-lay that it was.
+
+    Returns (photos, where the garment is in them, in [0,1]).
     """
     b, h, w, _ = flat.shape
     turn, scale, row, column = (
@@ -157,8 +161,12 @@ def paste(
             strict=True,
         )
     )
-    angle = jnp.deg2rad(turn)
     behind = jnp.roll(jnp.roll(photo, 1, axis=0), (h // 2, w // 2), axis=(1, 2))
+    if ease is not None:
+        left = 1.0 - ease
+        turn, row, column, scale = turn * left, row * left, column * left, 1.0 + (scale - 1.0) * left
+        behind = 1.0 + (behind - 1.0) * left[:, None, None, None]
+    angle = jnp.deg2rad(turn)
     y, x = jnp.meshgrid(jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2, indexing="ij")
 
     def sample(image, angle, scale, row, column):
@@ -169,4 +177,4 @@ def paste(
         return jax.vmap(one, in_axes=-1, out_axes=-1)(image)
 
     both = jax.vmap(sample)(jnp.concatenate([flat * mask, mask], axis=-1), angle, scale, row, column)
-    return both[..., :3] + (1 - both[..., 3:]) * behind
+    return both[..., :3] + (1 - both[..., 3:]) * behind, both[..., 3:]

@@ -1,9 +1,9 @@
 """Pairs decoded once into plain arrays on the disk: every stage after the first begins at once, on all cores' work.
 
-    DIR/<name>/  decoded.json   photo.npy flat.npy mask.npy   photo_attributes.npy flat_attributes.npy
-                 partner_row.npy   records.json (ids, captions)
+    DIR/<name>/  photo.npy flat.npy mask.npy photo_mask.npy has_photo_mask.npy
+                 photo_attributes.npy flat_attributes.npy partner_row.npy   records.json (ids, captions)
 
-A pair of s pixels takes 7 s^2 bytes. The folder's name has the fingerprint of what it was decoded from, so that a
+A pair of s pixels takes 8 s^2 bytes. The folder's name has the fingerprint of what it was decoded from, so that a
 changed data set is decoded anew; it is written beside its place and renamed, so that it is whole or not there.
 """
 
@@ -27,9 +27,10 @@ from ragdiff_jax.data.pipeline import Batch, PairArrays, with_partners
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 _CHUNK = 128  # pairs a process decodes at a time
-_ARRAYS = ("photo", "flat", "mask", "photo_attributes", "flat_attributes", "partner_row")
+_OWN = ("photo", "flat", "mask", "photo_mask", "has_photo_mask", "photo_attributes", "flat_attributes")
+_ARRAYS = (*_OWN, "partner_row")
 
 
 class _Captions:
@@ -117,6 +118,8 @@ def _decode(open_source, folder: Path, size: int, processes: int) -> None:
         "photo": ((count, size, size, 3), np.uint8),
         "flat": ((count, size, size, 3), np.uint8),
         "mask": ((count, size, size), np.uint8),
+        "photo_mask": ((count, size, size), np.uint8),
+        "has_photo_mask": ((count,), np.bool_),
         "photo_attributes": ((count, len(ATTRIBUTE_SIZES)), np.int32),
         "flat_attributes": ((count, len(ATTRIBUTE_SIZES)), np.int32),
         "partner_row": ((count,), np.int32),
@@ -166,7 +169,7 @@ def _decode_chunk(open_source, folder, size, chunk):
     for row in range(*chunk):
         record = source[row]
         item = pairs.item(row, record)
-        for name in ("photo", "flat", "mask", "photo_attributes", "flat_attributes"):
+        for name in _OWN:
             arrays[name][row] = item[name]
         ids.append(record.id)
         captions.append(record.caption)

@@ -1,6 +1,7 @@
 """Users' own pairs: a folder of pictures becomes the same records as the ArrayRecord files.
 
-    photos/x.jpg   flats/x.png   masks/x.png (optional)   attributes.jsonl (optional)
+    photos/x.jpg   flats/x.png   attributes.jsonl (optional)
+    masks/x.png (optional: of the flat-lay)   photo_masks/x.png (optional: of the garment in the photo)
 
 Pictures belong together by their name without ending. In `attributes.jsonl`, `image` is the path within the
 folder ("photos/x.jpg", "flats/x.png"): each picture has its own attributes, the caption is the photo's, and a
@@ -38,14 +39,14 @@ class FolderPairs:
             raise UserError(f"{one_line(folder)}: has no split {split!r}; it has {', '.join(shares)}")
         problems: list[str] = []
         photos, flats = (self._pictures(name, problems, needed=True) for name in ("photos", "flats"))
-        masks = self._pictures("masks", problems, needed=False)
+        masks, photo_masks = (self._pictures(name, problems, needed=False) for name in ("masks", "photo_masks"))
         problems += [
             f"photos/{photos[stem]} has no flat-lay" for stem in sorted(photos.keys() - flats.keys())
         ]
         problems += [f"flats/{flats[stem]} has no photo" for stem in sorted(flats.keys() - photos.keys())]
-        problems += [
-            f"masks/{masks[stem]} belongs to no pair" for stem in sorted(masks.keys() - photos.keys())
-        ]
+        for name, of_name in (("masks", masks), ("photo_masks", photo_masks)):
+            strays = sorted(of_name.keys() - photos.keys())
+            problems += [f"{name}/{of_name[stem]} belongs to no pair" for stem in strays]
         file = self.folder / "attributes.jsonl"
         lines = read_attributes(file) if file.exists() else {}
         known = {f"photos/{name}" for name in photos.values()} | {f"flats/{name}" for name in flats.values()}
@@ -64,6 +65,7 @@ class FolderPairs:
             rest = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
             raise UserError(f"{one_line(folder)}: pairs don't match: {'; '.join(problems[:_LISTED])}{rest}")
         self._photos, self._flats, self._masks, self._lines = photos, flats, masks, lines
+        self._photo_masks = photo_masks
         self._splits = {stem: split_of(stem, shares) for stem in sorted(photos)}
         self._stems = [stem for stem, own in self._splits.items() if split in (None, own)]
         if not self._stems:
@@ -99,6 +101,7 @@ class FolderPairs:
             f"flats/{self._flats[stem]}",
             self._masks.get(stem),
         )
+        in_photo = self._photo_masks.get(stem)
         of_photo, of_flat = self._lines.get(photo, {}), self._lines.get(flat, {})
         attributes = {"photo": of_photo.get("attributes") or {}, "flat": of_flat.get("attributes") or {}}
         return record_from_fields(
@@ -107,6 +110,7 @@ class FolderPairs:
                 "photo": self._read(photo),
                 "flat": self._read(flat),
                 "mask": self._read(f"masks/{mask}") if mask else None,
+                "photo_mask": self._read(f"photo_masks/{in_photo}") if in_photo else None,
                 "photo_attributes": attributes["photo"],
                 "flat_attributes": attributes["flat"],
                 "caption": of_photo.get("caption") or "",

@@ -1,7 +1,8 @@
 """From records to batches of numpy arrays, in an order that is a pure function of (seed, step).
 
 A batch (B rows of this process, s pixels a side): `photo`, `flat`, `partner_flat` uint8 [B,s,s,3]; `mask`
-uint8 [B,s,s] in {0,1}; `photo_attributes`, `flat_attributes`, `partner_flat_attributes` int32 [B,10];
+uint8 [B,s,s] in {0,1}; `photo_mask` likewise, of the garment in the photo (zeros where `has_photo_mask` bool [B] isn't
+set); `photo_attributes`, `flat_attributes`, `partner_flat_attributes` int32 [B,10];
 `has_partner` bool [B]; `text_ids` int32 [B,L]; `row`, `partner_row` int32 [B]. Without a partner, the partner
 fields are the record's own.
 """
@@ -35,7 +36,7 @@ class BatchSource(Protocol):
 class PairArrays:
     """The records of a source as fixed-size arrays; with `cache`, each is decoded once and kept.
 
-    A cached record of s pixels takes 7 s^2 bytes (128 px: 115 kB). `tokenizer` needs `encode(list[str]) ->
+    A cached record of s pixels takes 8 s^2 bytes (128 px: 131 kB). `tokenizer` needs `encode(list[str]) ->
     int32 [n,L]`. Without `partners` every record is its own. Safe to read from several threads.
     """
 
@@ -87,11 +88,17 @@ class PairArrays:
                 f"record {record.id}: the mask is {mask.shape[1]}x{mask.shape[0]}, the flat-lay "
                 f"{flat.shape[1]}x{flat.shape[0]}; they must have one shape"
             )
+        in_photo = np.zeros((size, size), np.uint8)
+        if record.photo_mask is not None:
+            visible = decode_mask(record.photo_mask, f"photo_mask of record {record.id}")
+            in_photo = square_mask(visible, size).astype(np.uint8)
         partner_row = self.row_of(record.structure_partner) if self.partners and record.structure_partner else None
         return {
             "photo": square(decode_image(record.photo, f"photo of record {record.id}"), size, fill="edge"),
             "flat": square(flat, size, fill="white"),
             "mask": square_mask(mask, size).astype(np.uint8),
+            "photo_mask": in_photo,
+            "has_photo_mask": np.bool_(record.photo_mask is not None),
             "photo_attributes": attribute_ids(record.photo_attributes, f"record {record.id}"),
             "flat_attributes": attribute_ids(record.flat_attributes, f"record {record.id}"),
             "text_ids": self.tokenizer.encode([record.caption])[0],

@@ -16,7 +16,8 @@ from ragdiff_jax.errors import UserError
 class PairRecord:
     """A photo and its flat-lay as encoded image bytes.
 
-    `mask` is a 1-bit PNG of the flat-lay's silhouette or None; the attribute dicts map names to values (Table
+    `mask` is a 1-bit PNG of the flat-lay's silhouette or None, `photo_mask` one of the garment's visible pixels in the
+    photo or None; the attribute dicts map names to values (Table
     6), each from its own picture alone; `caption` is of the photo alone; `structure_partner` is the id of
     another record whose flat-lay has the same structure in another texture, or None. Built from untrusted
     values by `record_from_fields`.
@@ -26,6 +27,7 @@ class PairRecord:
     photo: bytes
     flat: bytes
     mask: bytes | None = None
+    photo_mask: bytes | None = None
     photo_attributes: dict[str, str] = dataclasses.field(default_factory=dict)
     flat_attributes: dict[str, str] = dataclasses.field(default_factory=dict)
     caption: str = ""
@@ -39,6 +41,7 @@ _FIELDS = {
     "photo": ((bytes,), True),
     "flat": ((bytes,), True),
     "mask": ((bytes, type(None)), False),
+    "photo_mask": ((bytes, type(None)), False),
     "photo_attributes": ((dict,), False),
     "flat_attributes": ((dict,), False),
     "caption": ((str,), False),
@@ -107,6 +110,7 @@ def pair_features():
             "photo": blob,
             "flat": blob,
             "mask": blob,
+            "photo_mask": blob,
             "photo_attributes": text,
             "flat_attributes": text,
             "caption": text,
@@ -122,7 +126,8 @@ def to_example(record: PairRecord) -> dict[str, str | bytes]:
     fields = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     for name in ("photo_attributes", "flat_attributes"):
         fields[name] = json.dumps(fields[name], ensure_ascii=False, sort_keys=True)
-    fields["mask"] = fields["mask"] or b""
+    for name in ("mask", "photo_mask"):
+        fields[name] = fields[name] or b""
     fields["structure_partner"] = fields["structure_partner"] or ""
     return fields
 
@@ -131,10 +136,11 @@ def from_example(example: dict[str, Any]) -> PairRecord:
     """The inverse of `to_example` on what TFDS gives back (text as bytes)."""
     fields = {name: value for name, value in example.items() if value is not None}
     try:
-        for name in _FIELDS.keys() - {"photo", "flat", "mask"}:
+        fields.setdefault("photo_mask", b"")  # sets of before 2.2 have none
+        for name in _FIELDS.keys() - {"photo", "flat", "mask", "photo_mask"}:
             value = fields[name]
             fields[name] = bytes(value).decode() if not isinstance(value, str) else value
-        for name in ("photo", "flat", "mask"):
+        for name in ("photo", "flat", "mask", "photo_mask"):
             fields[name] = bytes(fields[name])
         for name in ("photo_attributes", "flat_attributes"):
             fields[name] = json.loads(fields[name])
@@ -146,7 +152,8 @@ def from_example(example: dict[str, Any]) -> PairRecord:
         raise UserError(
             f"record {fields.get('id', '?')!r}: a field is damaged ({error}); write it again"
         ) from error
-    fields["mask"] = fields["mask"] or None
+    for name in ("mask", "photo_mask"):
+        fields[name] = fields[name] or None
     fields["structure_partner"] = fields["structure_partner"] or None
     return record_from_fields(fields)
 

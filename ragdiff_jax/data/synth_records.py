@@ -3,9 +3,10 @@
 from ragdiff_jax.data.images import encode_jpeg
 from ragdiff_jax.data.png import fast_png
 from ragdiff_jax.data.records import PairRecord
-from ragdiff_jax.data.synth import garment_id, render_photo, spec_attributes, structure_partner, synth_spec
+from ragdiff_jax.data.synth import garment_id, spec_attributes, structure_partner, synth_spec
 from ragdiff_jax.data.synth.captions import caption
 from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
+from ragdiff_jax.data.synth.wild import render_scene
 
 EXTREME = "extreme"  # the split of shapes and patterns that no other split has
 
@@ -30,15 +31,16 @@ def synth_record(
         spec = structure_partner(spec, own)
     sheets = make_sheets(spec, size, style=style)
     flat, mask = flat_from_sheets(sheets, size)
-    photo, photo_attributes = render_photo(spec, own, size, sheets)
+    scene = render_scene(spec, own, size, sheets)
     return PairRecord(
         id=garment_id(index, seed, style=style, extreme=extreme),
-        photo=encode_jpeg(photo),
+        photo=encode_jpeg(scene.photo),
         flat=fast_png(flat),
         mask=fast_png(mask),
-        photo_attributes=photo_attributes,
+        photo_mask=fast_png(scene.garment_mask),
+        photo_attributes=scene.attributes,
         flat_attributes=spec_attributes(spec),
-        caption=caption(spec, photo_attributes),
+        caption=caption(spec, scene.attributes),
         category=spec.category,
         structure_partner=garment_id(index ^ 1, seed, style=style, extreme=extreme),
         split=split,

@@ -76,7 +76,10 @@ class StructureTower(nn.Module):
     def __call__(
         self, pixels: Float[Array, "b h w 3"], attributes: Float[Array, "b a"]
     ) -> Float[Array, "b d"]:
-        tokens = self.vision.project_tokens(pixels)
+        return self.pool(self.vision.project_tokens(pixels), attributes)
+
+    def pool(self, tokens: Float[Array, "b l p"], attributes: Float[Array, "b a"]) -> Float[Array, "b d"]:
+        """From the ViT's tokens on."""
         b, length, _ = tokens.shape
         beside = jnp.broadcast_to(attributes.astype(tokens.dtype)[:, None], (b, length, attributes.shape[-1]))
         e = self.resampler(jnp.concatenate([tokens, beside], axis=-1))[:, 0].astype(jnp.float32)
@@ -122,6 +125,15 @@ class StructureNet(nn.Module):
         """Unit vectors (fp32) of square images in [-1, 1] of any size and attribute ids (0: unknown)."""
         pixels = preprocess(images, self.config.vision.image_size)
         return (self.photo if tower == "photo" else self.flat)(pixels, self.attributes(attributes))
+
+    def embed_with_tokens(
+        self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b l p"]]:
+        """`embed`, and the tower's tokens (the class token first), for losses on them."""
+        pixels = preprocess(images, self.config.vision.image_size)
+        tower_ = self.photo if tower == "photo" else self.flat
+        tokens = tower_.vision.project_tokens(pixels)
+        return tower_.pool(tokens, self.attributes(attributes)), tokens
 
     def embed_photo(
         self, photo: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]

@@ -35,7 +35,7 @@ from ragdiff_jax.weights.model_folder import load_structure_net, structure_finge
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 BATCH = 16  # flat-lays encoded at a time
 SEGMENT = 4096  # items held before they are written
-THUMBNAIL = 80  # pixels a side
+THUMBNAIL = 64  # pixels a side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.pgea_conv_in import PGEAConvIn, PGEAConvInSGD
 from ragdiff_jax.training.objectives.pgea_conv_out import PGEAConvOut
+from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
@@ -42,6 +43,11 @@ def clip(model: Mapping[str, Any], **data) -> CLIPObjective:
 def structure_net(model: Mapping[str, Any], **data) -> StructureNetObjective:
     preset = RAGDiffusion.from_config(model["preset"])
     return StructureNetObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
+
+
+def photo_tower(model: Mapping[str, Any], **data) -> PhotoTowerObjective:
+    preset = RAGDiffusion.from_config(model["preset"])
+    return PhotoTowerObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
 
 
 def _system(model: Mapping[str, Any]) -> RAGDiffusion:
@@ -140,6 +146,7 @@ BUILDERS = {
     "clip": clip,
     "text_to_image": text_to_image,
     "structure_net": structure_net,
+    "photo_tower": photo_tower,
     "ragdiffusion": ragdiffusion,
     "pgea_conv_in": pgea_conv_in,
     "pgea_conv_in_sgd": pgea_conv_in_sgd,

@@ -23,8 +23,9 @@ class TrainSettings:
 
     Attributes:
         steps: optimizer steps in all.
-        seconds: of training after which a call ends as if the steps were done, and exports what there is; 0 is off. For a
-            rented machine: with a constant learning rate the average (EMA) is as good at any time. A later call goes on.
+        seconds: of training after which a call ends as if the steps were done, and exports what there is; 0 is off.
+            For a rented machine: with a constant learning rate the average (EMA) is as good at any time. A later call
+            goes on.
         batch_size: rows of one optimizer step, over all devices and processes.
         accumulate: micro-batches that one step is cut into; each has batch_size / accumulate rows.
         seed: of the initial parameters, the data order and the noise.

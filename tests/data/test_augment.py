@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ragdiff_jax.data.augment import Draws, augment_flat, augment_pair, draw, move, shift_colours
+from ragdiff_jax.data.augment import Draws, augment_flat, augment_pair, draw, move, paste, shift_colours
 
 ONLY = {f"{name}_probability": 0.0 for name in ("flip", "pad", "hue", "contrast")}
 
@@ -112,3 +112,27 @@ def test_partner_gets_the_same_draw(batch):
     again, mask_again = augment_flat(draw(key, 64), batch[1], batch[2])
     np.testing.assert_array_equal(flat, again)
     np.testing.assert_array_equal(mask, mask_again)
+
+
+def test_a_pasted_garment_keeps_its_colours_and_gets_another_photos_surroundings(batch):
+    photo, flat, mask = batch
+    still = {"max_turn": 0.0, "scale_range": (1.0, 1.0), "max_shift": 0.0}
+    pasted, there = paste(jax.random.key(0), flat, mask, photo, **still)
+    np.testing.assert_allclose(there, mask, atol=1e-5)
+    behind = jnp.roll(jnp.roll(photo, 1, axis=0), (12, 12), axis=(1, 2))
+    np.testing.assert_allclose(pasted, jnp.where(mask > 0, flat, behind), atol=1e-5)
+    moved, there = paste(jax.random.key(0), flat, mask, photo)
+    assert 0.3 < float(there.mean() / mask.mean()) < 1.2
+    assert np.abs(moved - pasted).mean() > 0.05
+
+
+def test_the_easiest_paste_is_the_flat_lay_and_the_hardest_the_plain_one(batch):
+    photo, flat, mask = batch
+    key, ones = jax.random.key(1), jnp.ones(64)
+    np.testing.assert_allclose(paste(key, flat, mask, photo, ease=ones)[0], flat, atol=1e-5)
+    np.testing.assert_allclose(
+        paste(key, flat, mask, photo, ease=0 * ones)[0], paste(key, flat, mask, photo)[0], atol=1e-5
+    )
+    half = paste(key, flat, mask, photo, ease=0.5 * ones)[0]
+    far = [float(jnp.abs(paste(key, flat, mask, photo, ease=e * ones)[0] - flat).mean()) for e in (0.0, 1.0)]
+    assert far[1] < float(jnp.abs(half - flat).mean()) < far[0]

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ from ragdiff_jax.training.loop import initial_state, make_plan
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective, shift_latents
 from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.contrastive import info_nce, shape_info_nce, shape_targets
+from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
@@ -256,6 +258,42 @@ def test_structure_net_moves_both_towers_and_the_table(world, one_device, tmp_pa
     config, params = load_structure_net(tmp_path)
     assert config == MODEL.structure_net
     jax.tree.map(np.testing.assert_array_equal, params, run.after["structure_net"])
+
+
+def photo_tower(world, **changes):
+    start = str(Path(world.memory).parent)
+    fields = {"init_from": start, "memory": world.memory, "shape_temperature": 0.05, "twins": True, "paste_share": 0.5}
+    return PhotoTowerObjective(pairs=world.pairs, config=MODEL.structure_net, **fields | changes)
+
+
+def test_the_photo_tower_trains_alone_from_a_copy_of_the_flat_one(world, one_device):
+    run = train(photo_tower(world, paste_from_easy=True), one_device, 3)
+    start = run.before["structure_net"]
+    jax.tree.map(np.testing.assert_array_equal, start["photo"], start["flat"])
+    for part in ("flat", "attributes"):
+        locked = world.params["structure_net"][part]
+        jax.tree.map(np.testing.assert_array_equal, run.after["structure_net"][part], locked)
+    assert not still(run, "structure_net/photo/")
+    assert run.losses[-1] < run.losses[0]
+
+
+def test_the_photo_tower_is_scored_on_the_memory_it_will_search(world, one_device):
+    tokenizer = Tokenizer.from_folder(world.tokenizer)
+    held_out = PairArrays([world.pairs.source[0]] * 32, image_size=32, tokenizer=tokenizer)
+    objective = photo_tower(world, held_out=held_out)
+    params = jax.tree.map(jnp.asarray, {"structure_net": world.params["structure_net"]})
+    scores = objective.validation(params, objective.constants(one_device), None)
+    assert scores["iou_oracle"] >= max(scores["iou_unknown"], scores["iou_exact"], scores["iou_random"]) > 0
+    assert scores["iou_random"] < scores["iou_oracle"]
+
+
+def test_the_photo_tower_refuses_a_memory_that_another_tower_built(world, tmp_path):
+    rd.Memory.create(tmp_path / "other", "0" * 64, 32, MODEL.structure_net.embed_dim)
+    params = {"structure_net": jax.tree.map(jnp.asarray, world.params["structure_net"])}
+    with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
+        photo_tower(world, memory=str(tmp_path / "other")).restore_parts(params)
+    with pytest.raises(rd.UserError, match="shape_temperature"):
+        photo_tower(world, shape_temperature=0.0)
 
 
 def test_a_resident_data_set_changes_no_loss(world, one_device):

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 
 def unit(vectors: Float[Array, "b d"]) -> Float[Array, "b d"]:
@@ -30,9 +30,9 @@ def info_nce(
 
 def shape_info_nce(
     queries: Float[Array, "b d"],
-    keys: Float[Array, "b d"],
+    keys: Float[Array, "n d"],
     scale: float | Float[Array, ""],
-    targets: Float[Array, "b b"],
+    targets: Float[Array, "b n"],
 ) -> tuple[Float[Array, "b"], Float[Array, ""]]:
     """(loss of each row, accuracy): as `info_nce`, with a distribution over all keys in place of the one positive.
 
@@ -44,9 +44,13 @@ def shape_info_nce(
     return rows, accuracy
 
 
+def overlaps(masks: Shaped[Array, "b h w"], others: Shaped[Array, "n h w"]) -> Float[Array, "b n"]:
+    """IoU of each silhouette (in {0,1}) with each of the others."""
+    one, other = (x.reshape(x.shape[0], -1).astype(jnp.float32) for x in (masks, others))
+    both = one @ other.T
+    return both / jnp.maximum(one.sum(axis=1)[:, None] + other.sum(axis=1)[None] - both, 1.0)
+
+
 def shape_targets(masks: Float[Array, "b h w"], temperature: float) -> Float[Array, "b b"]:
     """softmax(IoU / temperature) of all pairs of silhouettes in {0,1}: how much each key is a positive of each row."""
-    flat = masks.reshape(masks.shape[0], -1).astype(jnp.float32)
-    area, both = flat.sum(axis=1), flat @ flat.T
-    overlap = both / jnp.maximum(area[:, None] + area[None] - both, 1.0)
-    return jax.nn.softmax(overlap / temperature, axis=1)
+    return jax.nn.softmax(overlaps(masks, masks) / temperature, axis=1)

@@ -95,7 +95,7 @@ class RAGDiffusionObjective(PairObjective):
         if self.augment:
             photo, flat, mask = augment_pair(augment_key, photo, flat, mask)
         if self.paste_share:
-            pasted = paste(place, flat, mask, photo, max_turn=20.0, scale_range=(0.8, 1.05), max_shift=0.05)
+            pasted, _ = paste(place, flat, mask, photo, max_turn=20.0, scale_range=(0.8, 1.05), max_shift=0.05)
             photo = jnp.where(jax.random.bernoulli(coin, self.paste_share, (len(photo), 1, 1, 1)), pasted, photo)
         return {
             "photo": photo,

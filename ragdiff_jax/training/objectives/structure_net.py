@@ -8,18 +8,21 @@ equal colours, so that each picture may get colours of its own (`recolour`).
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ragdiff_jax.data.augment import augment_flat, augment_photo, draw, paste, shift_colours
+from ragdiff_jax.data.augment import augment_flat, augment_photo, draw, move, paste, shift_colours
 from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts
 from ragdiff_jax.training.objectives.contrastive import info_nce, shape_info_nce, shape_targets
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
+
+HUE = {"hue_probability": 0.8, "max_hue": 180.0}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class StructureNetObjective(PairObjective):
       of all but one that they are equally wrong: small runs learn shape from it that learn none otherwise.
     paste_share: chance that a sample's photo is its flat-lay pasted on another photo's surroundings (`augment.paste`),
       half-way between flat-lays, whose shape is learned soon, and photos, whose shape isn't.
+    paste_from_easy: pastes on surroundings of any strength, from none (the flat-lay as it lies) to the photo's own, so
+      that a tower that knows flat-lays has something to hold on to.
     twins: with `init_from`, the photo tower starts as a copy of the flat-lay tower.
     attribute_dropout: chance for a tower to see no attribute at all, and for each attribute to be unknown.
     export_dtype: of the written weights. A memory belongs to the written ones, so that a system that ships in bfloat16
@@ -56,6 +61,7 @@ class StructureNetObjective(PairObjective):
     recolour: bool = False
     shape_temperature: float = 0.0
     paste_share: float = 0.0
+    paste_from_easy: bool = False
     twins: bool = False
     attribute_dropout: tuple[float, float] = (0.5, 0.2)
     export_dtype: str = "float32"
@@ -98,6 +104,33 @@ class StructureNetObjective(PairObjective):
         keep &= ~jax.random.bernoulli(each, self.attribute_dropout[1], attributes.shape)
         return jnp.where(keep, attributes, 0)
 
+    def _looks(self) -> dict[str, Any]:
+        """How far a flat-lay's colours are drawn."""
+        if not self.recolour:
+            return {}
+        return HUE | {"contrast_probability": 0.8, "contrast_range": (-1.0, 1.0)}
+
+    def augmented_photo(self, batch, key, paste_key):
+        """(photos as they are shown [b,s,s,3], which are flipped [b], where the garment is in them [b,s,s,1]).
+
+        Where nobody knows where it is, the last is -1.
+        """
+        b = batch["photo"].shape[0]
+        draws = draw(key, b, **(HUE if self.recolour else {}))
+        photo = to_float(batch["photo"])
+        seen = jnp.where(batch["has_photo_mask"][:, None, None], batch["photo_mask"], -1.0)[..., None]
+        if self.paste_share:
+            coin, place, look = jax.random.split(paste_key, 3)
+            mask = batch["mask"][..., None].astype(jnp.float32)
+            looks = draw(look, b, flip_probability=0.0, pad_probability=0.0, **self._looks())
+            ease = jax.random.uniform(jax.random.fold_in(place, 1), (b,)) if self.paste_from_easy else None
+            pasted, there = paste(place, shift_colours(looks, to_float(batch["flat"])), mask, photo, ease=ease)
+            heads = jax.random.bernoulli(coin, self.paste_share, (b, 1, 1, 1))
+            photo, seen = jnp.where(heads, pasted, photo), jnp.where(heads, there, seen)
+        unknown = (seen < 0).all(axis=(1, 2, 3))[:, None, None, None]
+        seen = jnp.where(unknown, -1.0, move(draws, seen, fill=0.0))
+        return augment_photo(draws, photo), draws.flip, seen
+
     def loss(self, params, constants, batch, key):
         pick, photo_key, flat_key, drop_photo, drop_flat, paste_key = jax.random.split(key, 6)
         b = batch["photo"].shape[0]
@@ -107,18 +140,8 @@ class StructureNetObjective(PairObjective):
         shown = jnp.where(partner, batch["partner_row"], batch["row"])
 
         # A flip turns both; frame and colour are each picture's own, so that structure is what they share.
-        hue = {"hue_probability": 0.8, "max_hue": 180.0} if self.recolour else {}
-        contrast = {"contrast_probability": 0.8, "contrast_range": (-1.0, 1.0)} if self.recolour else {}
-        draws = draw(photo_key, b, **hue)
-        photo = to_float(batch["photo"])
-        if self.paste_share:
-            coin, place, look = jax.random.split(paste_key, 3)
-            mask = batch["mask"][..., None].astype(jnp.float32)
-            looks = draw(look, b, flip_probability=0.0, pad_probability=0.0, **hue, **contrast)
-            pasted = paste(place, shift_colours(looks, to_float(batch["flat"])), mask, photo)
-            photo = jnp.where(jax.random.bernoulli(coin, self.paste_share, (b, 1, 1, 1)), pasted, photo)
-        photo = augment_photo(draws, photo)
-        draws = draw(flat_key, b, pad_probability=0.2, **hue, **contrast)._replace(flip=draws.flip)
+        photo, flip, _ = self.augmented_photo(batch, photo_key, paste_key)
+        draws = draw(flat_key, b, pad_probability=0.2, **self._looks())._replace(flip=flip)
         flat, _ = augment_flat(draws, to_float(flat), batch["mask"][..., None].astype(jnp.float32))
 
         variables = {"params": params["structure_net"]}
