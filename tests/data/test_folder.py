@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ragdiff_jax.data.folder import FolderPairs, open_pairs
-from ragdiff_jax.data.images import encode_jpeg, encode_mask, encode_png
+from ragdiff_jax.data.images import decode_mask, encode_jpeg, encode_mask, encode_png
 from ragdiff_jax.data.pipeline import make_batches
 from ragdiff_jax.errors import UserError
 
@@ -79,9 +79,23 @@ def test_batches_from_a_folder(folder):
     stream = make_batches(FolderPairs(folder), batch_size=40, seed=0, image_size=32, tokenizer=Words())
     batch = next(stream)
     stream.close()
+    assert not batch["has_photo_mask"].any() and not batch["photo_mask"].any()
     # With and without a mask file: the same silhouette, from the flat-lay's white.
     assert batch["mask"].any() and (batch["mask"] == batch["mask"][:1]).mean() > 0.98
     assert batch["has_partner"].sum() == 1
+
+
+def test_where_the_garment_is_in_the_photo_may_be_given(folder):
+    seen = np.zeros((24, 16), bool)
+    seen[4:20, 2:9] = True
+    (folder / "photo_masks").mkdir()
+    (folder / "photo_masks/g2.png").write_bytes(encode_mask(seen))
+    records = {record.id: record for record in FolderPairs(folder)}
+    np.testing.assert_array_equal(decode_mask(records["g2"].photo_mask), seen)
+    assert records["g1"].photo_mask is None
+    (folder / "photo_masks/lost.png").write_bytes(encode_mask(seen))
+    with pytest.raises(UserError, match=r"photo_masks/lost\.png belongs to no pair"):
+        FolderPairs(folder)
 
 
 def test_every_mismatch_is_listed_at_once(folder):

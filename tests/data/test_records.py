@@ -15,6 +15,7 @@ FULL = PairRecord(
     photo=b"\xff\xd8\x00photo",
     flat=b"\x89PNG\x00flat",
     mask=b"\x00\x01",
+    photo_mask=b"\x00\x02",
     photo_attributes={"Category": "Hoodie"},
     flat_attributes={"Category": "Hoodie", "Fit": "Loose"},
     caption="a red hoodie, naïve ☃",

@@ -304,7 +304,7 @@ def test_the_papers_sizes_fit_together():
     [
         ("unet", {"cross_attention_dim": 48}, "text encoders' widths"),
         ("unet", {"text_embed_dim": 48}, "pooled text"),
-        ("unet", {"in_channels": 8}, "latent channels"),
+        ("unet", {"in_channels": 16}, "latent channels"),
         ("landmark_guider", {"features": 32}, "landmark guider's features"),
         ("landmark_guider", {"strides": (2, 2, 2, 2)}, "strides"),
         ("ep_adapter", {"embed_dim": 64}, "embed_dim"),
