@@ -3,9 +3,9 @@
     RAGDIFF_REAL_DATA=DIR python benchmarks/real_photos.py --out out/real
 
 DIR has `wild/` (photos) and `flat_photo/`, `flat_white/`, `flat_mask/` (photo, cut-out and mask of one name); of these
-pairs those are taken that `real_pairs.py` holds out of training. Writes a sheet of each kind and one JSON line of numbers:
-failures, seconds, and for the pairs the IoU of the generated silhouette and of the landmark with the mask, both brought
-to their bounding boxes (the model centres what it draws).
+pairs those are taken that `real_pairs.py` holds out of training. Writes a sheet of each kind and one JSON line of
+numbers: failures, seconds, and for the pairs the IoU of the generated silhouette and of the landmark with the mask,
+both brought to their bounding boxes (the model centres what it draws).
 """
 
 import argparse

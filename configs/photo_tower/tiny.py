@@ -34,18 +34,18 @@ def get_config() -> ConfigDict:
             "temperature": 0.07,
             "recolour": True,
             "shape_temperature": 0.05,
-            "paste_share": 0.6,
+            "paste_share": 0.4,
             "paste_from_easy": True,
-            "mask_weight": 1.0,
+            "mask_weight": 3.0,
             "twins": True,
-            "attribute_dropout": (0.7, 0.2),
+            "attribute_dropout": (0.75, 0.2),
             "export_dtype": "bfloat16",
             "dtype": "float32",
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 3000,
+            "steps": 5000,
             "seconds": 0,
             "batch_size": 32,
             "learning_rate": 5e-4,

@@ -62,8 +62,8 @@ def get_config(start: str = "") -> ConfigDict:
                 "structure": 0.05,
                 "everything": 0.05,
                 "reference": 0.1,
-                "retrieved_landmark": 0.0,
-                "retrieved_iou": 0.0,
+                "retrieved_landmark": 0.3,
+                "retrieved_iou": 0.8,
                 "landmark": 0.0,
             },
         }
