@@ -41,8 +41,9 @@ class SynthConfig(tfds.core.BuilderConfig):
 class SynthGarments(tfds.core.GeneratorBasedBuilder):
     """Pairs of `PairRecord` fields; see `ragdiff_jax.data.records.pair_features`."""
 
-    VERSION = tfds.core.Version("2.2.0")
+    VERSION = tfds.core.Version("2.3.0")
     RELEASE_NOTES = {
+        "2.3.0": "Sleeves lie in the flat-lay by what can be seen of the garment, not by chance.",
         "2.2.0": "Where the garment is in the photo (photo_mask).",
         "2.1.0": "Drawn faster, with other noise and folds; more kinds of waistcoats, tanks, vests and shorts.",
         "2.0.0": "All clothes of Table 6 with trousers and shorts, laid by hand; two styles; extreme garments.",

@@ -30,7 +30,7 @@ def test_the_files_hold_the_series_in_order(prepared):
     assert test[1] == synth_record(13, seed=5, size=48, split="test")
     assert sorted(path.suffix for path in folder.iterdir()).count(".json") == 2
     assert all(".array_record" in path.name for path in folder.iterdir() if path.suffix != ".json")
-    assert [path.name for path in folder.parent.iterdir()] == ["2.2.0"]  # nothing incomplete is left
+    assert [path.name for path in folder.parent.iterdir()] == ["2.3.0"]  # nothing incomplete is left
 
 
 def test_the_records_are_the_same_with_any_number_of_processes(prepared, tmp_path):

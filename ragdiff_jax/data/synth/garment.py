@@ -21,6 +21,8 @@ from ragdiff_jax.data.synth.shape import GarmentSpec, Look, Shape, SleeveLay, pi
 
 __all__ = ["CATEGORIES", "GarmentSpec", "Look", "Shape", "garment_spec", "structure_partner"]
 
+# The angle of long sleeves in the flat-lay, radians from straight down.
+_LAID = {"straight": 0.32, "wide": 0.6, "bell": 0.5, "bishop": 0.38, "puff": 0.42, "cap": 0.5, "batwing": 0.75}
 _WEIGHTS = {name: recipe.weight for name, recipe in RECIPES.items()}
 
 
@@ -182,13 +184,11 @@ def _draw_sleeves(rng, recipe: Recipe, fit, collar, sleeve, parts) -> dict:
         length = u(0.12, 0.2)
     elif shape in ("cap", "bell", "bishop") and length < 0.5:
         shape = "straight" if shape != "bell" else shape
-    if length < 0.5:
-        angle = u(0.45, 1.3)
-    else:
-        angle = u(0.1, 0.62) if u() < 0.75 else u(0.5, 1.3)
+    # A studio lays the sleeves of one kind alike, so that a photo of the garment says where they go in the flat-lay.
+    angle = _LAID[shape] + (0.5 - 0.6 * length if length < 0.5 else 0.08 * (fit == "Loose")) + rng.normal(0.0, 0.06)
     armhole = parts["armhole"]
     if shape == "batwing":
-        armhole, angle = armhole * u(1.4, 1.8), max(angle, u(0.55, 0.95))
+        armhole *= u(1.4, 1.8)
     if shape == "wide":
         armhole *= u(1.05, 1.25)
     width = armhole * u(0.85, 1.05)
@@ -275,7 +275,7 @@ def _draw_lay(rng, recipe: Recipe, parts) -> dict:
     lean, bow, tilt = rng.normal(0.0, (0.018, 0.012, 0.02))
     length, angle = parts["sleeve_length"], parts["sleeve_angle"]
     turns = rng.normal(0.0, 0.06, 2) * (u() < 0.4)
-    kind = pick(rng, {"straight": 5, "both": 2.2, "one": 1, "folded": 0.8, "uneven": 1})
+    kind = pick(rng, {"straight": 9, "both": 2.2, "one": 1, "folded": 0.8, "uneven": 1})
     bends, ats, side = u(0.35, 1.2, 2), u(0.42, 0.6, 2), int(rng.integers(2))
     folds = u(1.7, 2.5, 2)
     lays = [SleeveLay(turn=float(t)) for t in turns]
