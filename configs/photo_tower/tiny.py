@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
             "paste_share": 0.4,
             "paste_from_easy": True,
             "mask_weight": 3.0,
+            "attribute_weight": 0.5,
             "twins": True,
             "attribute_dropout": (0.75, 0.2),
             "export_dtype": "bfloat16",

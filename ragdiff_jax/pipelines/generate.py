@@ -400,6 +400,9 @@ def _decode(model: RAGDiffusion, params, latents):
 
 
 def load_model(folder: str | Path, *, mesh: Mesh | None = None) -> tuple[RAGDiffusion, dict[str, Any]]:
-    """(description, parameters) of a model folder. Raises `UserError` for one that is missing or damaged."""
+    """(description, parameters) of a model folder, in the dtype that its model.json computes in.
+
+    Raises `UserError` for one that is missing or damaged.
+    """
     model = read_model(folder)
-    return model, load(model, folder, mesh=mesh)
+    return model, load(model, folder, mesh=mesh, dtype=model.dtype)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
@@ -40,7 +41,10 @@ from ragdiff_jax.weights.safetensors_io import write_text
 
 SYSTEM = "ragdiffusion"
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-SETTINGS = ("image_size", "guidance_scale", "neighbours", "alpha", "reg", "null")
+SETTINGS = ("image_size", "guidance_scale", "neighbours", "alpha", "reg", "null", "dtype")
+COMPUTE_DTYPES = ("float32", "bfloat16")
+# A memory belongs to the encoder as it is on disk, to the bit.
+_KEPT = ("structure_net",)
 _CLASSES = {
     "unet": "UNet2DConditionModel",
     "reference_net": "UNet2DConditionModel",
@@ -84,6 +88,9 @@ def read_model(folder: str | Path) -> RAGDiffusion:
     if unknown or "image_size" not in file.settings:
         problem = f"unknown setting {unknown[0]!r}" if unknown else "the setting 'image_size' is missing"
         raise UserError(f"{folder / 'model.json'}: {problem}; it has {', '.join(SETTINGS)}")
+    dtype = file.settings.get("dtype", COMPUTE_DTYPES[0])
+    if dtype not in COMPUTE_DTYPES:
+        raise UserError(f"{folder / 'model.json'}: dtype is {dtype!r}; use {' or '.join(COMPUTE_DTYPES)}")
 
     def config(kind, part):
         try:
@@ -100,7 +107,7 @@ def read_model(folder: str | Path) -> RAGDiffusion:
         landmark_guider=config(LandmarkGuiderConfig, "landmark_guider"),
         image_encoder=config(CLIPVisionConfig, IMAGE_ENCODER) if IMAGE_ENCODER in file.parts else None,
         schedule=_read_schedule(folder / "scheduler" / "scheduler_config.json"),
-        **file.settings,
+        **dict(file.settings) | {"dtype": getattr(jnp, dtype)},
     )
 
 
@@ -127,7 +134,8 @@ def load(
     """The parameters of `model`, {part: tree}, placed as the mesh's rules say (None: default device).
 
     `folder`: a model folder, or a folder for each part, e.g. {"unet": SDXL, "vae": FLUX}; a part that the
-    mapping leaves out is missing in the result. `dtype`: None keeps fp32. Raises `UserError` as `load_part`.
+    mapping leaves out is missing in the result. `dtype`: None keeps fp32; StructureNet keeps it in any case, for a
+    memory is searched with the very encoder that built it. Raises `UserError` as `load_part`.
     """
     abstract = abstract_params(model)
     if not isinstance(folder, Mapping):
@@ -139,7 +147,7 @@ def load(
             path,
             abstract[part],
             shardings=None if mesh is None else shardings_for(abstract[part], mesh),
-            dtype=dtype,
+            dtype=None if part in _KEPT else dtype,
         )
         for part, path in folder.items()
     }
@@ -178,7 +186,7 @@ def save_model(
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another") from error
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     parts = {part: _CLASSES.get(part, "CLIPTextModelWithProjection") for part in configs}
-    settings = {name: fields[name] for name in SETTINGS}
+    settings = {name: fields[name] for name in SETTINGS} | {"dtype": np.dtype(model.dtype).name}
     write_model_json(folder, ModelFile(system=SYSTEM, parts=parts, settings=settings))
 
 

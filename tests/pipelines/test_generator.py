@@ -1,5 +1,8 @@
 """`GarmentGenerator`: what a result depends on, and what it does not."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from small_model import draw_garment, small_world
@@ -61,3 +64,20 @@ def test_the_same_program_serves_every_batch(generator, photos):
 def test_steps_that_do_not_fit_the_schedule(generator, photos):
     with pytest.raises(UserError, match="steps"):
         generator.generate(photos[:1], steps=100_000)
+
+
+def test_a_model_that_computes_in_bfloat16_serves_in_it_from_the_same_memory(generator, photos, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(generator.memory.path.parent / "model", folder)
+    file = json.loads((folder / "model.json").read_text())
+    assert file["settings"]["dtype"] == "float32"
+    (folder / "model.json").write_text(json.dumps(file | {"settings": file["settings"] | {"dtype": "bfloat16"}}))
+    half = GarmentGenerator.from_folders(folder, generator.memory.path, batch_size=2)
+    assert half.params["unet"]["conv_in"]["kernel"].dtype == "bfloat16"
+    assert half.params["structure_net"]["attributes"]["table"].dtype == "float32"  # the memory's encoder, to the bit
+    whole, rounded = (g.generate(photos[:2], steps=2, seed=1) for g in (generator, half))
+    for a, b in zip(whole, rounded, strict=True):
+        assert 0 < np.abs(a.image.astype(int) - b.image).mean() < 16
+    (folder / "model.json").write_text(json.dumps(file | {"settings": file["settings"] | {"dtype": "int8"}}))
+    with pytest.raises(UserError, match="dtype is 'int8'; use float32 or bfloat16"):
+        GarmentGenerator.from_folders(folder, generator.memory.path)

@@ -41,11 +41,15 @@ class PhotoTowerObjective(StructureNetObjective):
     mask_weight: of a second task for the tokens, which is dropped at the end: a linear layer says of each quarter of a
       patch whether it is the garment (cross-entropy), where the photo's mask is known. A tower that can tell the
       garment from what is around it finds its shape sooner.
+    attribute_weight: of a third task, dropped as well: a linear layer reads the ten attributes from the ViT's tokens,
+      which have not been told them (cross-entropy, mean over the known ones). Length, fit and sleeves are most of a
+      silhouette.
     """
 
     memory: str
     mask_weight: float = 1.0
-    trainable: str = "^(structure_net/photo|mask_head)/"
+    attribute_weight: float = 0.0
+    trainable: str = "^(structure_net/photo|mask_head|attribute_head)/"
 
     def __post_init__(self):
         if not self.init_from or self.shape_temperature <= 0:
@@ -54,7 +58,10 @@ class PhotoTowerObjective(StructureNetObjective):
     def init(self, key):
         zeros = dense_init((None, None), lambda _, shape, dtype=jnp.float32: jnp.zeros(shape, dtype))
         width = self.config.vision.projection_dim
-        return super().init(key) | {"mask_head": {"kernel": zeros(key, (width + 1, 4))}}
+        heads = {"mask_head": {"kernel": zeros(key, (width + 1, 4))}}
+        if self.attribute_weight:
+            heads["attribute_head"] = {"kernel": zeros(key, (2 * width + 1, sum(self.config.attribute_sizes)))}
+        return super().init(key) | heads
 
     def restore_parts(self, params):
         params = super().restore_parts(params)
@@ -80,7 +87,23 @@ class PhotoTowerObjective(StructureNetObjective):
         found = jnp.argmax(e @ constants["embeddings"].T, axis=1)
         at = self._mask_loss(params["mask_head"]["kernel"], tokens[:, 1:], seen)
         top1 = jnp.take_along_axis(shared, found[:, None], axis=1).mean()
-        return rows + self.mask_weight * at, {"iou_top1": top1, "mask_loss": at.mean()}
+        loss, seen_of_it = rows + self.mask_weight * at, {"iou_top1": top1, "mask_loss": at.mean()}
+        if self.attribute_weight:
+            kernel = params["attribute_head"]["kernel"]
+            named, right = self._attribute_loss(kernel, tokens, batch["photo_attributes"])
+            loss = loss + self.attribute_weight * named
+            seen_of_it["attributes_right"] = right
+        return loss, seen_of_it
+
+    def _attribute_loss(self, kernel, tokens, ids):
+        """(cross-entropy of each sample's known attributes [b], the share of them that is read rightly)."""
+        pooled = jnp.concatenate([tokens[:, 0], tokens[:, 1:].mean(axis=1), jnp.ones_like(tokens[:, 0, :1])], axis=-1)
+        logits = jnp.split(pooled.astype(jnp.float32) @ kernel, np.cumsum(self.config.attribute_sizes)[:-1], axis=1)
+        known = ids > 0
+        losses = [optax.softmax_cross_entropy_with_integer_labels(of, ids[:, i]) for i, of in enumerate(logits)]
+        right = jnp.stack([jnp.argmax(of, axis=1) for of in logits], axis=1) == ids
+        loss = jnp.where(known, jnp.stack(losses, axis=1), 0.0).sum(axis=1) / jnp.maximum(known.sum(axis=1), 1)
+        return loss, (right & known).sum() / jnp.maximum(known.sum(), 1)
 
     def _mask_loss(self, kernel, tokens, seen):
         """Cross-entropy of each sample's quarters of patches [b]; 0 where the mask is unknown."""
