@@ -92,7 +92,7 @@ class UNet(nn.Module):
         if self.role == "reference":
             return keys_values
 
-        x = GroupNorm(config.norm_num_groups, config.norm_eps, self.dtype, name="conv_norm_out")(x)
+        x = GroupNorm(config.norm_num_groups, config.norm_eps, name="conv_norm_out")(x)
         # Zero-initialised, as latent diffusion has it: an untrained U-Net predicts nothing rather than noise.
         zeros = nn.initializers.zeros_init()
         return Conv(config.out_channels, kernel_init=zeros, dtype=self.dtype, name="conv_out")(jax.nn.silu(x))

@@ -86,7 +86,7 @@ class Encoder(nn.Module):
             down = i < len(widths) - 1
             x = DownBlock(width, c.layers_per_block, groups, down, self.dtype, name=f"down_blocks_{i}")(x)
         x = MidBlock(widths[-1], groups, c.mid_block_add_attention, self.dtype, name="mid_block")(x)
-        x = nn.silu(GroupNorm(groups, EPSILON, self.dtype, name="conv_norm_out")(x))
+        x = nn.silu(GroupNorm(groups, EPSILON, name="conv_norm_out")(x))
         return Conv(2 * c.latent_channels, dtype=self.dtype, name="conv_out")(x)
 
 
@@ -105,7 +105,7 @@ class Decoder(nn.Module):
         for i, width in enumerate(widths):
             up = i < len(widths) - 1
             x = UpBlock(width, c.layers_per_block + 1, groups, up, self.dtype, name=f"up_blocks_{i}")(x)
-        x = nn.silu(GroupNorm(groups, EPSILON, self.dtype, name="conv_norm_out")(x))
+        x = nn.silu(GroupNorm(groups, EPSILON, name="conv_norm_out")(x))
         return Conv(c.out_channels, dtype=self.dtype, name="conv_out")(x)
 
 

@@ -17,7 +17,11 @@ ZEROS = nn.initializers.zeros_init()
 
 
 class ResnetBlock(nn.Module):
-    """Norm, SiLU, conv, twice, plus the input (through a 1x1 conv when the width changes)."""
+    """Norm, SiLU, conv, twice, plus the input (through a 1x1 conv when the width changes).
+
+    Norm, SiLU and the sum are fp32 whatever `dtype` is: at the full size and in bf16 the decoder's relative error is
+    1.8 % so, 2.5 % otherwise (benchmarks/full_size).
+    """
 
     features: int
     groups: int
@@ -25,13 +29,13 @@ class ResnetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        h = GroupNorm(self.groups, EPSILON, self.dtype, name="norm1")(x)
+        h = GroupNorm(self.groups, EPSILON, name="norm1")(x)
         h = Conv(self.features, dtype=self.dtype, name="conv1")(nn.silu(h))
-        h = GroupNorm(self.groups, EPSILON, self.dtype, name="norm2")(h)
+        h = GroupNorm(self.groups, EPSILON, name="norm2")(h)
         h = Conv(self.features, kernel_init=ZEROS, dtype=self.dtype, name="conv2")(nn.silu(h))
         if x.shape[-1] != self.features:
             x = Conv(self.features, kernel_size=1, padding=0, dtype=self.dtype, name="conv_shortcut")(x)
-        return x + h
+        return x.astype(jnp.float32) + h
 
 
 class AttentionBlock(nn.Module):
@@ -50,7 +54,7 @@ class AttentionBlock(nn.Module):
         )
         out = dot_product_attention(q, k, v)[:, :, 0, :]
         out = Dense(c, axes=("heads", "embed"), kernel_init=ZEROS, dtype=self.dtype, name="to_out_0")(out)
-        return x + out.reshape(b, h, w, c)
+        return x.astype(jnp.float32) + out.reshape(b, h, w, c)
 
 
 class MidBlock(nn.Module):

@@ -1,0 +1,122 @@
+"""The real backbones at their real size, on random weights, against the originals.
+
+    python -m benchmarks.full_size --work DIR [--only unet-sdxl ...]
+
+For each network diffusers or transformers writes random weights and what they compute; `ragdiff weights import` makes a
+part folder of them; the folder is loaded in fp32 and in bf16, and both results are held against the original's. One
+JSON line a network:
+
+  parameters, gb        of the fp32 weights
+  error_fp32, _bf16     |ours - theirs| / |theirs|, the worst of the outputs; the original computes in fp32
+  load_mb_s             bytes of the file a second, cold page cache, into arrays; beside it disk_mb_s, the same bytes read
+                        in sequence and thrown away, and the peak of the process's memory over the arrays (over_gb)
+  import_s, over_gb     of the command
+  export                with --export: the part folder exported, loaded by the original: the error of what it computes
+
+The largest needs 11 GB of memory and 31 GB of disk, which are freed at the end. Linux only (memory from /proc).
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.full_size.networks import NETWORKS
+
+CHUNK = 1 << 24
+
+
+def forget(folder: Path) -> None:
+    """Takes a folder's files out of the page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_speed(folder: Path) -> float:
+    """MB/s of reading a folder's weights in sequence, cold."""
+    forget(folder)
+    buffer, total, started = bytearray(CHUNK), 0, time.perf_counter()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb", buffering=0) as file:
+            while got := file.readinto(buffer):
+                total += got
+    return total / 1e6 / (time.perf_counter() - started)
+
+
+def call(module: str, *arguments) -> str:
+    """Runs a module in a process of its own; its stdout."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def measured(*arguments) -> tuple[float, float]:
+    """(seconds, peak GB) of a `ragdiff` command."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ragdiff_jax.cli.main", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    with process.stderr:
+        words = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(words.decode())
+    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
+
+
+def measure(name: str, work: Path, export: bool) -> dict:
+    network, source, part, reference = NETWORKS[name], work / "source", work / "part", work / "theirs.npz"
+    call("benchmarks.full_size.torch_side", name, "--folder", source, "--out", reference)
+    size = sum(path.stat().st_size for path in source.glob("*.safetensors")) / 1e9
+    forget(source)
+    seconds, peak = measured("weights", "import", source, "--kind", network.kind, "--to", part)
+    line = {"network": name, "gb": round(size, 2), "import_s": round(seconds, 1), "import_peak_gb": round(peak, 2)}
+    shutil.rmtree(source)
+    for dtype in ("float32", "bfloat16"):
+        disk = read_speed(part)
+        forget(part)
+        arguments = ("--folder", part, "--dtype", dtype, "--reference", reference)
+        ours = json.loads(call("benchmarks.full_size.our_side", name, *arguments).splitlines()[-1])
+        line |= {
+            f"error_{dtype}": float(f"{max(ours['errors'].values()):.2g}"),
+            f"load_mb_s_{dtype}": round(size * 1e3 / ours["load_s"]),
+            f"disk_mb_s_{dtype}": round(disk),
+            f"over_gb_{dtype}": round(ours["peak_gb"] - ours["gb"], 2),
+        }
+    if export:
+        out, again = work / "exported", work / "again.npz"
+        seconds, _ = measured("weights", "export", part, "--to", out)
+        shutil.rmtree(part)
+        call("benchmarks.full_size.torch_side", name, "--folder", out, "--read", "--out", again)
+        with np.load(reference) as a, np.load(again) as b:
+            worst = max(float(np.linalg.norm(a[key] - b[key]) / np.linalg.norm(a[key])) for key in a.files)
+        line |= {"export_s": round(seconds, 1), "export_error": float(f"{worst:.2g}")}
+    return line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="folder for the weights (default: a temporary one)")
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--export", nargs="*", choices=NETWORKS, default=["unet-sdxl"], help="(default: %(default)s)")
+    arguments = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name in arguments.only:
+        with tempfile.TemporaryDirectory(dir=arguments.work) as work:
+            print(json.dumps(measure(name, Path(work), name in arguments.export)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
