@@ -27,6 +27,10 @@ def get_config() -> ConfigDict:
             "preset": "tiny",
             "tokenizer": "runs/tiny/tokenizer",
             "text_length": 40,
+            "contrast": "info_nce",
+            "micro_batches": 1,  # GradCache: more parts, less memory, the same gradient
+            "tile": 1024,
+            "method": "auto",
         }
     )
     config.train = ConfigDict(

@@ -40,6 +40,10 @@ def get_config() -> ConfigDict:
             "attribute_dropout": (0.9, 0.2),
             "export_dtype": "bfloat16",
             "dtype": "float32",
+            "contrast": "info_nce",
+            "micro_batches": 1,  # GradCache: more parts, less memory, the same gradient
+            "tile": 1024,
+            "method": "auto",
         }
     )
     config.train = ConfigDict(

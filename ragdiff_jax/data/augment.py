@@ -132,41 +132,74 @@ def _turn_hue(rgb, turn):
     return value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
 
 
-def paste(
+class Placement(NamedTuple):
+    """Where `paste_at` puts each garment of a batch: turned by radians, scaled, moved by shares of the side."""
+
+    turn: Float[Array, " b"]
+    scale: Float[Array, " b"]
+    row: Float[Array, " b"]
+    column: Float[Array, " b"]
+    surroundings: Float[Array, " b"]  # how much of them is there: 1 all, 0 white
+
+
+def draw_placement(
     key: Key[Array, ""],
-    flat: Float[Array, "b h w 3"],
-    mask: Float[Array, "b h w 1"],
-    photo: Float[Array, "b h w 3"],
+    batch: int,
     *,
     max_turn: float = 45.0,
     scale_range: tuple[float, float] = (0.6, 1.05),
     max_shift: float = 0.15,
     ease: Float[Array, " b"] | None = None,
-) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
-    """The garment of each flat-lay cut out and pasted, turned, scaled and moved, on another photo's surroundings.
-
-    Half-way between flat-lay and photo: an encoder learns from it to tell a garment from what is behind it. Images in
-    [-1,1]; `max_turn` in degrees, `max_shift` as a share of the side. The surroundings are the next sample's photo,
-    rolled by half its sides, so that its borders are in the middle. `ease` in [0,1] makes a sample easier: its
-    surroundings fade to white and its move shrinks, until at 1 it is the flat-lay that it was.
-
-    Returns (photos, where the garment is in them, in [0,1]).
-    """
-    b, h, w, _ = flat.shape
+) -> Placement:
+    """One placement a sample. `max_turn` in degrees, `max_shift` as a share of the side; `ease` as in `paste`."""
     turn, scale, row, column = (
-        jax.random.uniform(k, (b,), minval=low, maxval=high)
+        jax.random.uniform(k, (batch,), minval=low, maxval=high)
         for k, (low, high) in zip(
             jax.random.split(key, 4),
             ((-max_turn, max_turn), scale_range, (-max_shift, max_shift), (-max_shift, max_shift)),
             strict=True,
         )
     )
-    behind = jnp.roll(jnp.roll(photo, 1, axis=0), (h // 2, w // 2), axis=(1, 2))
+    left = jnp.ones((batch,)) if ease is None else 1.0 - ease
     if ease is not None:
-        left = 1.0 - ease
         turn, row, column, scale = turn * left, row * left, column * left, 1.0 + (scale - 1.0) * left
-        behind = 1.0 + (behind - 1.0) * left[:, None, None, None]
-    angle = jnp.deg2rad(turn)
+    return Placement(jnp.deg2rad(turn), scale, row, column, left)
+
+
+def paste(
+    key: Key[Array, ""],
+    flat: Float[Array, "b h w 3"],
+    mask: Float[Array, "b h w 1"],
+    photo: Float[Array, "b h w 3"],
+    *,
+    ease: Float[Array, " b"] | None = None,
+    **fields,
+) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
+    """The garment of each flat-lay cut out and pasted, turned, scaled and moved, on another photo's surroundings.
+
+    Half-way between flat-lay and photo: an encoder learns from it to tell a garment from what is behind it. Images in
+    [-1,1]; `fields` as in `draw_placement`. The surroundings are the next sample's photo. `ease` in [0,1] makes a
+    sample easier: its surroundings fade to white and its move shrinks, until at 1 it is the flat-lay that it was.
+
+    Returns (photos, where the garment is in them, in [0,1]).
+    """
+    placement = draw_placement(key, flat.shape[0], ease=ease, **fields)
+    return paste_at(placement, flat, mask, jnp.roll(photo, 1, axis=0))
+
+
+def paste_at(
+    placement: Placement,
+    flat: Float[Array, "b h w 3"],
+    mask: Float[Array, "b h w 1"],
+    other: Float[Array, "b h w 3"],
+) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
+    """`paste` with what was drawn, row by row: on the surroundings of `other`.
+
+    Those are rolled by half their sides, so that the borders, where there is seldom a garment, are in the middle.
+    """
+    _, h, w, _ = flat.shape
+    behind = jnp.roll(other, (h // 2, w // 2), axis=(1, 2))
+    behind = 1.0 + (behind - 1.0) * placement.surroundings[:, None, None, None]
     y, x = jnp.meshgrid(jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2, indexing="ij")
 
     def sample(image, angle, scale, row, column):
@@ -176,5 +209,5 @@ def paste(
         one = functools.partial(jax.scipy.ndimage.map_coordinates, coordinates=[rows, columns], order=1)
         return jax.vmap(one, in_axes=-1, out_axes=-1)(image)
 
-    both = jax.vmap(sample)(jnp.concatenate([flat * mask, mask], axis=-1), angle, scale, row, column)
+    both = jax.vmap(sample)(jnp.concatenate([flat * mask, mask], axis=-1), *placement[:4])
     return both[..., :3] + (1 - both[..., 3:]) * behind, both[..., 3:]

@@ -1,8 +1,8 @@
 """From records to batches of numpy arrays, in an order that is a pure function of (seed, step).
 
-A batch (B rows of this process, s pixels a side): `photo`, `flat`, `partner_flat` uint8 [B,s,s,3]; `mask`
-uint8 [B,s,s] in {0,1}; `photo_mask` likewise, of the garment in the photo (zeros where `has_photo_mask` bool [B] isn't
-set); `photo_attributes`, `flat_attributes`, `partner_flat_attributes` int32 [B,10];
+A batch (B rows of this process, s pixels a side): `photo`, `flat`, `partner_flat` uint8 [B,s,s,3]; `mask`,
+`partner_mask` uint8 [B,s,s] in {0,1}; `photo_mask` likewise, of the garment in the photo (zeros where
+`has_photo_mask` bool [B] isn't set); `photo_attributes`, `flat_attributes`, `partner_flat_attributes` int32 [B,10];
 `has_partner` bool [B]; `text_ids` int32 [B,L]; `row`, `partner_row` int32 [B]. Without a partner, the partner
 fields are the record's own.
 """
@@ -118,6 +118,7 @@ class PairArrays:
         batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
         partners = [self[int(item["partner_row"])] if item["has_partner"] else item for item in items]
         batch["partner_flat"] = np.stack([item["flat"] for item in partners])
+        batch["partner_mask"] = np.stack([item["mask"] for item in partners])
         batch["partner_flat_attributes"] = np.stack([item["flat_attributes"] for item in partners])
         return batch
 
@@ -125,7 +126,7 @@ class PairArrays:
 def with_partners(arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
     """The batch of these rows of `arrays()`, partner's fields included: of NumPy arrays, or of JAX's in a step."""
     batch = {name: array[rows] for name, array in arrays.items()}
-    for name in ("flat", "flat_attributes"):
+    for name in ("flat", "mask", "flat_attributes"):
         batch[f"partner_{name}"] = arrays[name][batch["partner_row"]]
     return batch
 

@@ -6,28 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import batch_shards, merge, replicated
-from ragdiff_jax.parallel.arrays import BATCH_AXES
+from ragdiff_jax.training.large_batch.micro_batches import cut_rows, join_rows
 from ragdiff_jax.training.objective import Objective, Summing
 from ragdiff_jax.training.settings import TrainSettings
 from ragdiff_jax.training.state import TrainState, learning_rate_schedule, make_optimizer
 
 ROW_LOSSES = "row_losses"
-
-
-def _micro_batches(batch, count: int, mesh: Mesh):
-    """[b, ...] -> [count, b / count, ...]; row i goes to micro-batch i % count: no row leaves its device."""
-
-    def cut(x):
-        if x.ndim == 0:
-            return jnp.broadcast_to(x, (count,))
-        x = x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1)
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(None, BATCH_AXES)))
-
-    return jax.tree.map(cut, batch)
 
 
 def _summing_step(objective: Summing, settings: TrainSettings) -> Callable:
@@ -82,12 +70,12 @@ def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Call
                 return jax.tree.map(jnp.add, total, (loss, grads)), (rows, metrics)
 
             zero = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, state.params))
-            micro = _micro_batches(batch, settings.accumulate, mesh)
+            micro = cut_rows(batch, settings.accumulate, mesh)
             indices = jnp.arange(settings.accumulate)
             total, (rows, metrics) = jax.lax.scan(body, zero, (indices, micro))
             loss, grads = jax.tree.map(lambda x: x / settings.accumulate, total)
             metrics = jax.tree.map(lambda x: x.mean(0), metrics)
-            rows = rows.swapaxes(0, 1).reshape(-1)
+            rows = join_rows(rows, mesh)
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         lr = rate(state.step)

@@ -67,6 +67,7 @@ def test_a_batch_holds_what_its_rows_hold(source):
             "flat": picture,
             "partner_flat": picture,
             "mask": ("uint8", (4, SIZE, SIZE)),
+        "partner_mask": ("uint8", (4, SIZE, SIZE)),
             "photo_mask": ("uint8", (4, SIZE, SIZE)),
             "has_photo_mask": ("bool", (4,)),
             "photo_attributes": ("int32", (4, 10)),

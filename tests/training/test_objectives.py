@@ -27,7 +27,7 @@ from ragdiff_jax.training.builders import BUILDERS
 from ragdiff_jax.training.loop import initial_state, make_plan
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective, shift_latents
 from ragdiff_jax.training.objectives.clip import CLIPObjective
-from ragdiff_jax.training.objectives.contrastive import info_nce, shape_info_nce, shape_targets
+from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
@@ -361,27 +361,13 @@ def assert_loads(folder, params):
     jax.tree.map(np.testing.assert_array_equal, load_part(folder, abstract), params)
 
 
-def test_info_nce_leaves_other_positives_out_of_the_negatives():
-    queries = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
-    keys = jnp.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    masked = jnp.array([[False, True, False], [False, False, False], [True, True, False]])
-    rows, accuracy = info_nce(queries, keys, 2.0, masked)
-    expected = [
-        math.log(math.exp(2) + 1) - 2,  # 2 x (1, -, 0)
-        math.log(1 + math.exp(1.2) + math.exp(2)) - 1.2,  # 2 x (0, 0.6, 1)
-        0.0,  # its own key alone
-    ]
-    np.testing.assert_allclose(rows, expected, rtol=1e-6, atol=1e-7)
-    assert float(accuracy) == pytest.approx(2 / 3)
-
-
 def test_shape_targets_follow_the_silhouettes():
     """Twins share the target, what is more alike gets more of it, and the right embeddings have no loss left."""
     masks = np.zeros((4, 8, 8), np.float32)
     masks[:2, 2:6, 2:6] = 1
     masks[2, 2:6, 2:5] = 1
     masks[3, 0, 0] = 1
-    targets = shape_targets(jnp.asarray(masks), 0.2)
+    targets = jax.nn.softmax(overlaps(jnp.asarray(masks), jnp.asarray(masks)) / 0.2, axis=1)
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(targets[0, 0], targets[0, 1], rtol=1e-6)
     assert targets[0, 1] > targets[0, 2] > targets[0, 3]
@@ -408,3 +394,25 @@ def test_balanced_latents_decode_to_the_same_picture():
     np.testing.assert_allclose(new_mean.std((0, 1, 2)), 1, rtol=1e-3)
     np.testing.assert_allclose(new_logvar, logvar - 2 * jnp.log(size), atol=1e-3)
     np.testing.assert_allclose(same, picture, atol=1e-3 * float(jnp.abs(picture).max()))
+
+
+@pytest.mark.parametrize("contrast", ["info_nce", "sigmoid"])
+def test_structure_net_in_micro_batches_has_the_gradient_of_the_whole_batch(world, contrast):
+    """Every augmentation on, two micro-batches on two devices: nothing random depends on the cut."""
+    changes = {"paste_share": 0.5, "paste_from_easy": True, "recolour": True, "learn_temperature": True}
+    whole = StructureNetObjective(pairs=world.pairs, config=MODEL.structure_net, contrast=contrast, **changes)
+    numbers = {"logit_scale": np.float32(2.0)} | ({"logit_bias": np.float32(-5.0)} if contrast == "sigmoid" else {})
+    params = {"structure_net": world.params["structure_net"]} | numbers
+    batch = world.pairs.batch(np.arange(8))
+    mesh, found = make_mesh(data=2, devices=jax.devices()[:2]), []
+    with mesh_context(mesh):
+        for parts in (1, 2):
+            objective = dataclasses.replace(whole, micro_batches=parts)
+
+            def mean(params, batch, objective=objective):
+                return objective.loss(params, {}, batch, jax.random.key(3))[0].mean()
+
+            found.append(jax.jit(jax.value_and_grad(mean), compiler_options=OPTIONS)(params, shard_batch(mesh, batch)))
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(found[0][1]))
+    assert largest > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest, rtol=1e-4), *found)

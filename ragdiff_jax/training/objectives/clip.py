@@ -1,7 +1,8 @@
 """Stage `clip`: the tiny world's own CLIP, pictures against captions.
 
 A sample is the photo or the flat-lay of a pair, half each, and the pair's caption; symmetric InfoNCE over the global
-batch with a learned temperature (arXiv 2103.00020). Pairs with the same caption are no negatives of each other.
+batch with a learned temperature (arXiv 2103.00020), or the sigmoid loss (arXiv 2303.15343). Pairs with the same caption
+are no negatives of each other.
 """
 
 import dataclasses
@@ -18,8 +19,9 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
 from ragdiff_jax.models.layers import dense_init
+from ragdiff_jax.training.large_batch import micro_batched
 from ragdiff_jax.training.objectives.common import PairObjective
-from ragdiff_jax.training.objectives.contrastive import info_nce, unit
+from ragdiff_jax.training.objectives.contrastive import PairLoss, text_names, unit
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
 
@@ -30,23 +32,40 @@ class CLIPObjective(PairObjective):
     tokenizer: folder copied into the model folder.
     text_length: ids seen in training. Attention is causal and the text is read at its end token, so that cutting the
       padding behind the longest caption changes nothing but the time.
+    contrast: `info_nce`, or `sigmoid`, which also learns a bias (both start where the papers do).
+    micro_batches: the towers see a batch in this many parts, which takes their memory down and leaves the gradient that
+      of the whole batch (GradCache).
+    tile, method: of the loss, see `large_batch.info_nce`.
     """
 
     text: CLIPTextConfig
     vision: CLIPVisionConfig
     tokenizer: str
     text_length: int = 77
+    contrast: str = "info_nce"
+    micro_batches: int = 1
+    tile: int = 1024
+    method: str = "auto"
     trainable: str = "."
+
+    @property
+    def pair_loss(self) -> PairLoss:
+        return PairLoss(loss=self.contrast, symmetric=True, tile=self.tile, method=self.method)
 
     def init(self, key):
         text_key, vision_key = jax.random.split(key)
         side = self.vision.image_size
-        scale = dense_init((), lambda key, shape: jnp.full(shape, math.log(1 / 0.07)))
-        return {
+
+        def number(value):
+            return dense_init((), lambda key, shape: jnp.full(shape, value))(key, ())
+
+        sigmoid = self.pair_loss.loss == "sigmoid"
+        tree = {
             "text_encoder": CLIPTextModel(self.text).init(text_key, jnp.zeros((1, 8), jnp.int32))["params"],
             "image_encoder": CLIPVisionModel(self.vision).init(vision_key, jnp.zeros((1, side, side, 3)))["params"],
-            "logit_scale": scale(key, ()),
+            "logit_scale": number(math.log(10.0 if sigmoid else 1 / 0.07)),
         }
+        return tree | ({"logit_bias": number(-10.0)} if sigmoid else {})
 
     def embed_images(self, params, images):
         pixels = preprocess(images, self.vision.image_size)
@@ -56,20 +75,25 @@ class CLIPObjective(PairObjective):
         ids = ids[:, : self.text_length]
         return unit(CLIPTextModel(self.text).apply({"params": params["text_encoder"]}, ids).text_embeds)
 
+    def _embed_rows(self, params, rows):
+        """(pictures, texts) of rows whose randomness is drawn."""
+        pictures = jnp.where(rows["shows_photo"][:, None, None, None], rows["photo"], rows["flat"])
+        images = augment_photo(rows["draws"], to_float(pictures))
+        return self.embed_images(params, images), self.embed_text(params, rows["text_ids"])
+
     def loss(self, params, constants, batch, key):
         pick, augment = jax.random.split(key)
         b = batch["photo"].shape[0]
-        photo = jax.random.bernoulli(pick, 0.5, (b, 1, 1, 1))
+        rows = {name: batch[name] for name in ("photo", "flat", "text_ids")}
+        rows["shows_photo"] = jax.random.bernoulli(pick, 0.5, (b,))
         # Hue stays: the caption names colours.
-        draws = draw(augment, b, hue_probability=0.0)
-        images = augment_photo(draws, to_float(jnp.where(photo, batch["photo"], batch["flat"])))
-        image, text = self.embed_images(params, images), self.embed_text(params, batch["text_ids"])
+        rows["draws"] = draw(augment, b, hue_probability=0.0)
+        image, text = micro_batched(self._embed_rows, self.micro_batches)(params, rows)
         scale = jnp.exp(jnp.minimum(params["logit_scale"], math.log(100.0)))
-        ids = batch["text_ids"]
-        same = (ids[:, None] == ids[None]).all(-1) & ~jnp.eye(b, dtype=bool)
-        there, accuracy = info_nce(image, text, scale, same)
-        back, _ = info_nce(text, image, scale, same)
-        return (there + back) / 2, {"accuracy": accuracy, "scale": scale}
+        names = text_names(batch["text_ids"])
+        bias = params.get("logit_bias", jnp.zeros(()))
+        losses, accuracy = self.pair_loss(image, text, scale, bias, query_ids=names, key_ids=names, match="all")
+        return losses, {"accuracy": accuracy, "scale": scale}
 
     def validation(self, params, constants, key):
         arrays = self.held_out or self.pairs

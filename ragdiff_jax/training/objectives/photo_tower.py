@@ -52,6 +52,7 @@ class PhotoTowerObjective(StructureNetObjective):
     trainable: str = "^(structure_net/photo|mask_head|attribute_head)/"
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.init_from or self.shape_temperature <= 0:
             raise UserError("photo_tower needs init_from, the StructureNet of its memory, and a shape_temperature")
 
@@ -75,7 +76,9 @@ class PhotoTowerObjective(StructureNetObjective):
 
     def loss(self, params, constants, batch, key):
         photo_key, drop, paste_key = jax.random.split(key, 3)
-        photo, flip, seen = self.augmented_photo(batch, photo_key, paste_key)
+        rows = self.photo_rows(batch, photo_key, paste_key)
+        photo, seen = self.shown_photo(rows)
+        flip = rows["photo_draws"].flip
         masks = coarse(batch["mask"])
         masks = jnp.where(flip[:, None, None], masks[:, :, ::-1], masks)
         attributes = self._drop(drop, batch["photo_attributes"])

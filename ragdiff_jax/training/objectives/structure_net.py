@@ -14,12 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ragdiff_jax.data.augment import augment_flat, augment_photo, draw, move, paste, shift_colours
+from ragdiff_jax.data.augment import (
+    augment_flat,
+    augment_photo,
+    draw,
+    draw_placement,
+    move,
+    paste_at,
+    shift_colours,
+)
 from ragdiff_jax.data.pixels import to_float
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
+from ragdiff_jax.training.large_batch import micro_batched
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts
-from ragdiff_jax.training.objectives.contrastive import info_nce, shape_info_nce, shape_targets
+from ragdiff_jax.training.objectives.contrastive import PairLoss, overlaps, shape_info_nce
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
 
 HUE = {"hue_probability": 0.8, "max_hue": 180.0}
@@ -49,6 +59,10 @@ class StructureNetObjective(PairObjective):
       wants its encoder rounded here, before its memory is built.
     dtype: of the computation; parameters are trained in float32 whatever it is.
     remat: computes each ViT layer again in the backward pass instead of keeping what is inside it.
+    contrast: `info_nce` (Eq. 1) or `sigmoid` (arXiv 2303.15343), which learns its temperature and bias.
+    micro_batches: the towers see a batch in this many parts, which takes their memory down and leaves the gradient that
+      of the whole batch (GradCache).
+    tile, method: of the loss, see `large_batch.info_nce`.
     """
 
     config: StructureNetConfig
@@ -67,7 +81,21 @@ class StructureNetObjective(PairObjective):
     export_dtype: str = "float32"
     dtype: str = "float32"
     remat: bool = False
+    contrast: str = "info_nce"
+    micro_batches: int = 1
+    tile: int = 1024
+    method: str = "auto"
     trainable: str = "."
+
+    def __post_init__(self):
+        if self.contrast == "sigmoid" and (self.shape_temperature or not self.learn_temperature):
+            raise UserError("contrast='sigmoid' learns its temperature and has one positive: set learn_temperature, "
+                            "and shape_temperature to 0")  # fmt: skip
+        _ = self.pair_loss
+
+    @property
+    def pair_loss(self) -> PairLoss:
+        return PairLoss(loss=self.contrast, symmetric=self.symmetric, tile=self.tile, method=self.method)
 
     @property
     def network(self) -> StructureNet:
@@ -79,9 +107,11 @@ class StructureNetObjective(PairObjective):
         params = dict(self.network.init(key, image, image, attributes)["params"])
         params["flat"] = jax.tree.map(jnp.copy, params["photo"])
         tree = {"structure_net": params}
-        if self.learn_temperature:
-            scale = dense_init((), lambda key, shape: jnp.full(shape, math.log(1 / self.temperature)))
-            tree["logit_scale"] = scale(key, ())
+        numbers = {"logit_scale": math.log(1 / self.temperature)} if self.learn_temperature else {}
+        if self.contrast == "sigmoid":
+            numbers["logit_bias"] = -10.0
+        for name, value in numbers.items():
+            tree[name] = dense_init((), lambda key, shape, value=value: jnp.full(shape, value))(key, ())
         return tree
 
     def restore_parts(self, params):
@@ -110,62 +140,93 @@ class StructureNetObjective(PairObjective):
             return {}
         return HUE | {"contrast_probability": 0.8, "contrast_range": (-1.0, 1.0)}
 
-    def augmented_photo(self, batch, key, paste_key):
-        """(photos as they are shown [b,s,s,3], which are flipped [b], where the garment is in them [b,s,s,1]).
-
-        Where nobody knows where it is, the last is -1.
-        """
+    def photo_rows(self, batch, key, paste_key) -> dict[str, Any]:
+        """What `shown_photo` takes: the batch's own arrays, and what is drawn for each row."""
         b = batch["photo"].shape[0]
-        draws = draw(key, b, **(HUE if self.recolour else {}))
-        photo = to_float(batch["photo"])
-        seen = jnp.where(batch["has_photo_mask"][:, None, None], batch["photo_mask"], -1.0)[..., None]
+        rows = {name: batch[name] for name in ("photo", "photo_mask", "has_photo_mask")}
+        rows["photo_draws"] = draw(key, b, **(HUE if self.recolour else {}))
         if self.paste_share:
             coin, place, look = jax.random.split(paste_key, 3)
-            mask = batch["mask"][..., None].astype(jnp.float32)
-            looks = draw(look, b, flip_probability=0.0, pad_probability=0.0, **self._looks())
             ease = jax.random.uniform(jax.random.fold_in(place, 1), (b,)) if self.paste_from_easy else None
-            pasted, there = paste(place, shift_colours(looks, to_float(batch["flat"])), mask, photo, ease=ease)
-            heads = jax.random.bernoulli(coin, self.paste_share, (b, 1, 1, 1))
+            rows |= {
+                "flat": batch["flat"],
+                "mask": batch["mask"],
+                "behind": jnp.roll(batch["photo"], 1, axis=0),
+                "pastes": jax.random.bernoulli(coin, self.paste_share, (b, 1, 1, 1))[:, 0, 0, 0],
+                "paste_draws": draw(look, b, flip_probability=0.0, pad_probability=0.0, **self._looks()),
+                "placement": draw_placement(place, b, ease=ease),
+            }
+        return rows
+
+    def shown_photo(self, rows):
+        """(photos as they are shown [b,s,s,3], where the garment is in them [b,s,s,1], -1 where nobody knows)."""
+        draws, photo = rows["photo_draws"], to_float(rows["photo"])
+        seen = jnp.where(rows["has_photo_mask"][:, None, None], rows["photo_mask"], -1.0)[..., None]
+        if self.paste_share:
+            mask = rows["mask"][..., None].astype(jnp.float32)
+            flat = shift_colours(rows["paste_draws"], to_float(rows["flat"]))
+            pasted, there = paste_at(rows["placement"], flat, mask, to_float(rows["behind"]))
+            heads = rows["pastes"][:, None, None, None]
             photo, seen = jnp.where(heads, pasted, photo), jnp.where(heads, there, seen)
         unknown = (seen < 0).all(axis=(1, 2, 3))[:, None, None, None]
         seen = jnp.where(unknown, -1.0, move(draws, seen, fill=0.0))
-        return augment_photo(draws, photo), draws.flip, seen
+        return augment_photo(draws, photo), seen
 
-    def loss(self, params, constants, batch, key):
+    def _drawn_rows(self, batch, key) -> dict[str, Any]:
+        """The batch with everything random drawn, row by row: what is left is the same in parts and at once."""
         pick, photo_key, flat_key, drop_photo, drop_flat, paste_key = jax.random.split(key, 6)
         b = batch["photo"].shape[0]
         partner = jax.random.bernoulli(pick, self.partner_share, (b,)) & batch["has_partner"]
-        flat = jnp.where(partner[:, None, None, None], batch["partner_flat"], batch["flat"])
-        flat_attributes = jnp.where(partner[:, None], batch["partner_flat_attributes"], batch["flat_attributes"])
-        shown = jnp.where(partner, batch["partner_row"], batch["row"])
-
+        attributes = jnp.where(partner[:, None], batch["partner_flat_attributes"], batch["flat_attributes"])
+        rows = self.photo_rows(batch, photo_key, paste_key)
         # A flip turns both; frame and colour are each picture's own, so that structure is what they share.
-        photo, flip, _ = self.augmented_photo(batch, photo_key, paste_key)
-        draws = draw(flat_key, b, pad_probability=0.2, **self._looks())._replace(flip=flip)
-        flat, _ = augment_flat(draws, to_float(flat), batch["mask"][..., None].astype(jnp.float32))
+        draws = draw(flat_key, b, pad_probability=0.2, **self._looks())._replace(flip=rows["photo_draws"].flip)
+        names = ("flat", "mask", "partner_flat", "partner_mask")
+        return rows | {name: batch[name] for name in names} | {
+            "partner": partner,
+            "flat_draws": draws,
+            "photo_attributes": self._drop(drop_photo, batch["photo_attributes"]),
+            "flat_attributes": self._drop(drop_flat, attributes),
+        }
 
-        variables = {"params": params["structure_net"]}
-        e_photo = self.network.apply(
-            variables, photo, self._drop(drop_photo, batch["photo_attributes"]), method="embed_photo"
+    def _embed_rows(self, params, rows):
+        """(photos, flat-lays) of rows whose randomness is drawn."""
+        photo, _ = self.shown_photo(rows)
+        shows = rows["partner"][:, None, None]
+        flat = jnp.where(shows[..., None], rows["partner_flat"], rows["flat"])
+        mask = jnp.where(shows, rows["partner_mask"], rows["mask"])[..., None].astype(jnp.float32)
+        flat, _ = augment_flat(rows["flat_draws"], to_float(flat), mask)
+        variables = {"params": params}
+        return (
+            self.network.apply(variables, photo, rows["photo_attributes"], method="embed_photo"),
+            self.network.apply(variables, flat, rows["flat_attributes"], method="embed_flat"),
         )
-        e_flat = self.network.apply(variables, flat, self._drop(drop_flat, flat_attributes), method="embed_flat")
 
+    def loss(self, params, constants, batch, key):
+        rows = self._drawn_rows(batch, key)
+        e_photo, e_flat = micro_batched(self._embed_rows, self.micro_batches)(params["structure_net"], rows)
         scale = jnp.exp(params["logit_scale"]) if self.learn_temperature else 1.0 / self.temperature
         if self.shape_temperature > 0:
-            masks = batch["mask"].astype(jnp.float32)
-            masks = jnp.where(draws.flip[:, None, None], masks[:, :, ::-1], masks)
-            targets = shape_targets(masks, self.shape_temperature)
-            rows, accuracy = shape_info_nce(e_photo, e_flat, scale, targets)
+            flip, partner = rows["flat_draws"].flip[:, None, None], rows["partner"][:, None, None]
+            own, shown = batch["mask"], jnp.where(partner, batch["partner_mask"], batch["mask"])
+            own, shown = (jnp.where(flip, m[:, :, ::-1], m) for m in (own, shown))
+            there = overlaps(own, shown)
+            targets = jax.nn.softmax(there / self.shape_temperature, axis=1)
+            losses, accuracy = shape_info_nce(e_photo, e_flat, scale, targets)
             if self.symmetric:
-                rows = (rows + shape_info_nce(e_flat, e_photo, scale, targets)[0]) / 2
-            return rows, {"accuracy": accuracy}
-
-        same = (shown[None] == batch["row"][:, None]) | (shown[None] == batch["partner_row"][:, None])
-        same &= ~jnp.eye(b, dtype=bool)
-        rows, accuracy = info_nce(e_photo, e_flat, scale, same)
-        if self.symmetric:
-            rows = (rows + info_nce(e_flat, e_photo, scale, same.T)[0]) / 2
-        return rows, {"accuracy": accuracy}
+                back = jax.nn.softmax(there.T / self.shape_temperature, axis=1)
+                losses = (losses + shape_info_nce(e_flat, e_photo, scale, back)[0]) / 2
+            return losses, {"accuracy": accuracy}
+        losses, accuracy = self.pair_loss(
+            e_photo,
+            e_flat,
+            scale,
+            params.get("logit_bias", jnp.zeros(())),
+            # No negative of a photo: its own flat-lay and its partner's, wherever they come.
+            query_ids=jnp.stack([batch["row"], batch["partner_row"]], axis=1),
+            key_ids=jnp.where(rows["partner"], batch["partner_row"], batch["row"]),
+        )
+        return losses, {"accuracy": accuracy, "scale": jnp.asarray(scale)}
 
     def validation(self, params, constants, key):
         """Retrieval as it is served, attributes unknown: held-out photos against the first training flat-lays."""
