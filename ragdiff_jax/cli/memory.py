@@ -1,14 +1,20 @@
 """Memories of flat-lays: what the model retrieves shapes from.
 
   ragdiff memory build --out memory --flats flatlays/ --attributes flatlays.jsonl
-  ragdiff memory add --memory memory --flats more/
+  ragdiff memory build --out memory --dataset stgarment --select 4000     # curated, with a report
+  ragdiff memory add --memory memory --flats more/        # refuses ids that are there; update replaces them
+  ragdiff memory remove --memory memory old-1 old-2
+  ragdiff memory verify --memory memory                   # every file against its hash
+  ragdiff memory compact --memory memory                  # one segment, nothing removed left on the disk
+  ragdiff memory export --memory memory --out plain/
+  ragdiff memory neighbours --memory memory --dataset stgarment --out neighbours.npz
   ragdiff memory info --memory memory --json
 
+A change is one new generation: readers see the old memory or the new one.
 --flats is a folder of pictures on a plain background; masks/NAME.png in it, if there, is NAME's silhouette.
 """
 
 import argparse
-import itertools
 from pathlib import Path
 
 from ragdiff_jax.cli.errors import Report
@@ -21,6 +27,8 @@ from ragdiff_jax.cli.inputs import (
     remember_compilations,
     shipped,
 )
+from ragdiff_jax.cli.memory_changes import add_change_verbs, say_memory
+from ragdiff_jax.cli.memory_curation import add_curation, curator, pool_rows
 from ragdiff_jax.errors import UserError
 
 
@@ -29,11 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = verbs.add_parser("build", help="a new memory")
     build.add_argument("--out", required=True, type=Path, metavar="DIR", help="the memory, not there yet")
     _add_sources(build)
+    add_curation(build)
     build.set_defaults(run=run_build)
     add = verbs.add_parser("add", help="more flat-lays into a memory")
     add.add_argument("--memory", required=True, type=Path, metavar="DIR")
     _add_sources(add)
     add.set_defaults(run=run_add)
+    update = verbs.add_parser("update", help="flat-lays in the place of those with the same ids, and new ones")
+    update.add_argument("--memory", required=True, type=Path, metavar="DIR")
+    _add_sources(update)
+    update.set_defaults(run=run_update)
+    add_change_verbs(verbs)
     info = verbs.add_parser("info", help="what a memory holds")
     info.add_argument("--memory", type=Path, metavar="DIR", help="default: the shipped one")
     add_json(info)
@@ -61,30 +75,32 @@ def run_build(arguments: argparse.Namespace, report: Report) -> None:
     total, flats = _flats(arguments, report)
     builder = _builder(arguments, report)
     with report.progress(total, "flat-lay") as bar:
-        memory = builder.build(arguments.out, _counted(flats, bar), lambda name, error: report.error(error, name))
-    _say(memory, report)
+        chooser = curator(arguments, report)
+        memory = builder.build(
+            arguments.out, _counted(flats, bar), lambda name, error: report.error(error, name), choose=chooser
+        )
+    say_memory(memory, report)
 
 
-def run_add(arguments: argparse.Namespace, report: Report) -> None:
+def run_update(arguments: argparse.Namespace, report: Report) -> None:
+    run_add(arguments, report, replace=True)
+
+
+def run_add(arguments: argparse.Namespace, report: Report, *, replace: bool = False) -> None:
     from ragdiff_jax.retrieval.memory import Memory
 
     memory = Memory.open(arguments.memory)
     total, flats = _flats(arguments, report)
     builder = _builder(arguments, report)
     with report.progress(total, "flat-lay") as bar:
-        builder.add(memory, _counted(flats, bar), lambda name, error: report.error(error, name))
-    _say(memory, report)
+        builder.add(memory, _counted(flats, bar), lambda name, error: report.error(error, name), replace=replace)
+    say_memory(memory, report)
 
 
 def run_info(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.retrieval.memory import Memory
 
-    _say(Memory.open(arguments.memory or shipped("memory")), report)
-
-
-def _say(memory, report: Report) -> None:
-    info = memory.info()
-    report.result(info, "\n".join(f"{name}: {value}" for name, value in info.items()))
+    say_memory(Memory.open(arguments.memory or shipped("memory")), report)
 
 
 def _builder(arguments: argparse.Namespace, report: Report):
@@ -98,25 +114,33 @@ def _flats(arguments: argparse.Namespace, report: Report):
     """(how many, the flat-lays): pictures that cannot be read are reported and left out."""
     from ragdiff_jax.pipelines.memory_builder import flat_lays_of_folder, flat_lays_of_pairs, pictures_in
 
+    def on_error(name, error):
+        report.error(error, name)
+
     if arguments.flats is not None:
-        pictures = pictures_in(arguments.flats)
+        pictures = pictures_in(arguments.flats)[: arguments.limit]
         described = read_descriptions(arguments.attributes, pictures)
-        flats = flat_lays_of_folder(
-            arguments.flats,
-            lambda path: described.of(path).attributes,
-            lambda name, error: report.error(error, name),
-        )
-        return _limited(len(pictures), flats, arguments.limit)
+
+        def attributes(path):
+            return described.of(path).attributes
+
+        def category(path):
+            named = described.records.get(path.name)
+            return (named.attributes if named else {}).get("Category", "unknown")
+
+        rows = pool_rows(arguments, [category(path) for path in pictures])
+        return len(rows), flat_lays_of_folder(arguments.flats, attributes, on_error, rows)
     if arguments.attributes is not None:
         raise UserError("--attributes goes with --flats: the records of --dataset have their own")
     from ragdiff_jax.data.folder import open_pairs
 
     source = open_pairs(arguments.dataset, arguments.split)
-    return _limited(len(source), flat_lays_of_pairs(source), arguments.limit)
-
-
-def _limited(total: int, flats, limit: int | None):
-    return (total, flats) if limit is None else (min(limit, total), itertools.islice(flats, limit))
+    count = min(len(source), arguments.limit or len(source))
+    if getattr(arguments, "select", None) is None:
+        return count, flat_lays_of_pairs(source, rows=range(count))
+    categories = [source[row].flat_attributes.get("Category", "unknown") for row in range(count)]
+    rows = pool_rows(arguments, categories)
+    return len(rows), flat_lays_of_pairs(source, rows=rows)
 
 
 def _counted(flats, bar):

@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     generator = load_generator(arguments, report)
     predict = will_predict(generator, rest, model_folder(arguments.model))
     generator.check(landmark=landmark)
+    if not report.as_json:
+        report.note(f"ragdiff: search {generator.search_choice}")
     with report.progress(len(arguments.photos), "photo") as bar:
         for photos in read_photos(arguments.photos, stems, described, report, chunk=generator.batch_size):
             results = generator.retrieve(
@@ -65,6 +67,7 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
     from ragdiff_jax.pipelines.panel import draw_panel, result_cells
 
     record = {"input": str(photo.path), "landmark": None, **retrieval_record(retrieved)}
+    record["search"] = generator.search_choice
     if arguments.out is not None:
         panel, landmark = (arguments.out / (photo.stem + ending) for ending in ENDINGS)
         try:

@@ -118,6 +118,7 @@ class GarmentGenerator:
         self.model, self.params, self.memory, self.tokenizers = model, params, memory, tuple(tokenizers)
         self.batch_size, self.mesh = batch_size, mesh
         self._searcher = make_searcher(searcher, memory.embeddings)
+        self.search_choice = self._searcher.choice
         self._programs: dict[tuple, Callable] = {}
         self._clock: _Clock | None = None
         self._doubt_limits: Limits | None = None

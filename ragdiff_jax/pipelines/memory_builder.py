@@ -1,6 +1,7 @@
 """Flat-lays in, a memory out: each encoded by StructureNet's standard tower, its silhouette beside it."""
 
 import dataclasses
+import itertools
 import os
 import secrets
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import (
@@ -28,6 +29,7 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
+from ragdiff_jax.retrieval.items import encode_landmark
 from ragdiff_jax.retrieval.memory import Memory, MemoryItem
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint
@@ -54,14 +56,18 @@ OnError = Callable[[str, UserError], None]
 
 
 def flat_lays_of_folder(
-    folder: Path, attributes: Callable[[Path], Mapping[str, str]], on_error: OnError | None = None
+    folder: Path,
+    attributes: Callable[[Path], Mapping[str, str]],
+    on_error: OnError | None = None,
+    rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
 ) -> Iterator[FlatLay]:
     """The pictures of a folder by name, `id` their stem; `masks/STEM.png` in it is a picture's silhouette.
 
-    `attributes(path)` gives a picture's attributes or raises UserError. Without `on_error` the first bad
-    picture raises.
+    `rows`: those of `pictures_in` alone. `attributes(path)` gives a picture's attributes or raises UserError. Without
+    `on_error` the first bad picture raises.
     """
-    for path in pictures_in(folder):
+    pictures = pictures_in(folder)
+    for path in pictures if rows is None else [pictures[row] for row in rows]:
         try:
             mask_file = folder / "masks" / f"{path.stem}.png"
             mask = decode_mask(mask_file.read_bytes(), str(mask_file)) if mask_file.is_file() else None
@@ -95,11 +101,15 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def flat_lays_of_pairs(
-    source: PairSource, metadata: Callable[[str], Mapping[str, Any]] = lambda id: {}
+    source: PairSource,
+    metadata: Callable[[str], Mapping[str, Any]] = lambda id: {},
+    rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
 ) -> Iterator[FlatLay]:
-    """The flat-lays of pair records with their masks and attributes; `metadata(id)` is kept beside each."""
-    for row in range(len(source)):
-        record = source[row]
+    """The flat-lays of pair records, or of these `rows`, with their masks and attributes; `metadata(id)` is kept beside
+    each.
+    """
+    for row in range(len(source)) if rows is None else rows:
+        record = source[int(row)]
         yield FlatLay(
             id=record.id,
             image=decode_image(record.flat, f"flat-lay of record {record.id}"),
@@ -165,8 +175,17 @@ class MemoryBuilder:
         if ready:
             yield from self._encode(ready)
 
-    def build(self, path: Path, flats: Iterable[FlatLay], on_error: OnError | None = None) -> Memory:
-        """A new memory at `path`, whole or not at all. Raises UserError if nothing could be used."""
+    def build(
+        self,
+        path: Path,
+        flats: Iterable[FlatLay],
+        on_error: OnError | None = None,
+        choose: Callable[[list[MemoryItem]], list[MemoryItem]] | None = None,
+    ) -> Memory:
+        """A new memory at `path`, whole or not at all; `choose` says which of the encoded garments it keeps.
+
+        Raises UserError if nothing could be used.
+        """
         path = Path(path)
         if path.exists():
             raise UserError(f"{path}: is there already; use `ragdiff memory add`, or another --out")
@@ -179,7 +198,10 @@ class MemoryBuilder:
                 landmark_size=self.size,
                 dim=self.config.embed_dim,
             )
-            if not self.add(memory, flats, on_error):
+            items = self.items(flats, on_error)
+            if choose is not None and (ready := list(items)):
+                items = iter(choose(ready))
+            if not self._write(items, memory.add):
                 raise UserError(f"{path}: no flat-lay could be used; nothing was written")
             os.rename(temporary, path)
         except OSError as error:
@@ -188,18 +210,23 @@ class MemoryBuilder:
             shutil.rmtree(temporary, ignore_errors=True)
         return Memory.open(path)
 
-    def add(self, memory: Memory, flats: Iterable[FlatLay], on_error: OnError | None = None) -> int:
-        """Adds to a memory and returns how many. Raises UserError if it was built by another encoder."""
+    def add(
+        self, memory: Memory, flats: Iterable[FlatLay], on_error: OnError | None = None, *, replace: bool = False
+    ) -> int:
+        """Adds to a memory and returns how many; with `replace` in the place of those with the same ids.
+
+        Raises UserError if the memory was built by another encoder, or for an id that is taken.
+        """
         memory.check_encoder(self.fingerprint)
-        count, pending = 0, []
-        for item in self.items(flats, on_error):
-            pending.append(item)
-            if len(pending) == SEGMENT:
-                memory.add(pending)
-                count, pending = count + len(pending), []
-        if pending:
-            memory.add(pending)
-        return count + len(pending)
+        return self._write(self.items(flats, on_error), memory.update if replace else memory.add)
+
+    @staticmethod
+    def _write(items: Iterator[MemoryItem], store: Callable[[Sequence[MemoryItem]], None]) -> int:
+        count = 0
+        while pending := list(itertools.islice(items, SEGMENT)):
+            store(pending)
+            count += len(pending)
+        return count
 
     def _prepare(self, flat: FlatLay) -> _Prepared:
         size = self.size
@@ -218,7 +245,7 @@ class MemoryBuilder:
             yield MemoryItem(
                 id=one.flat.id,
                 embedding=embedding,
-                landmark=one.mask,
+                landmark=encode_landmark(one.mask),
                 metadata=dict(one.flat.metadata),
                 thumbnail=one.thumbnail,
             )

@@ -2,16 +2,21 @@
 
 from ragdiff_jax.retrieval.device_memory import DeviceMemory, search
 from ragdiff_jax.retrieval.index import Searcher, exact_search, make_searcher
+from ragdiff_jax.retrieval.items import encode_landmark
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
 from ragdiff_jax.retrieval.memory import Memory, MemoryItem
+from ragdiff_jax.retrieval.neighbours import NeighbourTable, find_neighbours
 from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 
 __all__ = [
     "DeviceMemory",
     "Memory",
     "MemoryItem",
+    "NeighbourTable",
     "Searcher",
+    "encode_landmark",
     "exact_search",
+    "find_neighbours",
     "fuse_embeddings",
     "fuse_landmarks",
     "iou",

@@ -19,7 +19,8 @@ _ID_LENGTH = 512
 @dataclasses.dataclass(frozen=True, eq=False)
 class MemoryItem:
     """One garment to store: `embedding` [D] (made unit length), `landmark` bool or uint8 mask [h, w]
-    (non-zero is the garment), `metadata` of JSON values, `thumbnail` a JPEG of it or None.
+    (non-zero is the garment) or what `encode_landmark` made of it beforehand, `metadata` of JSON values, `thumbnail`
+    a JPEG of it or None.
     """
 
     id: str
@@ -27,6 +28,21 @@ class MemoryItem:
     landmark: Any
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     thumbnail: bytes | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedLandmark:
+    """A silhouette that was checked and encoded ahead of `Memory.add`, where many are added at once."""
+
+    png: bytes
+    size: tuple[int, int]
+
+
+def encode_landmark(mask: Bool[np.ndarray, "h w"]) -> EncodedLandmark:
+    """A silhouette ready to be stored. Raises `UserError` for an empty one."""
+    if not mask.any():
+        raise UserError("the landmark is empty; leave the item out or give its silhouette")
+    return EncodedLandmark(encode_mask(mask), mask.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,6 +92,8 @@ def checked_row(item: MemoryItem, taken: set[str], manifest: Manifest) -> Row:
     name = item.id
     if not isinstance(name, str) or not 0 < len(name) <= _ID_LENGTH or not name.isprintable():
         raise UserError(f"memory item {name!r:.80}: an id must be 1 to {_ID_LENGTH} printable characters")
+    if name.startswith("/") or "\\" in name or {".", ".."} & set(name.split("/")):
+        raise UserError(f"memory item {name!r:.80}: an id must not read like a path out of a folder (/, \\, . and ..)")
     if name in taken:
         raise UserError(
             f"memory item {name!r}: the id is taken; remove the old item first or choose another id"
@@ -86,6 +104,10 @@ def checked_row(item: MemoryItem, taken: set[str], manifest: Manifest) -> Row:
         raise UserError(
             f"memory item {name!r}: embedding {embedding.shape} must be ({manifest.dim},), finite, not zero"
         )
+    if isinstance(item.landmark, EncodedLandmark):
+        if item.landmark.size != manifest.landmark_size:
+            raise UserError(f"memory item {name!r}: landmark {item.landmark.size} must be {manifest.landmark_size}")
+        return Row(name, embedding / norm, item.landmark.png, _metadata(item), _thumbnail(item))
     landmark = np.asarray(item.landmark)
     if landmark.shape != manifest.landmark_size or landmark.dtype not in (np.bool_, np.uint8):
         raise UserError(
@@ -96,12 +118,20 @@ def checked_row(item: MemoryItem, taken: set[str], manifest: Manifest) -> Row:
         raise UserError(
             f"memory item {name!r}: the landmark is empty; leave the item out or give its silhouette"
         )
+    return Row(name, embedding / norm, encode_mask(landmark != 0), _metadata(item), _thumbnail(item))
+
+
+def _thumbnail(item: MemoryItem) -> bytes | None:
     if item.thumbnail is not None and not item.thumbnail.startswith(b"\xff\xd8"):
-        raise UserError(f"memory item {name!r}: the thumbnail must be a JPEG")
+        raise UserError(f"memory item {item.id!r}: the thumbnail must be a JPEG")
+    return item.thumbnail
+
+
+def _metadata(item: MemoryItem) -> dict[str, Any]:
     try:
         if not isinstance(item.metadata, Mapping):
             raise TypeError("not a mapping")
         storage.to_json(dict(item.metadata))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"memory item {name!r}: metadata can't be written as JSON ({error})") from error
-    return Row(name, embedding / norm, encode_mask(landmark != 0), dict(item.metadata), item.thumbnail)
+        raise UserError(f"memory item {item.id!r}: metadata can't be written as JSON ({error})") from error
+    return dict(item.metadata)

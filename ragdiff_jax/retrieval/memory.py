@@ -17,7 +17,7 @@ import dataclasses
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -258,18 +258,38 @@ class Memory:
             ids.add(item.id)
         self._publish(rows, list(self.manifest.segments), self._dead, self.manifest.count + len(rows))
 
+    def update(self, items: Sequence[MemoryItem]) -> None:
+        """Stores garments in the place of those with the same ids, and new ones: all of them, or none. They get new
+        rows, at the end.
+
+        Raises `UserError` as `add` does, but for ids that are taken.
+        """
+        if not items:
+            return
+        rows, ids = [], set()
+        for item in items:
+            rows.append(checked_row(item, ids, self.manifest))
+            ids.add(item.id)
+        old = [id for id in ids if id in self._rows_of]
+        self._publish(
+            rows, list(self.manifest.segments), self._dead_with(old), self.manifest.count + len(rows) - len(old)
+        )
+
+    def _dead_with(self, ids: Iterable[str]) -> dict[str, set[int]]:
+        """The tombstones, and those of these ids too."""
+        dead = {name: set(rows) for name, rows in self._dead.items()}
+        for row in {self.row(id) for id in ids}:
+            item = self._items[row]
+            dead.setdefault(item.segment, set()).add(item.row)
+        return dead
+
     def remove(self, ids: Sequence[str]) -> None:
         """Takes garments out of the memory; `compact` takes them off the disk. Raises `UserError` for an
         unknown id.
         """
-        dead = {name: set(rows) for name, rows in self._dead.items()}
-        gone = {self.row(id) for id in ids}
-        if not gone:
-            return
-        for row in gone:
-            item = self._items[row]
-            dead.setdefault(item.segment, set()).add(item.row)
-        self._publish([], list(self.manifest.segments), dead, self.manifest.count - len(gone))
+        if ids:
+            count = self.manifest.count - len(set(ids))
+            self._publish([], list(self.manifest.segments), self._dead_with(ids), count)
 
     def compact(self) -> None:
         """Merges all into one segment and deletes what no longer belongs to the memory; ids and order stay.

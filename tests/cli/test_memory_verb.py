@@ -132,3 +132,38 @@ def test_a_new_category_is_retrieved_and_becomes_the_landmark_without_training(r
     stored = Memory.open(memory)
     assert np.array_equal(used, stored.landmarks[stored.row(landmark)])
     assert not used[-4, 15:17].any() and used[4, 15:17].all(), "two legs"
+
+
+def test_a_live_memory_is_changed_checked_and_exported(ragdiff, world, tmp_path):
+    model, memory, flats = world
+    own = tmp_path / "memory"
+    shutil.copytree(memory, own)
+    code, (info,), _ = ragdiff("memory", "update", "--memory", own, "--flats", flats, "--model", model, "--json")
+    assert code == 0 and info["count"] == len(IDS) and info["removed"] == len(IDS)
+    code, (info,), _ = ragdiff("memory", "remove", "--memory", own, IDS[0], "--json")
+    assert code == 0 and info["count"] == len(IDS) - 1
+    assert ragdiff("memory", "verify", "--memory", own)[0] == 0
+    code, (info,), _ = ragdiff("memory", "compact", "--memory", own, "--json")
+    assert code == 0 and (info["segments"], info["removed"]) == (1, 0)
+    code, (line,), _ = ragdiff("memory", "export", "--memory", own, "--out", tmp_path / "plain", "--json")
+    assert code == 0 and line["count"] == len(IDS) - 1 and len(list((tmp_path / "plain/landmarks").iterdir())) == 4
+    code, _, err = ragdiff("memory", "remove", "--memory", own, IDS[0])
+    assert code == 2 and len(err) == 1 and IDS[0] in err[0]
+    next(own.rglob("items.jsonl")).write_text("{}")
+    code, _, err = ragdiff("memory", "verify", "--memory", own)
+    assert code == 2 and len(err) == 1 and "items.jsonl" in err[0]
+
+
+def test_a_curated_build_writes_its_report(ragdiff, world, tmp_path):
+    flats = tmp_path / "flats"
+    flats.mkdir()
+    for number in range(12):
+        draw_garment("red" if number % 2 else "blue", width=10 + number).save(flats / f"{number:02}.png")
+    out = tmp_path / "memory"
+    build = ("memory", "build", "--out", out, "--flats", flats, "--model", world[0], "--json")
+    code, (info,), err = ragdiff(*build, "--select", 6, "--outliers", 0.1, "--min-samples", 2)
+    assert code == 0 and info["count"] == 6 and "too alike" in err[0]
+    report = json.loads((tmp_path / "memory.curation.json").read_text())
+    assert report["encoded"] == 12 and report["kept"] == 6
+    code, _, err = ragdiff(*build[:3], tmp_path / "m2", *build[4:], "--select", 13)
+    assert code == 2 and len(err) == 1 and "12 flat-lays" in err[0]
