@@ -65,6 +65,38 @@ class CLIPTextOutput(NamedTuple):
     text_embeds: Float[Array, "b p"] | None = None
 
 
+def eos_position(config: CLIPTextConfig, ids: Int[Array, "b l"]) -> Int[Array, "b"]:
+    """Where each text ends: at the first EOS; with the legacy `eos_token_id` 2 of old configs, at the highest id."""
+    eos = config.eos_token_id
+    return jnp.argmax(ids if eos == 2 else ids == eos, axis=-1)
+
+
+def insert_placeholders(
+    config: CLIPTextConfig, ids: Int[Array, "b l"], counts: Int[Array, "b"], placeholder: int
+) -> Int[Array, "b l"]:
+    """`ids` with `counts` placeholder tokens before each EOS, as if the text ended in that many of them.
+
+    What falls off the end is lost: the caller sees to it that texts leave room (`systems.prompts`).
+    """
+    b, length = ids.shape
+    at, end = jnp.arange(length)[None], eos_position(config, ids)[:, None]
+    behind = jnp.take_along_axis(ids, jnp.clip(at - counts[:, None], 0, length - 1), axis=1)
+    return jnp.where(at < end, ids, jnp.where(at < end + counts[:, None], placeholder, behind))
+
+
+def splice_tokens(
+    embeddings: Float[Array, "b l c"], visual: Float[Array, "b v c"], start: Int[Array, "b"], counts: Int[Array, "b"]
+) -> Float[Array, "b l c"]:
+    """Token embeddings with the first `counts` rows of `visual` in the place of those from `start` on (F 3.2).
+
+    Position embeddings are added afterwards, by the text encoder.
+    """
+    at = jnp.arange(embeddings.shape[1])[None] - start[:, None]
+    picked = jnp.take_along_axis(visual, jnp.clip(at, 0, visual.shape[1] - 1)[..., None], axis=1)
+    inside = (at >= 0) & (at < counts[:, None])
+    return jnp.where(inside[..., None], picked.astype(embeddings.dtype), embeddings)
+
+
 class _Embeddings(nn.Module):
     config: CLIPTextConfig
     dtype: DTypeLike
@@ -131,11 +163,10 @@ class CLIPTextModel(nn.Module):
     ) -> CLIPTextOutput:
         """Encodes `ids`; `token_embeddings` may replace the table's (F 3.3), `ids` then only finds EOS.
 
-        Pooled is at the first EOS; with the legacy `eos_token_id` 2 of old configs, at the highest id.
+        Pooled is at EOS (`eos_position`).
         """
         last, penultimate = self.text_model(ids, token_embeddings)
-        eos = self.config.eos_token_id
-        at = jnp.argmax(ids if eos == 2 else ids == eos, axis=-1)
+        at = eos_position(self.config, ids)
         pooled = jnp.take_along_axis(last, at[:, None, None], axis=1)[:, 0]
         if not (self.config.with_projection and self.config.projection_dim):
             return CLIPTextOutput(last, penultimate, pooled)

@@ -16,6 +16,9 @@ from ragdiff_jax.models.layers import Conv, Dense, Embed, LayerNorm
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, RGB in [0, 1]
 STD = (0.26862954, 0.26130258, 0.27577711)
 
+# {name: (mean, deviation)}. `half` is OpenCLIP's ViT-L-14 of laion2b_s32b_b82k alone: its towers see noise otherwise.
+NORMALISATIONS = {"clip": (MEAN, STD), "half": ((0.5,) * 3, (0.5,) * 3)}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CLIPVisionConfig:
@@ -62,8 +65,10 @@ class CLIPVisionOutput(NamedTuple):
     image_embeds: Float[Array, "b p"] | None = None
 
 
-def preprocess(images: Float[Array, "b h w 3"], size: int) -> Float[Array, "b s s 3"]:
-    """Images in [-1, 1] to CLIP's input: antialiased bicubic resize, clip, then CLIP's mean and deviation.
+def preprocess(
+    images: Float[Array, "b h w 3"], size: int, normalisation: str = "clip"
+) -> Float[Array, "b s s 3"]:
+    """Images in [-1, 1] to CLIP's input: antialiased bicubic resize, clip, then mean and deviation (NORMALISATIONS).
 
     The aspect is not kept: callers pad to a square first.
     """
@@ -71,7 +76,8 @@ def preprocess(images: Float[Array, "b h w 3"], size: int) -> Float[Array, "b s 
     if x.shape[1:3] != (size, size):
         x = jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), method="cubic", antialias=True)
     x = jnp.clip(x, 0.0, 1.0)
-    return (x - jnp.asarray(MEAN, x.dtype)) / jnp.asarray(STD, x.dtype)
+    mean, deviation = NORMALISATIONS[normalisation]
+    return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(deviation, x.dtype)
 
 
 class _Embeddings(nn.Module):

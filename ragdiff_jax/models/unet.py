@@ -38,6 +38,9 @@ class UNet(nn.Module):
       remat: `block` recomputes each resnet and transformer block in the backward pass.
       attention: see `models.attention`.
       dtype: of the computation; parameters are fp32.
+
+    `context` may be {block: tokens} with every block that attends (`down_blocks_0`, `mid_block`, ...), for text that
+    differs by level (F's layer-wise routing).
     """
 
     config: UNetConfig
@@ -51,7 +54,7 @@ class UNet(nn.Module):
         self,
         latents: Float[Array, "b h w c"],
         timesteps: Num[Array, "b"],
-        context: Float[Array, "b l d"] | None = None,
+        context: Float[Array, "b l d"] | Mapping[str, Float[Array, "b l d"]] | None = None,
         pooled: Float[Array, "b p"] | None = None,
         time_ids: Float[Array, "b 6"] | None = None,
         *,
@@ -63,7 +66,7 @@ class UNet(nn.Module):
         config = self.config
         common = dict(config=config, role=self.role, remat=self.remat, attention=self.attention, dtype=self.dtype)
         conditions = (
-            None if context is None else context.astype(self.dtype),
+            jax.tree.map(lambda x: x.astype(self.dtype), context),
             reference,
             adapter,
             gates,

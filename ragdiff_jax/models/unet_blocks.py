@@ -3,6 +3,8 @@
 A level is resnets, each with its transformer, and a resampling.
 """
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -97,6 +99,8 @@ class Level(nn.Module):
             name=f"attentions_{index}",
         )
         context, reference, adapter, gates = conditions
+        if isinstance(context, Mapping):
+            context = context[site.split("/")[0]]
         x, keys_values = layer(
             x,
             context,

@@ -56,3 +56,15 @@ def adapter_from_unet(adapter: Params, unet: Params, config: UNetConfig) -> dict
         own = adapter[site.replace("/", "_")]
         out[site.replace("/", "_")] = {name: _placed(source[name]["kernel"], own[name]) for name in ("to_k", "to_v")}
     return out
+
+
+def widen_inputs(unet: Params, channels: int) -> dict[str, Any]:
+    """A U-Net whose conv_in takes `channels` inputs: the old ones first, the new ones' weights zero (F 3.3).
+
+    It computes what it did until the new ones are trained. Raises ValueError for fewer channels than there are.
+    """
+    kernel = unet["conv_in"]["kernel"]
+    more = channels - kernel.shape[2]
+    if more < 0:
+        raise ValueError(f"conv_in has {kernel.shape[2]} inputs already, {channels} are fewer")
+    return {**unet, "conv_in": {**unet["conv_in"], "kernel": jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))}}

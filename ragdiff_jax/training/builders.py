@@ -4,20 +4,32 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from ragdiff_jax.data.person_folder import open_persons
+from ragdiff_jax.data.person_garments import Garments, PersonsWithGarments
+from ragdiff_jax.data.person_pipeline import PersonArrays
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
+from ragdiff_jax.systems.fashion_presets import without_pose
+from ragdiff_jax.systems.fashion_rag import FashionRAG
+from ragdiff_jax.systems.prompts import Prompts
 from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.clip import CLIPObjective
+from ragdiff_jax.training.objectives.fashion_rag import EditDropout, FashionRAGObjective
 from ragdiff_jax.training.objectives.pgea_conv_in import PGEAConvIn, PGEAConvInSGD
 from ragdiff_jax.training.objectives.pgea_conv_out import PGEAConvOut
 from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
+from ragdiff_jax.systems.text_retrieval import tower_params
+from ragdiff_jax.training.retrieved import retrieved_rows
+from ragdiff_jax.weights.fashion_folder import load_fashion
 from ragdiff_jax.weights.folder import read_config
 
 
@@ -35,8 +47,13 @@ def clip(model: Mapping[str, Any], **data) -> CLIPObjective:
     own, asked = Tokenizer.from_folder(model["tokenizer"]).eos_id, preset.text_encoders[-1].eos_token_id
     if own != asked:  # the text would be read at its first token, and nothing would say so
         raise UserError(f"{model['tokenizer']}: its end token is {own}, the text encoder's is {asked}; make it anew")
+    vision = dataclasses.replace(preset.structure_net.vision, **model.get("vision", {}))
     return CLIPObjective(
-        text=preset.text_encoders[-1], vision=preset.structure_net.vision, **_rest(model, "preset"), **data
+        text=preset.text_encoders[-1],
+        vision=vision,
+        parts=_given(model.get("parts", {})),
+        **_rest(model, "preset", "vision", "parts"),
+        **data,
     )
 
 
@@ -140,6 +157,58 @@ def pgea_conv_out(model: Mapping[str, Any], **data) -> PGEAConvOut:
         **data,
     )
 
+
+def fashion_rag(model: Mapping[str, Any], data: Mapping[str, Any]) -> FashionRAGObjective:
+    """The system of the preset with the parts' own architectures, and its people with what is retrieved for them."""
+    parts = _given(model["parts"])
+    system = FashionRAG.from_config(model["preset"], **model.get("changes", {}))
+    kinds = {part: type(config) for part, config in system.configs().items()}
+    if unknown := sorted(set(parts) - set(kinds)):
+        raise UserError(f"model.parts.{unknown[0]}: no such part; there are {', '.join(kinds)}")
+    own = {part: kinds[part].from_dict(read_config(folder)) for part, folder in parts.items() if part != "unet"}
+    system = dataclasses.replace(system, **own)
+    if not model["pose"]:
+        system = without_pose(system)
+    tokenizer, most = Tokenizer.from_folder(model["tokenizer"]), model["most"]
+    prompts = Prompts(kind=system.prompt, tokenizer=tokenizer, tokens=system.inversion.num_tokens)
+    splits = [open_persons(data["folder"], split) for split in ("train", data.get("held_out", "validation"))]
+    database = Garments(splits[0], system.image_encoder.image_size, system.garment_fit)
+    towers = {}
+    if most:
+        names = tower_params({part: None for part in system.configs()})
+        if missing := [part for part in names if part not in parts]:
+            raise UserError(f"model.parts.{missing[0]}: name its folder; garments are retrieved with it")
+        towers = load_fashion(system, {part: parts[part] for part in names})
+    ready = []
+    for source in splits:
+        people = PersonArrays(
+            source,
+            shape=system.image_size,
+            tokenizer=tokenizer,
+            mask_mode=data.get("mask_mode", "mask"),
+            cache=data.get("cache", False),
+        )
+        rows = np.zeros((len(source), 0), np.int32)
+        if most:
+            rows = retrieved_rows(
+                system, towers, tokenizer, source, database, most, keep=data.get("retrieved", "")
+            )
+        ready.append(PersonsWithGarments(people, database, rows, prompts, most=most))
+    return FashionRAGObjective(
+        model=system,
+        parts=parts,
+        people=ready[0],
+        held_out=ready[1],
+        tokenizer=model["tokenizer"],
+        empty_ids=_empty_ids(model["tokenizer"]),
+        placeholder=prompts.placeholder,
+        dropout=EditDropout(**model.get("dropout", {})),
+        **_rest(model, "preset", "changes", "parts", "pose", "tokenizer", "dropout"),
+    )
+
+
+# Stages that read people in place of pairs; they open their data themselves.
+PERSON_BUILDERS = {"fashion_rag": fashion_rag}
 
 BUILDERS = {
     "autoencoder": autoencoder,

@@ -59,10 +59,13 @@ def make_objective(config: Mapping[str, Any]) -> Objective:
     """The objective that `config.objective` names. Raises UserError for a name that isn't one."""
     from ragdiff_jax.training import builders
 
+    data = config["data"]
+    if config["objective"] in builders.PERSON_BUILDERS:
+        return builders.PERSON_BUILDERS[config["objective"]](config["model"], data)
     build = builders.BUILDERS.get(config["objective"])
     if build is None:
-        raise UserError(f"objective {config['objective']!r}: choose one of {', '.join(builders.BUILDERS)}")
-    data = config["data"]
+        names = ", ".join([*builders.BUILDERS, *builders.PERSON_BUILDERS])
+        raise UserError(f"objective {config['objective']!r}: choose one of {names}")
     held_out = open_pairs(data, data.get("held_out", "validation"))
     pairs = open_pairs(data, "train")
     objective = build(config["model"], pairs=pairs, held_out=held_out, order=epoch_rows(data, pairs))

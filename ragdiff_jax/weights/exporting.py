@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.weights.folder import ModelFile, read_model_json, write_model_json
+from ragdiff_jax.weights.folder import ModelFile, part_folder, read_model_json, write_model_json
 from ragdiff_jax.weights.importing import appearing
 from ragdiff_jax.weights.lora_file import LoRAFile, Merged, open_lora, require_parts
 from ragdiff_jax.weights.model_folder import TOKENIZERS
@@ -122,11 +122,11 @@ def _arrays(source: Source, entries: Entries, step: Callable[[], None]) -> Itera
 def _copy_rest(model: Path, to: Path, chosen: Sequence[Part], whole_model: bool) -> None:
     """Tokenizers and scheduler; of a whole model `model.json` too, last."""
     try:
+        held = read_model_json(model)
         for name in (*TOKENIZERS, "scheduler"):
-            if whole_model and (model / name).is_dir():
-                shutil.copytree(model / name, to / name)
+            if whole_model and (place := part_folder(model, held, name)).is_dir():
+                shutil.copytree(place, to / name)
     except OSError as error:
         raise UserError(f"{to}: cannot be written ({error.strerror or error}); choose another") from error
-    if whole_model:
-        file = read_model_json(model)
-        write_model_json(to, ModelFile(system=file.system, parts=file.parts, settings=file.settings))
+    if whole_model:  # what it shared with a neighbour it now has itself
+        write_model_json(to, ModelFile(system=held.system, parts=held.parts, settings=held.settings))

@@ -120,11 +120,29 @@ def fingerprint(params: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """A model folder's `model.json`: the system, each part's class by folder name, settings for inference."""
+    """A model folder's `model.json`: the system, each part's class by folder name, settings for inference.
+
+    `shared`: parts (and tokenizers) that lie in a folder beside this one, such as {"vae": "../tiny/vae"}.
+    """
 
     system: str
     parts: Mapping[str, str]
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shared: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def part_folder(folder: str | Path, file: ModelFile, part: str) -> Path:
+    """Where a part of the model folder lies: in it, or where `shared` says.
+
+    Raises `UserError` for a place that isn't a part of a folder beside this one.
+    """
+    if part not in file.shared:
+        return Path(folder) / part
+    place = file.shared[part]
+    pieces = place.split("/") if isinstance(place, str) else []
+    if len(pieces) != 3 or pieces[0] != ".." or {"", ".", ".."} & set(pieces[1:]) or "\\" in place:
+        raise UserError(f"{Path(folder) / 'model.json'}: shared {part!r} is {place!r}; write ../FOLDER/PART")
+    return Path(folder).resolve().parent / pieces[1] / pieces[2]
 
 
 def read_model_json(folder: str | Path) -> ModelFile:
@@ -136,7 +154,10 @@ def read_model_json(folder: str | Path) -> ModelFile:
     for name, kind in (("system", str), ("parts", dict), ("settings", dict)):
         if not isinstance(value.get(name), kind):
             raise UserError(f"{path}: {name} must be a {'string' if kind is str else 'JSON object'}")
-    return ModelFile(system=value["system"], parts=value["parts"], settings=value["settings"])
+    shared = value.get("shared", {})
+    if not isinstance(shared, dict):
+        raise UserError(f"{path}: shared must be a JSON object")
+    return ModelFile(system=value["system"], parts=value["parts"], settings=value["settings"], shared=shared)
 
 
 def write_model_json(folder: str | Path, model: ModelFile) -> None:
@@ -148,6 +169,8 @@ def write_model_json(folder: str | Path, model: ModelFile) -> None:
         "parts": dict(model.parts),
         "settings": dict(model.settings),
     }
+    if model.shared:
+        value["shared"] = dict(model.shared)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(value, indent=2) + "\n")

@@ -13,11 +13,11 @@ from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
 from ragdiff_jax.models.dinov2 import DINOv2, DINOv2Config
 from ragdiff_jax.models.ep_adapter import EPAdapter, EPAdapterConfig
+from ragdiff_jax.models.f_theta import FTheta, FThetaConfig
 from ragdiff_jax.models.unet import UNet
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig
 from ragdiff_jax.weights.architectures import ARCHITECTURES
-from ragdiff_jax.weights.f_theta import FThetaConfig, f_theta_tree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,10 @@ def _adapter(config: AdapterConfig):
     return lambda key: EPAdapter(config.adapter, config.unet).init(key, embedding)
 
 
+def _f_theta(config: FThetaConfig):
+    return lambda key: FTheta(config).init(key, jnp.zeros((1, 1, config.hidden_size)))
+
+
 _WHOLE_CLIP = ("CLIPModel", "clip")
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
@@ -146,6 +150,6 @@ KINDS: Mapping[str, Kind] = {
         ),
         Kind("dinov2", DINOv2Config, _traced(_dinov2), frozenset({"Dinov2Model", "dinov2"})),
         Kind("ip-adapter", AdapterConfig, _traced(_adapter), frozenset({"EPAdapter"})),
-        Kind("f-theta", FThetaConfig, f_theta_tree, frozenset({"InversionAdapter"})),
+        Kind("f-theta", FThetaConfig, _traced(_f_theta), frozenset({"InversionAdapter"})),
     )
 }

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
-from ragdiff_jax.weights.folder import read_config, read_model_json
+from ragdiff_jax.weights.folder import part_folder, read_config, read_model_json
 from ragdiff_jax.weights.kinds import kind_of
 from ragdiff_jax.weights.model_folder import SYSTEM, abstract_params, read_model
 
@@ -43,13 +43,15 @@ def parts_of(folder: str | Path, only: tuple[str, ...] = ()) -> list[Part]:
             raise UserError(f"{folder}: has no {MODEL_FILE}; parts are named in a model folder")
         config = read_config(folder)
         return [Part("", folder, config, _called(config))]
-    held = read_model_json(folder).parts
+    file = read_model_json(folder)
+    held = file.parts
     if unknown := sorted(set(only) - set(held)):
         raise UserError(f"{folder}: has no part {unknown[0]!r}; it has {', '.join(held)}")
     return [
-        Part(name, folder / name, read_config(folder / name), str(called))
+        Part(name, where, read_config(where), str(called))
         for name, called in held.items()
         if not only or name in only
+        for where in [part_folder(folder, file, name)]
     ]
 
 

@@ -3,11 +3,14 @@
 A sample is the photo or the flat-lay of a pair, half each, and the pair's caption; symmetric InfoNCE over the global
 batch with a learned temperature (arXiv 2103.00020), or the sigmoid loss (arXiv 2303.15343). Pairs with the same caption
 are no negatives of each other.
+With `parts.text_encoder` and `trainable` "^image_encoder/|logit_scale" the text tower is locked (arXiv 2111.07991): a
+picture tower for a text encoder that a model has already.
 """
 
 import dataclasses
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -20,7 +23,7 @@ from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.training.large_batch import micro_batched
-from ragdiff_jax.training.objectives.common import PairObjective
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts
 from ragdiff_jax.training.objectives.contrastive import PairLoss, text_names, unit
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
@@ -36,6 +39,8 @@ class CLIPObjective(PairObjective):
     micro_batches: the towers see a batch in this many parts, which takes their memory down and leaves the gradient that
       of the whole batch (GradCache).
     tile, method: of the loss, see `large_batch.info_nce`.
+    parts: folder of each tower that starts from given weights.
+    photo_share: chance that a sample is the photo, not the flat-lay.
     """
 
     text: CLIPTextConfig
@@ -46,6 +51,8 @@ class CLIPObjective(PairObjective):
     micro_batches: int = 1
     tile: int = 1024
     method: str = "auto"
+    parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    photo_share: float = 0.5
     trainable: str = "."
 
     @property
@@ -67,6 +74,9 @@ class CLIPObjective(PairObjective):
         }
         return tree | ({"logit_bias": number(-10.0)} if sigmoid else {})
 
+    def restore_parts(self, params):
+        return load_parts(params, self.parts)
+
     def embed_images(self, params, images):
         pixels = preprocess(images, self.vision.image_size)
         return unit(CLIPVisionModel(self.vision).apply({"params": params["image_encoder"]}, pixels).image_embeds)
@@ -85,7 +95,7 @@ class CLIPObjective(PairObjective):
         pick, augment = jax.random.split(key)
         b = batch["photo"].shape[0]
         rows = {name: batch[name] for name in ("photo", "flat", "text_ids")}
-        rows["shows_photo"] = jax.random.bernoulli(pick, 0.5, (b,))
+        rows["shows_photo"] = jax.random.bernoulli(pick, self.photo_share, (b,))
         # Hue stays: the caption names colours.
         rows["draws"] = draw(augment, b, hue_probability=0.0)
         image, text = micro_batched(self._embed_rows, self.micro_batches)(params, rows)
@@ -98,10 +108,12 @@ class CLIPObjective(PairObjective):
     def validation(self, params, constants, key):
         arrays = self.held_out or self.pairs
         batch = arrays.batch(np.arange(min(128, len(arrays))))
-        image = self.embed_images(params, to_float(batch["photo"]))
-        text = self.embed_text(params, batch["text_ids"])
-        right = jnp.argmax(image @ text.T, axis=1) == jnp.arange(image.shape[0])
-        return {"recall_at_1_of_128": float(right.mean())}
+        text, found = self.embed_text(params, batch["text_ids"]), {}
+        for picture in ("photo", "flat"):
+            image = self.embed_images(params, to_float(batch[picture]))
+            right = jnp.argmax(image @ text.T, axis=1) == jnp.arange(image.shape[0])
+            found[f"{picture}_recall_at_1_of_128"] = float(right.mean())
+        return found
 
     def export(self, params, directory: Path):
         text = self.text.to_dict() | {"architectures": ["CLIPTextModelWithProjection"]}

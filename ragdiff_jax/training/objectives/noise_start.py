@@ -23,7 +23,7 @@ def noise_start(params: Mapping[str, Any], config: UNetConfig) -> dict[str, Any]
     """
     width, channels = config.block_out_channels[0], config.out_channels
     even = (width // config.norm_num_groups) % 2 == 0
-    if not even or width < 2 * channels or config.in_channels != channels:
+    if not even or width < 2 * channels or config.in_channels < channels:
         raise UserError(
             f"noise_start needs twice as many first channels as latents, in groups of an even number, not {width} "
             f"channels in {config.norm_num_groups} groups for {config.in_channels} -> {channels} latents"

@@ -1,0 +1,115 @@
+"""People with the garments that were retrieved for them, and their prompts: what Fashion-RAG's training reads.
+
+A batch has the fields of `person_pipeline` and besides: `garments` uint8 [B,1+K,s,s,3], the person's own garment and the K
+retrieved ones by rank; `prompt_ids` int32 [B,2,L], the prompt for an edit with garments and the one without.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from ragdiff_jax.data.images import decode_image, resize, square
+from ragdiff_jax.data.person_pipeline import Batch, PersonArrays
+from ragdiff_jax.data.person_records import PersonRecord, PersonSource
+from ragdiff_jax.errors import UserError
+
+FITS = ("pad", "crop")
+
+
+class Prompter(Protocol):
+    """Makes the ids of prompts with room for `garments` (`systems.prompts.Prompts`)."""
+
+    def encode(self, captions, categories, garments: int, *, cut: bool = False) -> np.ndarray: ...
+
+
+def garment_square(image: UInt8[np.ndarray, "h w 3"], size: int, fit: str = "pad") -> UInt8[np.ndarray, "s s 3"]:
+    """A garment as CLIP's picture towers take it.
+
+    "pad": the whole of it on a white square. "crop": the shorter side scaled to `size` and the middle kept, as the
+    released code does; a 3:4 picture loses an eighth of its height at both ends. Raises `UserError` for another fit.
+    """
+    if fit not in FITS:
+        raise UserError(f"garment fit {fit!r}: choose pad or crop")
+    if fit == "pad":
+        return square(image, size, fill="white")
+    height, width, _ = image.shape
+    scale = size / min(height, width)
+    image = resize(image, (max(size, round(height * scale)), max(size, round(width * scale))))
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+class Garments:
+    """The garments of a source as squares, each decoded once and kept (3 s^2 bytes). Safe to read from threads."""
+
+    def __init__(self, source: PersonSource, size: int, fit: str = "pad"):
+        self.source, self.size, self.fit = source, size, fit
+        self._kept: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "s s 3"]:
+        found = self._kept.get(row)
+        if found is None:
+            record = self.source[row]
+            image = decode_image(record.garment, f"garment of record {record.id}")
+            found = garment_square(image, self.size, self.fit)
+            with self._lock:
+                self._kept[row] = found
+        return found
+
+
+class PersonsWithGarments:
+    """`people` beside the rows of `database` that were retrieved for each: `neighbours` int32 [people, K] by rank.
+
+    `most`: garments that a prompt must have room for; longer captions are cut.
+    """
+
+    def __init__(
+        self,
+        people: PersonArrays,
+        database: Garments,
+        neighbours: Int32[np.ndarray, "n k"],
+        prompts: Prompter,
+        *,
+        most: int,
+        caption: Callable[[PersonRecord], str] = lambda record: record.caption,
+    ):
+        if len(neighbours) != len(people):
+            raise ValueError(f"{len(neighbours)} rows of neighbours for {len(people)} people")
+        self.people, self.database, self.neighbours = people, database, neighbours
+        self.prompts, self.most, self.caption = prompts, most, caption
+        self.own = Garments(people.source, database.size, database.fit)
+        self._ids: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The batch of these rows."""
+        rows = [int(row) for row in rows]
+        garments = [
+            np.stack([self.own[row], *(self.database[int(other)] for other in self.neighbours[row])]) for row in rows
+        ]
+        prompts = np.stack([self._prompt(row) for row in rows])
+        return self.people.batch(np.array(rows)) | {"garments": np.stack(garments), "prompt_ids": prompts}
+
+    def _prompt(self, row: int) -> np.ndarray:
+        if row not in self._ids:
+            record = self.people.source[row]
+            text = [self.caption(record)], [record.category]
+            pair = [self.prompts.encode(*text, most, cut=True)[0] for most in (self.most, 0)]
+            self._ids[row] = np.stack(pair)
+        return self._ids[row]
+
+
+def category_names(source: PersonSource) -> list[str]:
+    """The category of each record."""
+    return [source[row].category for row in range(len(source))]
+
+

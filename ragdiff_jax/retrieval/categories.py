@@ -1,0 +1,58 @@
+"""Search within a category: one searcher for each, behind one call (F 4.1: garments are retrieved within the category).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Int32
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.retrieval.index import Searcher, SearcherKind, make_searcher
+
+
+class CategorySearcher:
+    """Nearest rows of the query's own category. `categories`: of each row of `embeddings`."""
+
+    def __init__(self, embeddings: Float[np.ndarray, "n d"], categories: Sequence[str], kind: SearcherKind = "auto"):
+        self.kind, self._embeddings = kind, embeddings
+        self._rows: dict[str, np.ndarray] = {}
+        for row, category in enumerate(categories):
+            self._rows.setdefault(category, []).append(row)
+        self._rows = {name: np.array(rows, np.int32) for name, rows in self._rows.items()}
+        self._searchers: dict[str, Searcher] = {}
+
+    def available(self, category: str) -> int:
+        """How many rows the category has."""
+        return len(self._rows.get(category, ()))
+
+    def search(
+        self,
+        queries: Float[np.ndarray, "b d"],
+        categories: Sequence[str],
+        k: int,
+        exclude: Int[np.ndarray, " b"] | None = None,
+    ) -> tuple[Int32[np.ndarray, "b k"], Float32[np.ndarray, "b k"]]:
+        """(rows, cosines), nearest first; `exclude`: a row for each query that is left out, -1 for none.
+
+        Raises `UserError` for a category with fewer than k rows (than k + 1 where one is left out).
+        """
+        found = np.zeros((len(queries), k), np.int32), np.zeros((len(queries), k), np.float32)
+        exclude = np.full(len(queries), -1, np.int32) if exclude is None else np.asarray(exclude, np.int32)
+        for category in sorted(set(categories)):
+            mine = np.array([name == category for name in categories])
+            rows = self._rows.get(category, np.zeros(0, np.int32))
+            # Row numbers of the whole as places in the category's own; one that isn't in it excludes nothing.
+            place = {int(row): number for number, row in enumerate(rows)}
+            leave = np.array([place.get(int(row), -1) for row in exclude[mine]], np.int32)
+            need = k + int((leave >= 0).any())
+            if len(rows) < need:
+                raise UserError(
+                    f"category {category}: the database has {len(rows)} garments, {need} are needed to retrieve {k}; "
+                    "add garments or retrieve fewer"
+                )
+            if category not in self._searchers:
+                self._searchers[category] = make_searcher(self.kind, np.asarray(self._embeddings)[rows])
+            searcher = self._searchers[category]
+            ids, cosines = searcher.search(queries[mine], k, leave if (leave >= 0).any() else None)
+            found[0][mine], found[1][mine] = rows[np.asarray(ids)], np.asarray(cosines)
+        return found

@@ -1,0 +1,232 @@
+"""Stage `fashion_rag`: people edited from text and retrieved garments (F 3.3).
+
+One objective for all its stages, told apart by what trains and what the U-Net takes:
+    inpaint     ^unet/               text alone: what Stable Diffusion's inpainting U-Net is at full size
+    inversion   ^inversion/          F_theta, the U-Net frozen and without pose (F's stage 1)
+    edit        ^(unet|inversion)/   both, with zero-initialised pose channels (F's stage 2)
+Each sample sees a random number of garments and loses text, garments and pose by chance, each apart.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ragdiff_jax.data.person_garments import PersonsWithGarments
+from ragdiff_jax.data.pipeline import make_batches
+from ragdiff_jax.data.pixels import to_float, to_uint8
+from ragdiff_jax.diffusion.ddim import ddim
+from ragdiff_jax.diffusion.guidance import guided
+from ragdiff_jax.diffusion.sampler import sample
+from ragdiff_jax.models.unet_config import UNetConfig
+from ragdiff_jax.systems.fashion_rag import FashionRAG
+from ragdiff_jax.systems.initialise import widen_inputs
+from ragdiff_jax.training.objective import Objective, blank
+from ragdiff_jax.training.objectives.common import load_parts, sheet
+from ragdiff_jax.training.objectives.noise_start import noise_start
+from ragdiff_jax.weights.fashion_folder import save_fashion
+from ragdiff_jax.weights.folder import read_config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditDropout:
+    """Chances that a training sample loses a condition, drawn apart (LaDI-VTON: 0.2 each). `everything`: all three.
+
+    `own`: share of the samples whose own garment stands among those shown. Without it F_theta learns what garments of
+    one description have in common; with it, to say what a garment looks like.
+    """
+
+    text: float = 0.2
+    garments: float = 0.2
+    pose: float = 0.2
+    everything: float = 0.05
+    own: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FashionRAGObjective(Objective):
+    """Attributes:
+    model: the system.
+    parts: folder of each part that starts from given weights; a U-Net with fewer inputs is widened with zeros.
+    people, held_out: with the garments retrieved for them.
+    tokenizer: folder copied into the model folder; `empty_ids` the empty prompt's ids, `placeholder` that of `$`.
+    most: garments a sample shows at most (N_r, drawn from 1 on); 0: none ever.
+    pool: share of the samples whose garments' words are averaged into one garment's, so that any number can be served.
+    noise_start: begin a fresh U-Net with a linear path for the noise (`objectives/noise_start.py`).
+    """
+
+    model: FashionRAG
+    parts: Mapping[str, str]
+    people: PersonsWithGarments
+    held_out: PersonsWithGarments
+    tokenizer: str
+    empty_ids: tuple[int, ...]
+    placeholder: int
+    most: int = 3
+    pool: float = 0.0
+    dropout: EditDropout = EditDropout()
+    noise_start: bool = False
+    examples: int = 8
+    sample_steps: int = 20
+    export_dtype: str = "float32"
+    trainable: str = "^(unet|inversion)/"
+
+    def init(self, key):
+        tree = blank(self.model.init, key)
+        tree |= self.model.init(key, [part for part in tree if part not in self.parts])
+        if self.noise_start and "unet" not in self.parts:
+            tree["unet"] = noise_start(tree["unet"], self.model.unet)
+        return tree
+
+    def restore_parts(self, params):
+        parts = dict(self.parts)
+        folder = parts.pop("unet", None)
+        params = load_parts(params, parts)
+        if folder is None:
+            return params
+        narrow = UNetConfig.from_dict(read_config(folder)).in_channels
+        if narrow == self.model.unet.in_channels:
+            return load_parts(params, {"unet": folder})
+        wide = params["unet"]
+        kernel = wide["conv_in"]["kernel"]
+        small = {**wide, "conv_in": {**wide["conv_in"], "kernel": kernel[:, :, :narrow]}}
+        params["unet"] = widen_inputs(load_parts({"unet": small}, {"unet": folder})["unet"], kernel.shape[2])
+        params["unet"]["conv_in"]["kernel"] = jax.device_put(params["unet"]["conv_in"]["kernel"], kernel.sharding)
+        return params
+
+    def batches(self, **arguments):
+        return make_batches(self.people, **arguments)
+
+    def shown(self, garments, key):
+        """(garments [b, most, s, s, 3] that a sample sees, how many of them count [b]); the first K by rank, with the
+        own garment in a random one's place for `dropout.own` of the samples.
+        """
+        b = garments.shape[0]
+        count_key, own_key, place_key = jax.random.split(key, 3)
+        count = jax.random.randint(count_key, (b,), 1, self.most + 1)
+        own = jax.random.bernoulli(own_key, self.dropout.own, (b,))
+        place = jax.random.randint(place_key, (b,), 0, self.most) % count
+        index = jnp.arange(1, self.most + 1)[None]
+        index = jnp.where(own[:, None] & (jnp.arange(self.most)[None] == place[:, None]), 0, index)
+        return jnp.take_along_axis(garments, index[..., None, None, None], axis=1), count
+
+    def context(self, params, batch, garments, count, no_text, no_garments, key=None, pool=None):
+        """(the prompt with its garments through the text encoder, the text alone) of each sample.
+
+        `garments` [b, n, s, s, 3] or None; `pool` [b] bool: those of it are averaged.
+        """
+        empty = jnp.asarray(self.empty_ids, jnp.int32)[None]
+        with_garments, without = batch["prompt_ids"][:, 0], batch["prompt_ids"][:, 1]
+        without = jnp.where(no_text[:, None], empty, without)
+        plain = self.model.encode_prompt(params, without) if self._plain else None
+        if garments is None:
+            return self.model.encode_prompt(params, without), plain
+        with_garments = jnp.where(no_text[:, None], empty, with_garments)
+        ids = jnp.where(no_garments[:, None], without, with_garments)
+        words = self.model.words(params, garments, key)
+        b, n, t, d = words.shape
+        counts = count
+        if pool is not None:
+            share = (jnp.arange(n)[None] < count[:, None]) / count[:, None]
+            mean = jnp.einsum("bntd,bn->btd", words, share)
+            words = words.at[:, 0].set(jnp.where(pool[:, None, None], mean, words[:, 0]))
+            counts = jnp.where(pool, 1, count)
+        counts = jnp.where(no_garments, 0, counts * t)
+        words = words.reshape(b, n * t, d)
+        return self.model.encode_prompt(params, ids, words, counts, self.placeholder), plain
+
+    @property
+    def _plain(self) -> bool:
+        return self.model.visual_levels is not None
+
+    def loss(self, params, constants, batch, key):
+        keys = jax.random.split(key, 10)
+        b = batch["person"].shape[0]
+
+        def chance(index, probability):
+            return jax.random.bernoulli(keys[index], probability, (b,))
+
+        everything = chance(0, self.dropout.everything)
+        no_text, no_garments, no_pose = (
+            everything | chance(index, getattr(self.dropout, name))
+            for index, name in enumerate(("text", "garments", "pose"), start=1)
+        )
+        garments, count, pool = None, None, None
+        if self.most:
+            garments, count = self.shown(batch["garments"], keys[4])
+            garments = to_float(garments)
+            pool = chance(5, self.pool) if self.pool else None
+        dropout_key = keys[6] if "inversion" in self.trainable else None
+        context, plain = self.context(params, batch, garments, count, no_text, no_garments, dropout_key, pool)
+        person, mask = to_float(batch["person"]), batch["mask"].astype(jnp.float32)
+        latents_key, masked_key = jax.random.split(keys[7])
+        conditions = self.model.condition(
+            params, person, mask, batch["keypoints"], context, plain=plain, pose_gate=1.0 - no_pose, key=masked_key
+        )
+        latents = self.model.encode(params, person, latents_key)
+        return self.model.denoising_loss(params, conditions, latents, keys[8], keys[9]), {}
+
+    def _example_batch(self):
+        return self.held_out.batch(np.arange(min(self.examples, len(self.held_out))))
+
+    def validation(self, params, constants, key):
+        """The loss of held-out people without garments, with the retrieved ones, with their own alone."""
+        batch = self._example_batch()
+        calm = dict(text=0.0, pose=0.0, everything=0.0)
+        kinds = {"text": dict(garments=1.0, own=0.0)}
+        if self.most:
+            kinds |= {"retrieved": dict(garments=0.0, own=0.0), "own": dict(garments=0.0, own=1.0)}
+        found = {}
+        for name, chances in kinds.items():
+            still = dataclasses.replace(
+                self, dropout=EditDropout(**calm, **chances), most=1 if name == "own" else self.most, pool=0.0
+            )
+            loss = jax.jit(lambda params, batch, still=still: still.loss(params, {}, batch, key)[0].mean())
+            found[f"loss_{name}"] = float(loss(params, batch))
+        return found
+
+    def sample(self, params, constants, key):
+        """Held-out person, mask, nearest retrieved garment, the edit with all of them, own garment, the edit with it."""
+        batch = self._example_batch()
+        hole = np.where(batch["mask"][..., None] > 0, np.uint8(127), batch["person"])
+        columns = [batch["person"], hole]
+        shown = [(1, self.most), (0, 1)] if self.most else [(0, 0)]
+        for first, count in shown:
+            garments = batch["garments"][:, first : first + count] if count else None
+            images = jax.jit(self.edit)(params, batch, garments, key)
+            columns += [_fitted(batch["garments"][:, first], batch["person"].shape[1:3]), to_uint8(images)]
+        return {"edited": sheet(*columns)}
+
+    def edit(self, params, batch, garments, key):
+        """Edited people of a batch, composited, in [-1, 1]; `garments` uint8 [b, n, s, s, 3] or None."""
+        model, b = self.model, batch["person"].shape[0]
+        nobody = jnp.zeros((b,), bool)
+        count = None if garments is None else jnp.full((b,), garments.shape[1])
+        garments = None if garments is None else to_float(garments)
+        context, plain = self.context(params, batch, garments, count, nobody, nobody)
+        person, mask = to_float(batch["person"]), batch["mask"].astype(jnp.float32)
+        conditions = model.condition(params, person, mask, batch["keypoints"], context, plain=plain)
+        empty = model.encode_prompt(params, jnp.asarray(self.empty_ids, jnp.int32)[None])
+        denoise = guided(
+            functools.partial(model.denoise, params),
+            conditions,
+            conditions.unconditional(empty),
+            model.guidance_scale,
+        )
+        noise = jax.random.normal(key, (b, *model.latent_size, model.vae.latent_channels))
+        images = model.decode(params, sample(denoise, ddim(model.schedule, self.sample_steps), noise))
+        return jnp.where(mask[..., None] > 0.5, images, person)
+
+    def export(self, params, directory: Path):
+        save_fashion(directory, self.model, params, self.tokenizer, dtype=self.export_dtype)
+
+
+def _fitted(images, shape):
+    """Squares of any size as pictures of `shape`, for the sheet."""
+    resized = jax.image.resize(jnp.asarray(images, jnp.float32), (len(images), *shape, 3), "linear")
+    return np.asarray(resized).clip(0, 255).astype(np.uint8)
+

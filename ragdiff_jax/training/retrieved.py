@@ -1,0 +1,78 @@
+"""Which garments training retrieves for each person, worked out once before it begins and kept beside the data."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int32
+
+from ragdiff_jax.data.images import write_atomic
+from ragdiff_jax.data.person_garments import Garments
+from ragdiff_jax.data.person_records import PersonSource, retrieval_query
+from ragdiff_jax.data.tokenizer import Tokenizer
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import barrier
+from ragdiff_jax.retrieval.categories import CategorySearcher
+from ragdiff_jax.systems.fashion_rag import FashionRAG
+from ragdiff_jax.systems.text_retrieval import embed_garments, embed_texts, tower_params
+from ragdiff_jax.weights.folder import fingerprint
+
+_log = logging.getLogger(__name__)
+
+
+def retrieved_rows(
+    model: FashionRAG,
+    params: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    people: PersonSource,
+    database: Garments,
+    k: int,
+    *,
+    exclude_target: bool = True,
+    keep: str | Path = "",
+) -> Int32[np.ndarray, "n k"]:
+    """The k garments of `database` nearest to each person's text, within its category, by rank.
+
+    `exclude_target`: a person's own garment is never among them (by `garment_id`). `keep`: a folder for the table, so
+    that a resumed run and the next stage need no encoder for it; its name holds what it depends on. Raises `UserError`
+    where a category has too few garments.
+    """
+    records = [people[row] for row in range(len(people))]
+    garments = [database.source[row] for row in range(len(database))]
+    queries = [retrieval_query(record.chunks) or record.caption for record in records]
+    towers = fingerprint(tower_params(params), {name: repr(value) for name, value in model.configs().items()})
+    digest = hashlib.sha256(
+        repr((towers, k, exclude_target, queries, [record.garment_id for record in garments])).encode()
+    ).hexdigest()[:16]
+    path = Path(keep) / f"retrieved-{digest}.npy" if keep else None
+    if path is not None and path.is_file():
+        return _read(path, (len(people), k))
+    _log.info("retrieving %d garments for each of %d people from %d", k, len(people), len(garments))
+    vectors = embed_garments(model, params, (database[row] for row in range(len(database))))
+    texts = embed_texts(model, params, tokenizer, queries)
+    rows = {record.garment_id: row for row, record in enumerate(garments)}
+    own = np.array([rows.get(record.garment_id, -1) if exclude_target else -1 for record in records], np.int32)
+    searcher = CategorySearcher(vectors, [record.category for record in garments], "exact")
+    found, _ = searcher.search(texts, [record.category for record in records], k, own)
+    if path is not None and jax.process_index() == 0:
+        import io
+
+        buffer = io.BytesIO()
+        np.save(buffer, found)
+        write_atomic(path, buffer.getvalue())
+    barrier("retrieved")
+    return found
+
+
+def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: is damaged ({error}); remove it, it is made anew") from error
+    if found.shape != shape or found.dtype != np.int32:
+        raise UserError(f"{path}: holds {found.dtype} {found.shape}, not int32 {shape}; remove it, it is made anew")
+    return found
