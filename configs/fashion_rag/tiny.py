@@ -2,12 +2,12 @@ r"""Fashion-RAG in the tiny world, 64 px: three stages, each from the last.
 
     ragdiff data people --out runs/fashion/data --count 9216 --size 64 --seed 41
     ragdiff train --config configs/clip/garments.py --workdir runs/fashion/tower --set data.folder=PAIRS
-    ragdiff train --config configs/fashion_rag/tiny.py:inpaint   --workdir runs/fashion/inpaint   --set data.folder=PEOPLE
-    ragdiff train --config configs/fashion_rag/tiny.py:inversion --workdir runs/fashion/inversion --set data.folder=PEOPLE
-    ragdiff train --config configs/fashion_rag/tiny.py:edit      --workdir runs/fashion/edit      --set data.folder=PEOPLE
+    for stage in inpaint inversion edit; do
+        ragdiff train --config configs/fashion_rag/tiny.py:$stage --workdir runs/fashion/$stage --set data.folder=PEOPLE
+    done
 
-`inpaint` stands for the inpainting U-Net that exists at full size; `inversion` is F's first stage (F_theta alone), `edit`
-its second (U-Net and F_theta, pose from zero). docs/fashion_rag.md says how long the shipped weights were trained.
+`inpaint` stands for the inpainting U-Net that exists at full size; `inversion` is F's first stage (F_theta alone),
+`edit` its second (U-Net and F_theta, pose from zero). docs/fashion_rag.md says how long the shipped weights were trained.
 """
 
 from ml_collections import ConfigDict

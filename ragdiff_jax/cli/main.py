@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ragdiff_jax.cli import analyze, data, demo, generate, memory, retrieve, train, weights
+from ragdiff_jax.cli import analyze, data, demo, edit, generate, memory, retrieve, train, weights
 from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.version import __version__
@@ -16,6 +16,7 @@ from ragdiff_jax.version import __version__
 VERBS = {
     "demo": (demo, "the shipped model on held-out garments and on your pictures"),
     "generate": (generate, "photos of garments in, flat-lays out"),
+    "edit": (edit, "a person's picture and a text in, the person in other garments out"),
     "retrieve": (retrieve, "the memory's nearest garments of each photo"),
     "analyze": (analyze, "what retrieval does with a set of pairs: numbers and pictures"),
     "train": (train, "run or resume one training stage"),
@@ -26,7 +27,8 @@ VERBS = {
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="ragdiff", description="Photo of a garment in, its standard flat-lay out.")
+    text = "Photo of a garment in, its standard flat-lay out; a person in, the person in other garments out."
+    parser = Parser(prog="ragdiff", description=text)
     parser.add_argument("--version", action="version", version=f"ragdiff {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, (module, help) in VERBS.items():

@@ -1,7 +1,7 @@
 """People with the garments that were retrieved for them, and their prompts: what Fashion-RAG's training reads.
 
-A batch has the fields of `person_pipeline` and besides: `garments` uint8 [B,1+K,s,s,3], the person's own garment and the K
-retrieved ones by rank; `prompt_ids` int32 [B,2,L], the prompt for an edit with garments and the one without.
+A batch has the fields of `person_pipeline` and besides: `garments` uint8 [B,1+K,s,s,3], the person's own garment and
+the K retrieved ones by rank; `prompt_ids` int32 [B,2,L], the prompt for an edit with garments and the one without.
 """
 
 import threading

@@ -86,7 +86,7 @@ class PersonArrays:
         if record.mask is not None:
             mask = decode_mask(record.mask, f"mask of record {record.id}")
             _check_shape(mask, person, f"record {record.id}: the mask")
-            mask = _fit_grey(mask.astype(np.uint8) * 255, self.shape, Image.Resampling.BILINEAR) > 127
+            mask = fit_grey(mask.astype(np.uint8) * 255, self.shape, Image.Resampling.BILINEAR) > 127
             if not mask.any():
                 raise UserError(f"record {record.id}: the mask marks nothing; make the part to change white")
             return mask
@@ -95,7 +95,7 @@ class PersonArrays:
         name = f"label map of record {record.id}"
         labels = convert_labels(decode_indices(record.label_map, name), "dresscode", name)
         _check_shape(labels, person, f"record {record.id}: the label map")
-        labels = _fit_grey(labels, self.shape, Image.Resampling.NEAREST)
+        labels = fit_grey(labels, self.shape, Image.Resampling.NEAREST)
         try:
             return inpainting_mask(
                 labels, record.category, keypoints if keypoints.any() else None, **self._mask_options
@@ -108,14 +108,16 @@ def fit(image: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int], fill: str = "
     """The whole picture, undistorted and centred, in `shape` (height, width); new pixels repeat the border's ("edge")
     or are white.
     """
-    (height, width), widths = _place(image.shape[:2], shape)
+    (height, width), widths = place_in(image.shape[:2], shape)
     image = resize(image, (height, width))
     if fill == "edge":
         return np.pad(image, (*widths, (0, 0)), mode="edge")
     return np.pad(image, (*widths, (0, 0)), constant_values=255)
 
 
-def _place(size, shape):
+def place_in(
+    size: tuple[int, int], shape: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]:
     """The size that fits into `shape`, and the padding before and after on both axes."""
     scale = min(shape[0] / size[0], shape[1] / size[1])
     inner = [min(side, max(1, round(old * scale))) for old, side in zip(size, shape, strict=True)]
@@ -123,16 +125,16 @@ def _place(size, shape):
     return tuple(inner), tuple((space // 2, space - space // 2) for space in spare)
 
 
-def _fit_grey(values, shape, filter):
+def fit_grey(values: UInt8[np.ndarray, "h w"], shape: tuple[int, int], filter) -> UInt8[np.ndarray, "h2 w2"]:
     """`fit` for one value a pixel; new pixels are 0."""
-    (height, width), widths = _place(values.shape, shape)
+    (height, width), widths = place_in(values.shape, shape)
     return np.pad(np.array(Image.fromarray(values).resize((width, height), filter)), widths)
 
 
 def _moved(record, size, shape):
     """The keypoints in pixels of the fitted picture."""
     keypoints = np.array(record.keypoints, np.float32)
-    (height, width), ((top, _), (left, _)) = _place(size, shape)
+    (height, width), ((top, _), (left, _)) = place_in(size, shape)
     keypoints[:, :2] = keypoints[:, :2] * (width / size[1], height / size[0]) + (left, top)
     return np.where(keypoints[:, 2:] > 0, keypoints, 0).astype(np.float32)
 

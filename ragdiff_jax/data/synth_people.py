@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from ragdiff_jax.data.garment_categories import category_of_garment
 from ragdiff_jax.data.images import encode_jpeg
 from ragdiff_jax.data.person_records import PersonRecord, person_features, person_from_fields, person_to_example
 from ragdiff_jax.data.png import fast_png
@@ -18,17 +19,9 @@ from ragdiff_jax.data.processes import drawn_splits
 from ragdiff_jax.data.synth import caption, garment_id, structure_partner, synth_spec
 from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
 from ragdiff_jax.data.synth.shape import GarmentSpec
-from ragdiff_jax.data.synth.stage import LABELS, garment_label
 from ragdiff_jax.data.synth.wild import render_scene
 from ragdiff_jax.data.synth_dataset import DEFAULT_SPLITS, mix_seed, quiet_tfds, split_ranges
 from ragdiff_jax.errors import UserError
-
-_CATEGORIES = {
-    LABELS["upper"]: "upper_body",
-    LABELS["skirt"]: "lower_body",
-    LABELS["pants"]: "lower_body",
-    LABELS["dress"]: "dresses",
-}
 
 
 @dataclasses.dataclass
@@ -94,7 +87,7 @@ def synth_person(index: int, *, seed: int = 0, size: int = 128, split: str = "tr
 
 def synth_category(spec: GarmentSpec) -> str:
     """Dress Code's category of a drawn garment: upper_body, lower_body or dresses."""
-    return _CATEGORIES[garment_label(spec.category)]
+    return category_of_garment(spec.category)
 
 
 def prepare_synth_people(

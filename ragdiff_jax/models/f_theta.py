@@ -3,8 +3,8 @@
     last hidden state of CLIP's picture tower [b, l, c] -> encoder layers -> CLS [b, c] -> LayerNorm
     -> Linear, GELU, dropout, Linear, GELU, dropout, Linear -> [b, num_tokens, token_dim]
 
-At the papers' size: ViT-H's [b, 257, 1280] -> [b, 16, 1024], 136,360,704 parameters. The names of the MLP's layers (0, 3,
-6) are those of the published file, where activations and dropout stand between them.
+At the papers' size: ViT-H's [b, 257, 1280] -> [b, 16, 1024], 136,360,704 parameters. The names of the MLP's layers
+(0, 3, 6) are those of the published file, where activations and dropout stand between them.
 """
 
 import dataclasses

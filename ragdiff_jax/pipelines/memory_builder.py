@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, Int32, UInt8
 
 from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import (
@@ -140,7 +140,8 @@ class MemoryBuilder:
         batch_size: int = BATCH,
     ):
         """`params` are StructureNet's own; `size`: the side of pictures and landmarks, the model's image size."""
-        self.config, self.params, self.size, self.batch_size = config, params, size, batch_size
+        self.params, self.size, self.batch_size = params, size, batch_size
+        self.dim, self.thumbnail = config.embed_dim, min(size, THUMBNAIL)
         self.fingerprint = structure_fingerprint(config, params)
         apply = partial(StructureNet(config).apply, method="embed_flat")
         self._embed = jax.jit(lambda params, images, ids: apply({"params": params}, to_float(images), ids))
@@ -196,7 +197,7 @@ class MemoryBuilder:
                 temporary,
                 fingerprint=self.fingerprint,
                 landmark_size=self.size,
-                dim=self.config.embed_dim,
+                dim=self.dim,
             )
             items = self.items(flats, on_error)
             if choose is not None and (ready := list(items)):
@@ -234,13 +235,13 @@ class MemoryBuilder:
         if not mask.any():
             raise UserError(f"{flat.id}: no garment stands out from the background; give a mask or a plain background")
         image = square(flat.image, size, fill="white")
-        thumbnail = encode_jpeg(square(flat.image, min(size, THUMBNAIL), fill="white"), quality=75)
+        thumbnail = encode_jpeg(square(flat.image, self.thumbnail, fill="white"), quality=75)
         return _Prepared(flat, image, mask, attribute_ids(flat.attributes, flat.id), thumbnail)
 
     def _encode(self, ready: Sequence[_Prepared]) -> Iterator[MemoryItem]:
         padded = [*ready, *ready[:1] * (self.batch_size - len(ready))]  # one shape, one compilation
         images = np.stack([one.image for one in padded])
-        embeddings = self._embed(self.params, images, np.stack([one.attributes for one in padded]))
+        embeddings = self._embeddings(images, np.stack([one.attributes for one in padded]))
         for one, embedding in zip(ready, np.asarray(embeddings), strict=False):
             yield MemoryItem(
                 id=one.flat.id,
@@ -249,3 +250,6 @@ class MemoryBuilder:
                 metadata=dict(one.flat.metadata),
                 thumbnail=one.thumbnail,
             )
+
+    def _embeddings(self, images: UInt8[np.ndarray, "b s s 3"], attributes: Int32[np.ndarray, "b a"]):
+        return self._embed(self.params, images, attributes)

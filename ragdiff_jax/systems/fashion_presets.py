@@ -1,4 +1,4 @@
-"""The sizes of Fashion-RAG: `tiny` for two cores, `sd2_inpaint` is the paper's (F 4.2, `research` of its released code)."""
+"""The sizes of Fashion-RAG: `tiny` for two cores, `sd2_inpaint` is the paper's (F 4.2 and its released code)."""
 
 import dataclasses
 

@@ -18,6 +18,7 @@ from ragdiff_jax.systems.fashion_presets import without_pose
 from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.prompts import Prompts
 from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
+from ragdiff_jax.systems.text_retrieval import tower_params
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.fashion_rag import EditDropout, FashionRAGObjective
@@ -27,7 +28,6 @@ from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
-from ragdiff_jax.systems.text_retrieval import tower_params
 from ragdiff_jax.training.retrieved import retrieved_rows
 from ragdiff_jax.weights.fashion_folder import load_fashion
 from ragdiff_jax.weights.folder import read_config

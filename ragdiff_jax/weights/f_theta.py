@@ -1,7 +1,7 @@
 """F_theta's published files (`inversion_adapter_*.pth`) as our tree (`models/f_theta.py`).
 
-They differ in one name: `encoder_layers.N` is `encoder.layers.N` here, a stack like CLIP's own. The MLP's activations and
-dropout have no tensors, so that its layers are 0, 3 and 6.
+They differ in one name: `encoder_layers.N` is `encoder.layers.N` here, a stack like CLIP's own. The MLP's activations
+and dropout have no tensors, so that its layers are 0, 3 and 6.
 """
 
 from ragdiff_jax.weights.sources import Source, View, renamed

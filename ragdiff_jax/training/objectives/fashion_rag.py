@@ -190,7 +190,7 @@ class FashionRAGObjective(Objective):
         return found
 
     def sample(self, params, constants, key):
-        """Held-out person, mask, nearest retrieved garment, the edit with all of them, own garment, the edit with it."""
+        """Held-out person, mask, nearest garment, the edit with all retrieved ones, own garment, the edit with it."""
         batch = self._example_batch()
         hole = np.where(batch["mask"][..., None] > 0, np.uint8(127), batch["person"])
         columns = [batch["person"], hole]

@@ -1,0 +1,239 @@
+"""A person's picture and a text in, the same person wearing what the text and the garments say out.
+
+  ragdiff edit anna.jpg --text "a plain shirt in navy" --box 120,80,200,260 --out out
+  ragdiff edit anna.jpg --text "red hoodie" --label-map anna.png --category upper_body --keypoints anna.json --out out
+  ragdiff edit anna.jpg --garment hoodie_flat.png --mask mask.png --out out     # your garment, none retrieved
+
+Garments are retrieved by the text, within the category, from --memory; --garment takes yours in their place, such as a
+flat-lay that `ragdiff generate` made. Writes for anna.jpg: anna.png (only the mask's pixels differ), anna_mask.png and
+anna_panel.png (person, mask, garments with their similarity to the text, result).
+"""
+
+import argparse
+from pathlib import Path
+
+from ragdiff_jax.cli.errors import Report
+from ragdiff_jax.cli.inputs import (
+    add_json,
+    at_least,
+    model_folder,
+    prepare_out,
+    remember_compilations,
+    result_stems,
+    shipped,
+)
+from ragdiff_jax.errors import UserError
+
+ENDINGS = (".png", "_panel.png", "_mask.png")
+CATEGORIES = ("upper_body", "lower_body", "dresses")
+SCHEMES = ("dresscode", "lip", "vitonhd", "ccp")
+MODEL = "fashion_rag"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("person", type=Path, metavar="PERSON", help="picture of a person")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing")
+    parser.add_argument("--text", default="", help="what the person shall wear; garments are retrieved by it")
+    parser.add_argument(
+        "--garment",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="IMAGE",
+        help="a garment of yours on a plain background, in place of retrieved ones; may stand several times",
+    )
+    parser.add_argument(
+        "--n-retrieved", type=at_least(0), metavar="N", help="garments to retrieve (default: the model's, 0: none)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--mask", type=Path, metavar="FILE", help="white where to draw anew, of the picture's size")
+    where.add_argument("--box", type=_box, metavar="X,Y,W,H", help="draw this box anew; X,Y its upper left, in pixels")
+    where.add_argument(
+        "--label-map", type=Path, metavar="FILE", help="parse map of the picture: the mask follows from --category"
+    )
+    parser.add_argument(
+        "--category", choices=CATEGORIES, help="which garment (default upper_body; needed with --label-map)"
+    )
+    parser.add_argument(
+        "--label-scheme", choices=SCHEMES, default="dresscode", help="the parse map's ids (default %(default)s)"
+    )
+    parser.add_argument("--keypoints", type=Path, metavar="FILE", help="OpenPose's or Dress Code's JSON of the picture")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="model folder or finished workdir (default: shipped)")
+    parser.add_argument(
+        "--memory", type=Path, metavar="DIR", help="memory of garments to retrieve from (default: the shipped one)"
+    )
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="ID", help="never retrieve this garment; may come several times"
+    )
+    parser.add_argument(
+        "--pool",
+        action="store_true",
+        help="average the garments' words: any number of them fits, at the cost of detail (default: one after another)",
+    )
+    parser.add_argument(
+        "--reject",
+        type=at_least(0, float),
+        metavar="D",
+        help="leave out garments whose similarity to the text is more than D below the best one's (default: keep all)",
+    )
+    parser.add_argument(
+        "--steps", type=at_least(1), default=30, metavar="N", help="denoising steps (default %(default)s)"
+    )
+    parser.add_argument(
+        "--guidance", type=at_least(0, float), metavar="G", help="guidance scale (default: the model's own)"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the noise (default %(default)s)")
+    parser.add_argument("--sampler", choices=("ddim", "dpm"), default="ddim", help="default %(default)s")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    try:
+        left, top, width, height = (int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write X,Y,W,H, four whole numbers of pixels") from None
+    return left, top, width, height
+
+
+def run(arguments: argparse.Namespace, report: Report) -> None:
+    try:
+        _edit(arguments, report)
+    except UserError as error:
+        report.error(error, str(arguments.person))
+
+
+def _edit(arguments: argparse.Namespace, report: Report) -> None:
+    prepare_out(arguments.out)
+    (stem,) = result_stems([arguments.person], ENDINGS, arguments.out)
+    person = read_person(arguments)
+    editor = load_editor(arguments, report)
+    retrieve = editor.model.retrieved if arguments.n_retrieved is None else arguments.n_retrieved
+    (result,) = editor.edit(
+        [person],
+        retrieve=retrieve,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        seed=arguments.seed,
+        sampler=arguments.sampler,
+    )
+    _write(arguments, stem, person, result, report)
+
+
+def read_person(arguments: argparse.Namespace):
+    """The person that the arguments describe. Raises `UserError` that names the file or value and the fix."""
+    from ragdiff_jax.data.images import load_image
+    from ragdiff_jax.data.inpainting_masks import box_mask, inpainting_mask, read_mask
+    from ragdiff_jax.data.label_maps import decode_labels
+    from ragdiff_jax.data.pose import read_keypoints
+    from ragdiff_jax.pipelines.edit import Person
+
+    if arguments.mask is None and arguments.box is None and arguments.label_map is None:
+        raise UserError(
+            f"{arguments.person}: say what to draw anew: --mask FILE (white on black, of the picture's size), "
+            "--box X,Y,W,H, or --label-map FILE --category upper_body|lower_body|dresses"
+        )
+    if arguments.label_map is not None and arguments.category is None:
+        raise UserError(f"--label-map {arguments.label_map}: say which garment: --category {'|'.join(CATEGORIES)}")
+    if arguments.garment and arguments.n_retrieved:
+        raise UserError("--garment and --n-retrieved: garments of yours stand in the place of retrieved ones; give one")
+    image = load_image(arguments.person)
+    shape = image.shape[:2]
+    keypoints = None if arguments.keypoints is None else read_keypoints(arguments.keypoints, shape)
+    category = arguments.category or "upper_body"
+    if arguments.mask is not None:
+        mask = read_mask(arguments.mask, shape)
+    elif arguments.box is not None:
+        mask = box_mask(arguments.box, shape)
+    else:
+        try:
+            data = arguments.label_map.read_bytes()
+        except OSError as error:
+            raise UserError(f"{arguments.label_map}: cannot be read ({error.strerror}); check the path") from error
+        labels = decode_labels(data, arguments.label_scheme, str(arguments.label_map))
+        if labels.shape != shape:
+            raise UserError(
+                f"{arguments.label_map}: is {labels.shape[1]}x{labels.shape[0]}, the person {shape[1]}x{shape[0]}; "
+                "they must have one size"
+            )
+        try:
+            mask = inpainting_mask(labels, category, keypoints)
+        except UserError as error:
+            raise UserError(f"{arguments.label_map}: {error}") from None
+    garments = tuple((str(path), load_image(path)) for path in arguments.garment)
+    return Person(
+        image=image,
+        mask=mask,
+        category=category,
+        text=" ".join(arguments.text.split()),
+        keypoints=keypoints,
+        garments=garments,
+        exclude=tuple(arguments.exclude),
+    )
+
+
+def load_editor(arguments: argparse.Namespace, report: Report, **options):
+    """The editor of `--model` and `--memory`."""
+    remember_compilations(report)
+    from ragdiff_jax.pipelines.edit import PersonEditor
+
+    folder = shipped(MODEL) if arguments.model is None else model_folder(arguments.model)
+    needs = not getattr(arguments, "garment", None)
+    return PersonEditor.from_folders(
+        folder,
+        (arguments.memory or shipped("memory")) if needs else None,
+        on_build=lambda count: report.note(f"ragdiff: reading {count} garments for text, once"),
+        fusion="pool" if getattr(arguments, "pool", False) else "concat",
+        reject=getattr(arguments, "reject", None),
+        **options,
+    )
+
+
+def edit_record(result) -> dict:
+    """What `--json` says of the garments and the database."""
+    return {
+        "garments": [
+            {
+                "id" if garment.retrieved else "file": garment.name,
+                "similarity": None if garment.similarity is None else round(garment.similarity, 6),
+                "weight": round(garment.weight, 6),
+            }
+            for garment in result.garments
+        ],
+        "prompt": result.prompt,
+        "database_split": result.database_split,
+        "target_excluded": result.target_excluded,
+        "warnings": list(result.warnings),
+    }
+
+
+def _write(arguments: argparse.Namespace, stem: str, person, result, report: Report) -> None:
+    import numpy as np
+
+    from ragdiff_jax.data.images import save_image
+    from ragdiff_jax.pipelines.edit_panel import edit_cells
+    from ragdiff_jax.pipelines.panel import draw_panel
+
+    output, panel, mask = (arguments.out / (stem + ending) for ending in ENDINGS)
+    save_image(mask, np.repeat(result.mask[..., None], 3, axis=-1).astype(np.uint8) * 255)
+    save_image(panel, draw_panel([edit_cells(person.image, result)]))
+    save_image(output, result.image)
+    record = {
+        "input": str(arguments.person),
+        "output": str(output),
+        "panel": str(panel),
+        "mask": str(mask),
+        **edit_record(result),
+        "seed": arguments.seed,
+        "seconds": {name: round(seconds, 4) for name, seconds in result.seconds.items()},
+    }
+    for warning in result.warnings:
+        report.note(f"ragdiff: {arguments.person}: {warning}")
+    lines = [f"{arguments.person} -> {output}"]
+    for garment in result.garments:
+        likeness = "" if garment.similarity is None else f"  similarity {garment.similarity:.3f}"
+        lines.append(f"  {garment.name}{likeness}  weight {garment.weight:.2f}")
+    if result.database_split is not None:
+        left = "with ids left out" if result.target_excluded else "none left out"
+        lines.append(f"  retrieved from split {result.database_split}, {left}")
+    report.result(record, "\n".join(lines))

@@ -1,0 +1,312 @@
+"""People in, edited people out: `PersonEditor` holds model, parameters and garments and runs batches.
+
+A person's picture of any size is fitted to the model's, edited there, and what the mask marks is put back at the
+picture's own size: outside the mask no pixel changes.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+from PIL import Image
+
+from ragdiff_jax.data.images import resize
+from ragdiff_jax.data.inpainting_masks import CATEGORIES, check_mask
+from ragdiff_jax.data.person_garments import garment_square
+from ragdiff_jax.data.person_pipeline import fit, fit_grey, place_in
+from ragdiff_jax.data.pixels import to_float, to_uint8
+from ragdiff_jax.data.tokenizer import Tokenizer
+from ragdiff_jax.diffusion import Sampler, guided, sample
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.pipelines.garment_database import GarmentDatabase
+from ragdiff_jax.pipelines.generate import SAMPLERS, SamplerName
+from ragdiff_jax.systems.fashion_rag import FashionRAG
+from ragdiff_jax.systems.garment_weights import Fusion, Weighting, accepted, fuse_words, garment_weights
+from ragdiff_jax.systems.prompts import Prompts
+from ragdiff_jax.systems.text_retrieval import embed_garments, embed_texts
+from ragdiff_jax.weights.fashion_folder import load_fashion, read_fashion, tokenizer_folder
+
+NO_POSE = "no keypoints were given: the pose maps are zero, and arms may come out in another place"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Person:
+    """What is edited and how.
+
+    `mask` is True where to draw anew, of the picture's size; `keypoints` rows (x, y, confidence) in its pixels, or
+    None. `garments`: pictures to take in place of retrieved ones, with a name each. `exclude`: ids never retrieved.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"]
+    category: str
+    text: str = ""
+    keypoints: Float32[np.ndarray, "18 3"] | None = None
+    garments: tuple[tuple[str, UInt8[np.ndarray, "_ _ 3"]], ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UsedGarment:
+    """A garment of an edit: id of the database or the file's name, its cosine with the text (None without text), its
+    weight (0: rejected), its picture.
+    """
+
+    name: str
+    retrieved: bool
+    similarity: float | None
+    weight: float
+    picture: UInt8[np.ndarray, "h w 3"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Edited:
+    """The edited picture, of the person's own size, and what it was made from.
+
+    `database_split`: of the retrieved garments, None if none were; `target_excluded`: whether ids were left out.
+    `seconds`: retrieve, denoise, decode, total; the share of its batch.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    garments: tuple[UsedGarment, ...]
+    mask: Bool[np.ndarray, "h w"]
+    prompt: str
+    database_split: str | None
+    target_excluded: bool
+    warnings: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+class PersonEditor:
+    """Edits people with one model and one database. A result depends on the person and the seed alone.
+
+    `fusion` and `weighting`: see `systems/garment_weights.py`; `reject`: garments whose cosine with the text is more
+    than this below the best one's are left out, None keeps all.
+    """
+
+    def __init__(
+        self,
+        model: FashionRAG,
+        params: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        database: GarmentDatabase | None = None,
+        *,
+        batch_size: int = 4,
+        fusion: Fusion = "concat",
+        weighting: Weighting = "equal",
+        reject: float | None = None,
+    ):
+        self.model, self.params, self.tokenizer, self.database = model, params, tokenizer, database
+        self.batch_size, self.fusion, self.weighting, self.reject = batch_size, fusion, weighting, reject
+        self.prompts = Prompts(kind=model.prompt, tokenizer=tokenizer, tokens=model.inversion.num_tokens)
+        self._programs: dict[tuple, Callable] = {}
+        self._compiling = 0.0
+
+    @classmethod
+    def from_folders(
+        cls,
+        model_folder: str | Path,
+        database: str | Path | None,
+        *,
+        on_build: Callable[[int], Any] = lambda count: None,
+        **options,
+    ) -> "PersonEditor":
+        """Loads a model folder and a memory; `options` are the constructor's. Raises `UserError`."""
+        model = read_fashion(model_folder)
+        params = load_fashion(model, model_folder)
+        tokenizer = Tokenizer.from_folder(tokenizer_folder(model_folder))
+        garments = None
+        if database is not None:
+            garments = GarmentDatabase.open(database, model, params, on_build=on_build)
+        return cls(model, params, tokenizer, garments, **options)
+
+    def check(self, person: Person, retrieve: int) -> None:
+        """Raises `UserError` for a person that can't be edited, before any work."""
+        if person.category not in CATEGORIES:
+            raise UserError(f"category {person.category!r} is unknown; use one of {', '.join(CATEGORIES)}")
+        check_mask(person.mask, person.image.shape[:2], "mask")
+        count = len(person.garments) or retrieve
+        if not person.text and not count:
+            raise UserError("nothing says what to draw; give --text, or garments with --garment")
+        if not person.text and not person.garments:
+            raise UserError("there is no text to retrieve garments by; give --text, or garments with --garment")
+        room = min(count, 1) if self.fusion == "pool" else count
+        self.prompts.encode([person.text], [person.category], room)
+        if not person.garments and retrieve and self.database is None:
+            raise UserError("there is no database to retrieve from; name one with --memory, or give --garment")
+
+    def edit(
+        self,
+        people: Sequence[Person],
+        *,
+        retrieve: int | None = None,
+        steps: int = 30,
+        guidance: float | None = None,
+        seed: int = 0,
+        sampler: SamplerName = "ddim",
+    ) -> list[Edited]:
+        """Each person edited. `retrieve`: garments to retrieve for those without any of their own (None: the model's
+        number). Raises `UserError` as `check` does, and for bad steps.
+        """
+        retrieve = self.model.retrieved if retrieve is None else retrieve
+        for person in people:
+            self.check(person, retrieve)
+        table = SAMPLERS[sampler](self.model.schedule, steps)
+        scale = self.model.guidance_scale if guidance is None else float(guidance)
+        results: list[Edited | None] = [None] * len(people)
+        # People with as many garments make a batch of one shape.
+        counts = [len(person.garments) or retrieve for person in people]
+        for count in sorted(set(counts)):
+            places = [place for place, own in enumerate(counts) if own == count]
+            for start in range(0, len(places), self.batch_size):
+                part = places[start : start + self.batch_size]
+                edited = self._edit([people[place] for place in part], count, table, scale, seed)
+                for place, result in zip(part, edited, strict=True):
+                    results[place] = result
+        return results
+
+    def _edit(self, people, count: int, table: Sampler, scale: float, seed: int) -> list[Edited]:
+        started, self._compiling = time.perf_counter(), 0.0
+        model, size = self.model, 1 if len(people) == 1 else self.batch_size
+        gathered = [self._garments(person, count) for person in people]
+        rows = [*range(len(people)), *[0] * (size - len(people))]
+        batch = [self._fitted(people[row]) for row in rows]
+        arrays = {name: np.stack([one[name] for one in batch]) for name in batch[0]}
+        room = min(count, 1) if self.fusion == "pool" else count
+        ids = np.concatenate(
+            [self.prompts.encode([people[row].text], [people[row].category], room) for row in rows]
+        )
+        plain = np.concatenate([self.prompts.encode([people[row].text], [people[row].category], 0) for row in rows])
+        inputs = {"ids": ids, "plain": plain, "empty": self.tokenizer.encode([""]), **arrays}
+        if count:
+            side = model.image_encoder.image_size
+            squares = [
+                np.stack([garment_square(garment.picture, side, model.garment_fit) for garment in gathered[row][0]])
+                for row in rows
+            ]
+            inputs["garments"] = np.stack(squares)
+            inputs["weights"] = np.array([[g.weight for g in gathered[row][0]] for row in rows], np.float32)
+        retrieved = time.perf_counter()
+        noise = jax.random.normal(jax.random.key(seed), (1, *model.latent_size, model.vae.latent_channels))
+        inputs["noise"] = jnp.repeat(noise, size, axis=0)
+        denoise = partial(_denoise, model, self.fusion, self.prompts.placeholder, scale == 1)
+        latents = self._run("plain" if scale == 1 else "guided", denoise, inputs, table, np.float32(scale))
+        latents.block_until_ready()
+        denoised = time.perf_counter() - self._compiling
+        images = np.asarray(self._run("decode", partial(_decode, model), latents))
+        done = time.perf_counter()
+        seconds = {
+            "retrieve": retrieved - started,
+            "denoise": denoised - retrieved,
+            "decode": done - self._compiling - denoised,
+            "total": done - started,
+        }
+        seconds = {name: value / len(people) for name, value in seconds.items()}
+        return [
+            self._result(person, image, garments, split, seconds)
+            for person, image, (garments, split) in zip(people, images, gathered, strict=False)
+        ]
+
+    def _garments(self, person: Person, count: int) -> tuple[list[UsedGarment], str | None]:
+        """The garments of an edit with similarity and weight, and the split of the database that they are of."""
+        if not count:
+            return [], None
+        query = embed_texts(self.model, self.params, self.tokenizer, [person.text])[0] if person.text else None
+        if person.garments:
+            names, pictures = zip(*person.garments, strict=True)
+            squares = [
+                garment_square(picture, self.model.image_encoder.image_size, self.model.garment_fit)
+                for picture in pictures
+            ]
+            vectors, split = embed_garments(self.model, self.params, squares), None
+        else:
+            found = self.database.search(query, person.category, count, exclude=person.exclude)
+            names, pictures = found.ids, [self.database.picture(row) for row in found.rows]
+            vectors, split = self.database.memory.embeddings[list(found.rows)], ", ".join(found.splits)
+        weights, similarities = np.full(count, 1.0, np.float32), [None] * count
+        if query is not None:
+            similarities = (vectors @ query).tolist()
+            if self.fusion == "pool" or self.weighting != "equal":
+                weights = np.asarray(garment_weights(query[None], jnp.asarray(vectors)[None], self.weighting))[0]
+            if self.reject is not None:
+                weights = weights * np.asarray(accepted(jnp.asarray([similarities]), self.reject))[0]
+        used = [
+            UsedGarment(
+                name=name, retrieved=not person.garments, similarity=similarity, weight=float(weight), picture=picture
+            )
+            for name, picture, similarity, weight in zip(names, pictures, similarities, weights, strict=True)
+        ]
+        return used, split
+
+    def _fitted(self, person: Person) -> dict[str, np.ndarray]:
+        """Person, mask and keypoints at the model's size."""
+        shape = self.model.image_size
+        mask = fit_grey(person.mask.astype(np.uint8) * 255, shape, Image.Resampling.BILINEAR) > 127
+        if not mask.any():
+            raise UserError("mask: marks less than a pixel of the model's picture; make the part to change larger")
+        keypoints = np.zeros((18, 3), np.float32)
+        if person.keypoints is not None:
+            (height, width), ((top, _), (left, _)) = place_in(person.image.shape[:2], shape)
+            scale = width / person.image.shape[1], height / person.image.shape[0]
+            keypoints = np.array(person.keypoints, np.float32)
+            keypoints[:, :2] = keypoints[:, :2] * scale + (left, top)
+            keypoints = np.where(keypoints[:, 2:] > 0, keypoints, 0).astype(np.float32)
+        return {"person": fit(person.image, shape, "edge"), "mask": mask.astype(np.float32), "keypoints": keypoints}
+
+    def _result(self, person, image, garments, split, seconds) -> Edited:
+        shape = person.image.shape[:2]
+        (height, width), ((top, _), (left, _)) = place_in(shape, self.model.image_size)
+        drawn = resize(image[top : top + height, left : left + width], shape)
+        warnings = []
+        if self.model.pose and (person.keypoints is None or not person.keypoints[:, 2].any()):
+            warnings.append(NO_POSE)
+        kept = sum(garment.weight > 0 for garment in garments)
+        if garments and not kept:
+            warnings.append("no garment is near enough to the text: the text alone was used")
+        shown = min(kept, 1) if self.fusion == "pool" else kept
+        return Edited(
+            image=np.where(person.mask[..., None], drawn, person.image),
+            garments=tuple(garments),
+            mask=person.mask,
+            prompt=self.prompts.shown(person.text, person.category, shown),
+            database_split=split,
+            target_excluded=bool(person.exclude),
+            warnings=tuple(warnings),
+            seconds=seconds,
+        )
+
+    def _run(self, name: str, function: Callable, *arguments):
+        """`function(params, *arguments)`, compiled once for each set of shapes; compiling is counted apart."""
+        key = (name, tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)))
+        if key not in self._programs:
+            start = time.perf_counter()
+            self._programs[key] = jax.jit(function).lower(self.params, *arguments).compile()
+            self._compiling += time.perf_counter() - start
+        return self._programs[key](self.params, *arguments)
+
+
+def _denoise(model: FashionRAG, fusion, placeholder: int, plain_only: bool, params, inputs, table, scale):
+    words = counts = None
+    if "garments" in inputs:
+        each = model.words(params, to_float(inputs["garments"]))
+        words, counts = fuse_words(each, inputs["weights"], fusion)
+    context = model.encode_prompt(params, inputs["ids"], words, counts, placeholder)
+    plain = model.encode_prompt(params, inputs["plain"])
+    if counts is not None:  # all garments rejected: the prompt of the text alone
+        context = jnp.where((counts > 0)[:, None, None], context, plain)
+    person, mask = to_float(inputs["person"]), inputs["mask"]
+    conditions = model.condition(params, person, mask, inputs["keypoints"], context, plain=plain)
+    empty = conditions.unconditional(model.encode_prompt(params, inputs["empty"]))
+    denoise = guided(partial(model.denoise, params), conditions, empty, 1 if plain_only else scale)
+    return sample(denoise, table, inputs["noise"])
+
+
+def _decode(model: FashionRAG, params, latents):
+    return to_uint8(model.decode(params, latents))
