@@ -3,11 +3,12 @@ r"""Fashion-RAG in the tiny world, 64 px: three stages, each from the last.
     ragdiff data people --out runs/fashion/data --count 9216 --size 64 --seed 41
     ragdiff train --config configs/clip/garments.py --workdir runs/fashion/tower --set data.folder=PAIRS
     for stage in inpaint inversion edit; do
-        ragdiff train --config configs/fashion_rag/tiny.py:$stage --workdir runs/fashion/$stage --set data.folder=PEOPLE
+        ragdiff train --config configs/fashion_rag/tiny.py:$stage --workdir runs/fashion/$stage \
+            --set data.folder=PEOPLE
     done
 
 `inpaint` stands for the inpainting U-Net that exists at full size; `inversion` is F's first stage (F_theta alone),
-`edit` its second (U-Net and F_theta, pose from zero). docs/fashion_rag.md says how long the shipped weights were trained.
+`edit` its second (U-Net and F_theta, pose from zero). docs/fashion_rag.md says how the shipped weights came.
 """
 
 from ml_collections import ConfigDict

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory", type=Path, metavar="DIR", help="memory of garments to retrieve from (default: the shipped one)"
     )
     parser.add_argument(
-        "--exclude", action="append", default=[], metavar="ID", help="never retrieve this garment; may come several times"
+        "--exclude", action="append", default=[], metavar="ID", help="never retrieve this garment; may be repeated"
     )
     parser.add_argument(
         "--pool",

@@ -110,7 +110,7 @@ def preset(name: str) -> FashionRAG:
                 out_channels=4,
                 block_out_channels=(320, 640, 1280, 1280),
                 layers_per_block=2,
-                transformer_layers=(1, 1, 1, 0),
+                transformer_layers=(1, 1, 1, 1),
                 attention_heads=(5, 10, 20, 20),
                 cross_attention_dim=1024,
                 addition_time_embed_dim=0,

@@ -39,7 +39,6 @@ from ragdiff_jax.models.transformer import Leaf, Remat
 from ragdiff_jax.models.unet import UNet
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, sample_latents, scale_latents, unscale_latents
-from ragdiff_jax.systems.prompts import PromptKind
 
 Params = Mapping[str, Any]
 POSE_CHANNELS = len(JOINTS)
@@ -98,7 +97,7 @@ class FashionRAG:
     retrieval_image_encoder: CLIPVisionConfig | None = None
     guidance_scale: float = 7.5
     retrieved: int = 3
-    prompt: PromptKind = "template"
+    prompt: str = "template"
     visual_levels: tuple[int, ...] | None = None
     garment_fit: str = "pad"
     normalisation: str = "clip"

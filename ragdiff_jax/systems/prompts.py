@@ -34,7 +34,7 @@ _TEMPLATES = {  # (with garments, without)
 class Prompts:
     """Makes token ids of captions. `garments`: how many of `tokens` each must find room."""
 
-    kind: PromptKind
+    kind: str
     tokenizer: Tokenizer
     tokens: int
 

@@ -139,7 +139,7 @@ def part_folder(folder: str | Path, file: ModelFile, part: str) -> Path:
     if part not in file.shared:
         return Path(folder) / part
     place = file.shared[part]
-    pieces = place.split("/") if isinstance(place, str) else []
+    pieces = place.split("/")
     if len(pieces) != 3 or pieces[0] != ".." or {"", ".", ".."} & set(pieces[1:]) or "\\" in place:
         raise UserError(f"{Path(folder) / 'model.json'}: shared {part!r} is {place!r}; write ../FOLDER/PART")
     return Path(folder).resolve().parent / pieces[1] / pieces[2]
@@ -155,8 +155,8 @@ def read_model_json(folder: str | Path) -> ModelFile:
         if not isinstance(value.get(name), kind):
             raise UserError(f"{path}: {name} must be a {'string' if kind is str else 'JSON object'}")
     shared = value.get("shared", {})
-    if not isinstance(shared, dict):
-        raise UserError(f"{path}: shared must be a JSON object")
+    if not isinstance(shared, dict) or not all(isinstance(place, str) for place in shared.values()):
+        raise UserError(f"{path}: shared must be an object of part and ../FOLDER/PART")
     return ModelFile(system=value["system"], parts=value["parts"], settings=value["settings"], shared=shared)
 
 

@@ -1,0 +1,99 @@
+"""Fashion-RAG's model folder: what is written is read, parts may be a neighbour's, and nothing else may be."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from small_fashion import random_fashion, save_small, small_fashion
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.weights.exporting import export_model
+from ragdiff_jax.weights.fashion_folder import (
+    load_fashion,
+    read_fashion,
+    retrieval_fingerprint,
+    share_parts,
+    tokenizer_folder,
+)
+from ragdiff_jax.weights.info import weights_info
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return save_small(tmp_path_factory.mktemp("fashion"))
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "fashion")
+    return tmp_path / "fashion"
+
+
+def change(folder, **fields):
+    file = folder / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def test_a_model_comes_back_as_it_was(folder):
+    model = read_fashion(folder)
+    assert model == small_fashion()
+    loaded, saved = load_fashion(model, folder), random_fashion(model)
+    jax.tree.map(np.testing.assert_array_equal, loaded, saved)
+    assert (tokenizer_folder(folder) / "vocab.json").is_file()
+
+
+def test_shared_parts_are_read_from_the_neighbour(folder):
+    neighbour = folder.parent / "tiny"
+    for part in ("vae", "text_encoder", "tokenizer"):
+        shutil.copytree(folder / part, neighbour / part)
+    assert set(share_parts(folder, neighbour)) == {"vae", "text_encoder", "tokenizer"}
+    assert not (folder / "vae").exists()
+    model = read_fashion(folder)
+    jax.tree.map(np.testing.assert_array_equal, load_fashion(model, folder), random_fashion(model))
+    assert tokenizer_folder(folder) == (neighbour / "tokenizer").resolve()
+    assert {info.part for info in weights_info(folder)} >= {"vae", "inversion", "image_encoder"}
+    # An export is whole again.
+    export_model(folder, folder.parent / "elsewhere" / "copy")
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load_fashion(model, folder.parent / "elsewhere" / "copy"),
+        random_fashion(model),
+    )
+    (neighbour / "vae" / "config.json").unlink()
+    with pytest.raises(UserError, match="config.json"):
+        read_fashion(folder)
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "../../secrets/vae", "../tiny/../vae", "vae", "../tiny"])
+def test_a_shared_part_lies_in_a_neighbour_or_nowhere(folder, place):
+    change(folder, shared={"vae": place})
+    with pytest.raises(UserError, match="write ../FOLDER/PART"):
+        read_fashion(folder)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"system": "ragdiffusion"}, "is a model of 'ragdiffusion'"),
+        ({"settings": {"image_size": [32, 32], "speed": 1}}, "unknown setting 'speed'"),
+        ({"settings": {}}, "'image_size' is missing"),
+        ({"parts": {"unet": "UNet2DConditionModel"}}, "no part 'vae'"),
+        ({"shared": []}, "shared must be"),
+        ({"shared": {"vae": 3}}, "shared must be"),
+    ],
+)
+def test_what_is_wrong_with_model_json_is_named(folder, fields, message):
+    change(folder, **fields)
+    with pytest.raises(UserError, match=message):
+        read_fashion(folder)
+
+
+def test_the_encoder_of_a_database_is_its_towers(folder):
+    model, params = small_fashion(), random_fashion(small_fashion())
+    name = retrieval_fingerprint(model, params)
+    assert retrieval_fingerprint(model, params | {"unet": {}}) == name
+    assert retrieval_fingerprint(small_fashion(garment_fit="crop"), params) != name
+    other = random_fashion(model, seed=1)
+    assert retrieval_fingerprint(model, params | {"image_encoder": other["image_encoder"]}) != name
