@@ -9,6 +9,7 @@
   ragdiff memory export --memory memory --out plain/
   ragdiff memory neighbours --memory memory --dataset stgarment --out neighbours.npz
   ragdiff memory info --memory memory --json
+  ragdiff memory build --out garments --dataset people --model EDITOR     # of a Fashion-RAG model: found by text
 
 A change is one new generation: readers see the old memory or the new one.
 --flats is a folder of pictures on a plain background; masks/NAME.png in it, if there, is NAME's silhouette.
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--flats", type=Path, metavar="DIR", help="folder of flat-lay pictures")
-    source.add_argument("--dataset", type=Path, metavar="DIR", help="pairs: a prepared data set or a folder of pairs")
+    source.add_argument("--dataset", type=Path, metavar="DIR", help="pairs (people, for a Fashion-RAG model)")
     parser.add_argument("--split", default="train", help="split of --dataset (default %(default)s)")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="the first N flat-lays only (default: all)")
     parser.add_argument("--attributes", type=Path, metavar="FILE", help="JSONL: a line a picture of --flats")
@@ -107,7 +108,24 @@ def _builder(arguments: argparse.Namespace, report: Report):
     from ragdiff_jax.pipelines.memory_builder import MemoryBuilder
 
     remember_compilations(report)
-    return MemoryBuilder.from_folder(model_folder(arguments.model), size=arguments.size)
+    folder = model_folder(arguments.model)
+    if not _edits(arguments):
+        return MemoryBuilder.from_folder(folder, size=arguments.size)
+    from ragdiff_jax.pipelines.garment_database import GarmentMemoryBuilder
+    from ragdiff_jax.weights.fashion_folder import load_fashion, read_fashion
+
+    model = read_fashion(folder)
+    if arguments.size not in (None, model.image_encoder.image_size):
+        raise UserError(f"--size {arguments.size}: the model's garments have {model.image_encoder.image_size} pixels")
+    return GarmentMemoryBuilder(model, load_fashion(model, folder))
+
+
+def _edits(arguments: argparse.Namespace) -> bool:
+    """Whether the memory is one of garments for `ragdiff edit`: its model says so."""
+    from ragdiff_jax.weights.fashion_folder import FASHION
+    from ragdiff_jax.weights.folder import read_model_json
+
+    return read_model_json(model_folder(arguments.model)).system == FASHION
 
 
 def _flats(arguments: argparse.Namespace, report: Report):
@@ -132,6 +150,12 @@ def _flats(arguments: argparse.Namespace, report: Report):
         return len(rows), flat_lays_of_folder(arguments.flats, attributes, on_error, rows)
     if arguments.attributes is not None:
         raise UserError("--attributes goes with --flats: the records of --dataset have their own")
+    if _edits(arguments):
+        from ragdiff_jax.data.person_folder import open_persons
+        from ragdiff_jax.pipelines.garment_database import garments_of_people
+
+        people = open_persons(arguments.dataset, arguments.split)
+        return _limited(len(people), garments_of_people(people, arguments.split), arguments.limit)
     from ragdiff_jax.data.folder import open_pairs
 
     source = open_pairs(arguments.dataset, arguments.split)

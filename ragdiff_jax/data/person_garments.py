@@ -6,7 +6,7 @@ the K retrieved ones by rank; `prompt_ids` int32 [B,2,L], the prompt for an edit
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int32, UInt8
@@ -19,6 +19,7 @@ from ragdiff_jax.errors import UserError
 FITS = ("pad", "crop")
 
 
+@runtime_checkable
 class Prompter(Protocol):
     """Makes the ids of prompts with room for `garments` (`systems.prompts.Prompts`)."""
 

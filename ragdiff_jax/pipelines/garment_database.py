@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ragdiff_jax.data.garment_categories import category_of_item
-from ragdiff_jax.data.images import decode_image
+from ragdiff_jax.data.images import decode_image, square_mask
 from ragdiff_jax.data.inpainting_masks import CATEGORIES
 from ragdiff_jax.data.person_garments import garment_square
 from ragdiff_jax.data.person_records import PersonSource
@@ -72,7 +72,8 @@ def garments_of_memory(memory: Memory) -> Iterator[FlatLay]:
             raise UserError(f"{memory.path}: keeps no pictures of its garments; build it again: ragdiff memory build")
         metadata = {"split": UNSTATED, **item.metadata, "category": category}
         image = decode_image(thumbnail, f"thumbnail of {item.id}", max_side=512)
-        yield FlatLay(id=item.id, image=image, mask=np.asarray(memory.landmarks[row]), metadata=metadata)
+        mask = square_mask(np.asarray(memory.landmarks[row]), max(image.shape))[: image.shape[0], : image.shape[1]]
+        yield FlatLay(id=item.id, image=image, mask=mask, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
