@@ -234,7 +234,8 @@ class PersonEditor:
         if query is not None:
             similarities = (vectors @ query).tolist()
             if self.fusion == "pool" or self.weighting != "equal":
-                weights = np.asarray(garment_weights(jnp.asarray(query)[None], jnp.asarray(vectors)[None], self.weighting))[0]
+                text, looks = jnp.asarray(query)[None], jnp.asarray(vectors)[None]
+                weights = np.asarray(garment_weights(text, looks, self.weighting))[0]
             if self.reject is not None:
                 weights = weights * np.asarray(accepted(jnp.asarray([similarities]), self.reject))[0]
         used = [

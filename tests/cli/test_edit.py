@@ -78,15 +78,15 @@ def test_only_the_masked_pixels_change(edit, files, tmp_path):
     assert load_image(line["panel"]).shape[1] > 5 * 192
     assert (load_image(line["mask"])[..., 0] > 0).sum() == files.mask.sum()
     # An id that is left out is not retrieved; the result is the same at every call.
-    _, (without,), _ = edit(
-        "--text", "a red shirt", "--mask", files.base / "mask.png", "--n-retrieved", 1, "--exclude", first["id"], "--json"
-    )
+    mask = ("--mask", files.base / "mask.png")
+    _, (without,), _ = edit("--text", "a red shirt", *mask, "--n-retrieved", 1, "--exclude", first["id"], "--json")
     assert without["garments"][0]["id"] == second["id"] and without["target_excluded"] is True
 
 
 def test_a_parse_map_a_box_and_garments_of_ones_own(edit, files):
     by_labels = ("--label-map", files.base / "parse.png", "--category", "upper_body")
-    code, (line,), err = edit("--garment", files.base / "red.png", *by_labels, "--keypoints", files.base / "pose.json", "--json")
+    pose = ("--keypoints", files.base / "pose.json")
+    code, (line,), err = edit("--garment", files.base / "red.png", *by_labels, *pose, "--json")
     assert (code, err) == (0, [])
     assert line["garments"] == [{"file": str(files.base / "red.png"), "similarity": None, "weight": 1.0}]
     assert line["database_split"] is None

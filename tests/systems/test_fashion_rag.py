@@ -46,7 +46,7 @@ def inputs(batch=2, seed=0):
 
 
 def test_the_step_equals_torch(tmp_path):
-    """[latents | mask | masked latents | 18 pose maps] through a 27-channel U-Net, with guidance; diffusers' the same."""
+    """[latents | mask | masked latents | 18 pose maps] through 27 channels, with guidance, as diffusers computes it."""
     sizes = {
         "sample_size": 8,
         "in_channels": 27,

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,14 +102,14 @@ class FashionRAGObjective(Objective):
     def batches(self, **arguments):
         return make_batches(self.people, **arguments)
 
-    def shown(self, garments, key):
+    def shown(self, garments, key, share):
         """(garments [b, most, s, s, 3] that a sample sees, how many of them count [b]); the first K by rank, with the
-        own garment in a random one's place for `dropout.own` of the samples.
+        own garment in a random one's place for that share of the samples.
         """
         b = garments.shape[0]
         count_key, own_key, place_key = jax.random.split(key, 3)
         count = jax.random.randint(count_key, (b,), 1, self.most + 1)
-        own = jax.random.bernoulli(own_key, self.dropout.own, (b,))
+        own = jax.random.bernoulli(own_key, share, (b,))
         place = jax.random.randint(place_key, (b,), 0, self.most) % count
         index = jnp.arange(1, self.most + 1)[None]
         index = jnp.where(own[:, None] & (jnp.arange(self.most)[None] == place[:, None]), 0, index)
@@ -144,22 +145,26 @@ class FashionRAGObjective(Objective):
         return self.model.visual_levels is not None
 
     def loss(self, params, constants, batch, key):
+        return self.edit_loss(params, batch, key, dataclasses.asdict(self.dropout), self.pool), {}
+
+    def edit_loss(self, params, batch, key, chances: Mapping[str, Any], pooled: float):
+        """The loss of each row; `chances`: `EditDropout`'s, numbers or arrays."""
         keys = jax.random.split(key, 10)
         b = batch["person"].shape[0]
 
         def chance(index, probability):
             return jax.random.bernoulli(keys[index], probability, (b,))
 
-        everything = chance(0, self.dropout.everything)
+        everything = chance(0, chances["everything"])
         no_text, no_garments, no_pose = (
-            everything | chance(index, getattr(self.dropout, name))
+            everything | chance(index, chances[name])
             for index, name in enumerate(("text", "garments", "pose"), start=1)
         )
         garments, count, pool = None, None, None
         if self.most:
-            garments, count = self.shown(batch["garments"], keys[4])
+            garments, count = self.shown(batch["garments"], keys[4], chances["own"])
             garments = to_float(garments)
-            pool = chance(5, self.pool) if self.pool else None
+            pool = chance(5, pooled) if pooled else None
         dropout_key = keys[6] if "inversion" in self.trainable else None
         context, plain = self.context(params, batch, garments, count, no_text, no_garments, dropout_key, pool)
         person, mask = to_float(batch["person"]), batch["mask"].astype(jnp.float32)
@@ -168,44 +173,42 @@ class FashionRAGObjective(Objective):
             params, person, mask, batch["keypoints"], context, plain=plain, pose_gate=1.0 - no_pose, key=masked_key
         )
         latents = self.model.encode(params, person, latents_key)
-        return self.model.denoising_loss(params, conditions, latents, keys[8], keys[9]), {}
+        return self.model.denoising_loss(params, conditions, latents, keys[8], keys[9])
 
     def _example_batch(self):
         return self.held_out.batch(np.arange(min(self.examples, len(self.held_out))))
 
     def validation(self, params, constants, key):
-        """The loss of held-out people without garments, with the retrieved ones, with their own alone."""
+        """The loss of held-out people without garments, with the retrieved ones, with their own among these."""
         batch = self._example_batch()
-        calm = dict(text=0.0, pose=0.0, everything=0.0)
-        kinds = {"text": dict(garments=1.0, own=0.0)}
+
+        @jax.jit
+        def loss(params, batch, garments, own):
+            chances = {"text": 0.0, "pose": 0.0, "everything": 0.0, "garments": garments, "own": own}
+            return self.edit_loss(params, batch, key, chances, 0.0).mean()
+
+        kinds = {"text": (1.0, 0.0)}
         if self.most:
-            kinds |= {"retrieved": dict(garments=0.0, own=0.0), "own": dict(garments=0.0, own=1.0)}
-        found = {}
-        for name, chances in kinds.items():
-            still = dataclasses.replace(
-                self, dropout=EditDropout(**calm, **chances), most=1 if name == "own" else self.most, pool=0.0
-            )
-            loss = jax.jit(lambda params, batch, still=still: still.loss(params, {}, batch, key)[0].mean())
-            found[f"loss_{name}"] = float(loss(params, batch))
-        return found
+            kinds |= {"retrieved": (0.0, 0.0), "own": (0.0, 1.0)}
+        return {f"loss_{name}": float(loss(params, batch, *chances)) for name, chances in kinds.items()}
 
     def sample(self, params, constants, key):
         """Held-out person, mask, nearest garment, the edit with all retrieved ones, own garment, the edit with it."""
         batch = self._example_batch()
         hole = np.where(batch["mask"][..., None] > 0, np.uint8(127), batch["person"])
-        columns = [batch["person"], hole]
-        shown = [(1, self.most), (0, 1)] if self.most else [(0, 0)]
-        for first, count in shown:
-            garments = batch["garments"][:, first : first + count] if count else None
-            images = jax.jit(self.edit)(params, batch, garments, key)
-            columns += [_fitted(batch["garments"][:, first], batch["person"].shape[1:3]), to_uint8(images)]
+        columns, edit, most = [batch["person"], hole], jax.jit(self.edit), self.most
+        garments = batch["garments"]
+        shown = [(garments[:, 1:], most), (garments[:, :most], 1)] if most else [(None, 0)]
+        for seen, count in shown:
+            if seen is not None:
+                columns.append(_fitted(seen[:, 0], batch["person"].shape[1:3]))
+            columns.append(to_uint8(edit(params, batch, seen, np.full(len(hole), count, np.int32), key)))
         return {"edited": sheet(*columns)}
 
-    def edit(self, params, batch, garments, key):
-        """Edited people of a batch, composited, in [-1, 1]; `garments` uint8 [b, n, s, s, 3] or None."""
+    def edit(self, params, batch, garments, count, key):
+        """Edited people of a batch, in [-1, 1]; with the first `count` [b] of `garments` uint8 [b, n, s, s, 3]."""
         model, b = self.model, batch["person"].shape[0]
         nobody = jnp.zeros((b,), bool)
-        count = None if garments is None else jnp.full((b,), garments.shape[1])
         garments = None if garments is None else to_float(garments)
         context, plain = self.context(params, batch, garments, count, nobody, nobody)
         person, mask = to_float(batch["person"]), batch["mask"].astype(jnp.float32)

@@ -1,0 +1,156 @@
+"""Fashion-RAG's stages in the real train step, on drawn people of 32 pixels."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_fashion import random_fashion, small_fashion, small_tokenizer
+
+from ragdiff_jax.data.person_garments import Garments, PersonsWithGarments
+from ragdiff_jax.data.person_pipeline import PersonArrays
+from ragdiff_jax.data.synth_people import synth_person
+from ragdiff_jax.parallel import make_mesh
+from ragdiff_jax.systems.fashion_presets import without_pose
+from ragdiff_jax.systems.prompts import Prompts
+from ragdiff_jax.training import TrainSettings
+from ragdiff_jax.training.loop import train
+from ragdiff_jax.training.objectives.fashion_rag import EditDropout, FashionRAGObjective
+from ragdiff_jax.training.retrieved import retrieved_rows
+from ragdiff_jax.weights import save_part
+from ragdiff_jax.weights.fashion_folder import load_fashion, read_fashion
+
+MODEL = small_fashion()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Eight people, their retrieved garments, every part's folder, a U-Net of before pose came."""
+    base = tmp_path_factory.mktemp("fashion")
+    tokenizer = small_tokenizer(base / "tokenizer")
+    records = [synth_person(row, size=32) for row in range(2, 14)]
+    tops = [record for record in records if record.category == "upper_body"][:8]
+    params = random_fashion(MODEL)
+    for part, config in MODEL.configs().items():
+        save_part(base / part, config.to_dict(), params[part])
+    plain = without_pose(MODEL)
+    save_part(base / "plain_unet", plain.unet.to_dict(), random_fashion(plain)["unet"])
+    database = Garments(tops, MODEL.image_encoder.image_size)
+    rows = retrieved_rows(MODEL, params, tokenizer, tops, database, 3, keep=base / "kept")
+    people = PersonArrays(tops, shape=(32, 32), tokenizer=tokenizer, cache=True)
+    prompts = Prompts(kind="bare", tokenizer=tokenizer, tokens=4)
+    return types.SimpleNamespace(
+        base=base,
+        records=tops,
+        rows=rows,
+        params=params,
+        people=PersonsWithGarments(people, database, rows, prompts, most=3),
+        tokenizer=str(base / "tokenizer"),
+        empty=tuple(int(i) for i in tokenizer.encode([""])[0]),
+        placeholder=prompts.placeholder,
+        prompts=prompts,
+        database=database,
+    )
+
+
+def objective(world, model=MODEL, **fields):
+    parts = {part: str(world.base / part) for part in model.configs()}
+    fields = {"parts": parts} | fields
+    return FashionRAGObjective(
+        model=model,
+        people=world.people,
+        held_out=world.people,
+        tokenizer=world.tokenizer,
+        empty_ids=world.empty,
+        placeholder=world.placeholder,
+        examples=4,
+        sample_steps=2,
+        **fields,
+    )
+
+
+def run(stage, folder, look=0):
+    """(model, parameters) that two steps of the real loop wrote; `look`: when they are sampled and measured."""
+    settings = TrainSettings(
+        steps=2,
+        batch_size=8,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        checkpoint_seconds=0,
+        sample_every=look,
+        validate_every=look,
+    )
+    result = train(stage, folder, settings, mesh=make_mesh(devices=jax.devices()[:1]))
+    assert result.finished
+    return read_fashion(result.model), load_fashion(read_fashion(result.model), result.model)
+
+
+def changed(before, after):
+    """Parts of which anything changed."""
+    different = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, after)
+    return {part for part in different if any(jax.tree.leaves(different[part]))}
+
+
+def test_first_stage_trains_f_theta_alone_without_pose(world, tmp_path):
+    plain = without_pose(MODEL)
+    parts = {part: str(world.base / part) for part in plain.configs()} | {"unet": str(world.base / "plain_unet")}
+    stage = objective(world, plain, parts=parts, trainable="^inversion/", pool=0.3)
+    model, after = run(stage, tmp_path / "run")
+    assert model == plain
+    assert changed(world.params | {"unet": random_fashion(plain)["unet"]}, after) == {"inversion"}
+
+
+def test_second_stage_begins_as_the_first_and_learns_pose(world, tmp_path):
+    parts = {part: str(world.base / part) for part in MODEL.configs()} | {"unet": str(world.base / "plain_unet")}
+    stage = objective(world, parts=parts, dropout=EditDropout(pose=0.0, everything=0.0))
+    start = stage.restore_parts(jax.tree.map(jnp.asarray, random_fashion(MODEL, seed=1)))
+    kernel, plain = start["unet"]["conv_in"]["kernel"], without_pose(MODEL)
+    assert not kernel[:, :, plain.unet.in_channels :].any()
+    np.testing.assert_array_equal(
+        kernel[:, :, : plain.unet.in_channels], random_fashion(plain)["unet"]["conv_in"]["kernel"]
+    )
+    model, after = run(stage, tmp_path / "run", look=2)
+    assert model == MODEL and changed(start, after) == {"unet", "inversion"}
+    assert after["unet"]["conv_in"]["kernel"][:, :, plain.unet.in_channels :].any()
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert all(name in metrics for name in ("loss_text", "loss_retrieved", "loss_own"))
+    assert list((tmp_path / "run" / "samples").iterdir())
+
+
+def test_a_persons_own_garment_is_never_retrieved_and_the_table_is_kept(world, monkeypatch):
+    for row, found in enumerate(world.rows):
+        assert row not in found and len(set(found.tolist())) == 3
+    import ragdiff_jax.training.retrieved as module
+
+    monkeypatch.setattr(module, "embed_garments", None)  # a second start asks no encoder
+    arguments = (MODEL, world.params, world.prompts.tokenizer, world.records, world.database, 3)
+    np.testing.assert_array_equal(retrieved_rows(*arguments, keep=world.base / "kept"), world.rows)
+    with pytest.raises(TypeError):
+        retrieved_rows(*arguments, keep=world.base / "kept", exclude_target=False)  # another table
+
+
+def test_what_a_sample_sees(world):
+    """Up to three by rank; the own garment, where it stands among them, in one of the places that count."""
+    garments = jnp.arange(4.0)[None, :, None, None, None] * jnp.ones((64, 1, 1, 1, 3))
+    for share, expected in ((0.0, False), (1.0, True)):
+        shown, count = objective(world).shown(garments, jax.random.key(0), share)
+        assert set(np.unique(count)) == {1, 2, 3}
+        for row, n in zip(np.asarray(shown)[..., 0, 0, 0], np.asarray(count), strict=True):
+            assert (0.0 in row[:n]) is expected
+            assert [value for value in row if value] == [place + 1 for place, value in enumerate(row) if value]
+
+
+def test_losing_everything_leaves_nothing_of_text_garments_and_pose(world):
+    stage = objective(world, dropout=EditDropout(everything=1.0))
+    batch = {name: jnp.asarray(value) for name, value in world.people.batch(np.arange(4)).items()}
+    loss = jax.jit(lambda batch: stage.loss(world.params, {}, batch, jax.random.key(3))[0])
+    other = dict(batch)
+    other["garments"] = 255 - batch["garments"]
+    other["prompt_ids"] = batch["prompt_ids"].at[:, :, 1:4].set(300)
+    other["keypoints"] = batch["keypoints"] * 0.5
+    np.testing.assert_allclose(loss(batch), loss(other), rtol=1e-5)
+    kept = dataclasses.replace(stage, dropout=EditDropout(text=0.0, garments=0.0, pose=0.0, everything=0.0))
+    full = jax.jit(lambda batch: kept.loss(world.params, {}, batch, jax.random.key(3))[0])
+    assert (np.abs(full(batch) - full(other)) > 1e-6).all()
