@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ragdiff_jax.cli import analyze, data, demo, edit, generate, memory, retrieve, train, weights
+from ragdiff_jax.cli import analyze, data, demo, edit, generate, memory, retrieve, train, weights, words
 from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.version import __version__
@@ -17,6 +17,7 @@ VERBS = {
     "demo": (demo, "the shipped model on held-out garments and on your pictures"),
     "generate": (generate, "photos of garments in, flat-lays out"),
     "edit": (edit, "a person's picture and a text in, the person in other garments out"),
+    "words": (words, "the nearest words to what an editing model makes of a garment"),
     "retrieve": (retrieve, "the memory's nearest garments of each photo"),
     "analyze": (analyze, "what retrieval does with a set of pairs: numbers and pictures"),
     "train": (train, "run or resume one training stage"),

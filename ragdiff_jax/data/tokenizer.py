@@ -71,6 +71,10 @@ class Tokenizer:
             row[: len(encoding.ids)] = encoding.ids
         return ids
 
+    def vocabulary(self) -> dict[str, int]:
+        """{piece: id}; a piece that ends a word ends in `</w>`."""
+        return self._backend.get_vocab()
+
     def tokens(self, text: str) -> list[str]:
         """The pieces that a text falls into, with BOS and EOS; for messages and tests."""
         return self._backend.encode(text).tokens

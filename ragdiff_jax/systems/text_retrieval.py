@@ -20,15 +20,18 @@ Params = Mapping[str, Any]
 
 
 def _batches(items: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-    """(a full batch, how many of it count): the last is filled up with its first."""
+    """(a batch, how many of it count): the last is filled up with its first, a single one to a power of two."""
     ready: list[np.ndarray] = []
+    size = 0
     for item in items:
         ready.append(item)
         if len(ready) == BATCH:
+            size = BATCH
             yield np.stack(ready), BATCH
             ready = []
     if ready:
-        yield np.stack([*ready, *ready[:1] * (BATCH - len(ready))]), len(ready)
+        size = size or 1 << (len(ready) - 1).bit_length()
+        yield np.stack([*ready, *ready[:1] * (size - len(ready))]), len(ready)
 
 
 @functools.lru_cache(maxsize=8)

@@ -131,6 +131,18 @@ def test_bad_input_is_one_line_that_names_it(edit, files, argv, message):
     assert message in err[0]
 
 
+def test_words_of_a_garment_are_named(ragdiff, files, tmp_path):
+    argv = ("words", files.base / "red.png", "--out", tmp_path, "--model", files.model)
+    code, (line,), _ = ragdiff(*argv, "--nearest", 2, "--json")
+    assert code == 0 and load_image(line["picture"]).size
+    assert len(line["tokens"]) == 4
+    for token in line["tokens"]:
+        first, second = token.values()
+        assert 1 >= first >= second and all(word.isalpha() for word in token)
+    code, _, (err,) = ragdiff(*argv, "--nearest", 9999)
+    assert code == 2 and "ask for 1 to" in err
+
+
 def test_a_memory_of_flat_lays_serves_after_its_pictures_are_read_once(ragdiff, files, tmp_path):
     from ragdiff_jax.retrieval import Memory, MemoryItem
 

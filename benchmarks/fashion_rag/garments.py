@@ -1,0 +1,146 @@
+"""How many garments, and what wrong, conflicting and many ones do to the picture."""
+
+import numpy as np
+
+from benchmarks.fashion_rag.world import World, drawn_part, table
+
+_WORLDS: dict[int, World] = {}
+
+
+def opened(arguments) -> World:
+    """One world for all sections of a call."""
+    if id(arguments) not in _WORLDS:
+        _WORLDS[id(arguments)] = World.open(arguments)
+    return _WORLDS[id(arguments)]
+
+
+def _pictures(world, rows):
+    return [[world.database.picture(row) for row in chosen] for chosen in rows]
+
+
+def _setting(world):
+    return {
+        "people": len(world.people),
+        "garments": len(world.database),
+        "database_split": "train",
+        "target_excluded": "the people are of other splits",
+        "steps": world.steps,
+    }
+
+
+def number(arguments):
+    """N_r 0 to 3, the person's own garment chosen by hand; KID of the drawn parts against the real ones."""
+    world = opened(arguments)
+    rows = world.retrieved(3)
+    shown = _pictures(world, rows)
+    results = {"0": world.edit(world.people)}
+    for count in (1, 2, 3):
+        results[str(count)] = world.edit(world.with_garments([row[:count] for row in rows]))
+    own = [("own", garment) for garment in world.own]
+    import dataclasses
+
+    chosen = [dataclasses.replace(p, garments=(g,)) for p, g in zip(world.people, own, strict=True)]
+    results["own"] = world.edit(chosen)
+    scores = {name: world.scores(found, shown) for name, found in results.items()}
+    real = world.tower.images([drawn_part(p.image, p.mask) for p in world.people])
+    kid = {
+        name: round(_kid(real, world.tower.images([drawn_part(r.image, r.mask) for r in found])) * 1000, 3)
+        for name, found in results.items()
+    }
+    columns = {"person": [p.image for p in world.people], "own": world.own, "first": [s[0] for s in shown]}
+    world.sheet("number", columns | {name: [r.image for r in found] for name, found in results.items()})
+    untouched = max(
+        int(np.abs(r.image.astype(int) - p.image)[~p.mask].max(initial=0))
+        for r, p in zip(results["3"], world.people, strict=True)
+    )
+    return _setting(world) | {"scores": table(scores, "0"), "kid_x1000": kid, "changed_outside_of_255": untouched}
+
+
+def _kid(real, fake):
+    """The unbiased squared MMD with (x.y/d + 1)^3 on the measuring tower's unit vectors times sqrt(d)."""
+    d = real.shape[1]
+    real, fake = (x.astype(np.float64) * np.sqrt(d) for x in (real, fake))
+
+    def kernel(a, b):
+        return (a @ b.T / d + 1) ** 3
+
+    n, m = len(real), len(fake)
+    within = kernel(real, real).sum() - np.trace(kernel(real, real))
+    other = kernel(fake, fake).sum() - np.trace(kernel(fake, fake))
+    return within / (n * (n - 1)) + other / (m * (m - 1)) - 2 * kernel(real, fake).mean()
+
+
+# (name, options of the editor): what stands against F's concatenation.
+METHODS = (
+    ("plain", {}),
+    ("reject", {"reject": 0.1}),
+    ("pool similarity", {"fusion": "pool", "weighting": "similarity"}),
+)
+
+
+def random(arguments):
+    """(a) r of 3 garments are random ones of the category, r from 0 to 3; kept: the share of the clean gain."""
+    world = opened(arguments)
+    rng = np.random.default_rng(arguments.seed)
+    rows = world.retrieved(3)
+    shown = _pictures(world, rows)
+    categories = np.array([item.metadata["category"] for item in world.database.memory.items])
+    base = world.scores(world.edit(world.people), shown)
+    found, curve = {"N_r 0": base}, {}
+    for wrong in range(4):
+        mixed = []
+        for row, record in zip(rows, world.records, strict=True):
+            others = rng.choice(np.flatnonzero(categories == record.category), wrong, replace=False).tolist()
+            mixed.append([int(x) for x in rng.permutation([*row[: 3 - wrong], *others])])
+        for name, options in METHODS:
+            found[f"{name}, {wrong} random"] = world.scores(world.edit(world.with_garments(mixed), **options), shown)
+    for name, _ in METHODS:
+        clean = found["plain, 0 random"]["first"].mean() - base["first"].mean()
+        curve[name] = [
+            round(float((found[f"{name}, {wrong} random"]["first"].mean() - base["first"].mean()) / clean), 3)
+            for wrong in range(4)
+        ]
+    return _setting(world) | {"kept_of_clean_gain": curve, "scores": table(found, "plain, 0 random")}
+
+
+def divergent(arguments):
+    """(b) The nearest garment and the two of the 60 nearest that are least like it and each other."""
+    world = opened(arguments)
+    vectors, triples = world.database.memory.embeddings, []
+    for row in world.retrieved(60):
+        near = vectors[row]
+        likeness = near @ near.T
+        second = int(likeness[0].argmin())
+        third = int((likeness[0] + likeness[second]).argsort()[0])
+        third = third if third not in (0, second) else int((likeness[0] + likeness[second]).argsort()[1])
+        triples.append([row[0], row[second], row[third]])
+    shown = _pictures(world, triples)
+    methods = {"concat": {}} | {
+        f"pool {kind}": {"fusion": "pool", "weighting": kind} for kind in ("equal", "similarity", "agreement", "slle")
+    }
+    found = {
+        name: world.scores(world.edit(world.with_garments(triples), **options), shown)
+        for name, options in methods.items()
+    }
+    mean = np.mean([vectors[t[0]] @ vectors[t[1]] for t in triples])
+    return _setting(world) | {"likeness_of_first_two": round(float(mean), 3), "scores": table(found, "concat")}
+
+
+def many(arguments):
+    """(c) Up to 10 garments: one after another as far as they fit, pooled beyond."""
+    world = opened(arguments)
+    rows = world.retrieved(10)
+    shown = _pictures(world, [row[:3] for row in rows])
+    real = world.tower.images([drawn_part(p.image, p.mask) for p in world.people])
+    found, kid = {}, {}
+    for name, count, options in (
+        ("concat 3", 3, {}),
+        ("pool 3", 3, {"fusion": "pool"}),
+        ("pool 5", 5, {"fusion": "pool"}),
+        ("pool 10", 10, {"fusion": "pool"}),
+        ("pool 10 similarity", 10, {"fusion": "pool", "weighting": "similarity"}),
+    ):
+        results = world.edit(world.with_garments([row[:count] for row in rows]), **options)
+        found[name] = world.scores(results, shown)
+        kid[name] = round(_kid(real, world.tower.images([drawn_part(r.image, r.mask) for r in results])) * 1000, 3)
+    return _setting(world) | {"scores": table(found, "concat 3"), "kid_x1000": kid}
