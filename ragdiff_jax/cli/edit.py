@@ -28,6 +28,7 @@ ENDINGS = (".png", "_panel.png", "_mask.png")
 CATEGORIES = ("upper_body", "lower_body", "dresses")
 SCHEMES = ("dresscode", "lip", "vitonhd", "ccp")
 MODEL = "fashion_rag"
+WINDOW = 0.6  # of what the model sees, what is drawn anew takes up to this share of a side
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=at_least(0, float),
         metavar="D",
         help="leave out garments whose similarity to the text is more than D below the best one's (default: keep all)",
+    )
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="show the model the whole picture, as the paper does (default: the part around what is drawn anew)",
     )
     parser.add_argument(
         "--steps", type=at_least(1), default=30, metavar="N", help="denoising steps (default %(default)s)"
@@ -177,7 +183,7 @@ def load_editor(arguments: argparse.Namespace, report: Report, **options):
     remember_compilations(report)
     from ragdiff_jax.pipelines.edit import PersonEditor
 
-    folder = shipped(MODEL) if arguments.model is None else model_folder(arguments.model)
+    folder = editor_folder(arguments.model)
     needs = not getattr(arguments, "garment", None)
     return PersonEditor.from_folders(
         folder,
@@ -185,8 +191,19 @@ def load_editor(arguments: argparse.Namespace, report: Report, **options):
         on_build=lambda count: report.note(f"ragdiff: reading {count} garments for text, once"),
         fusion="pool" if getattr(arguments, "pool", False) else "concat",
         reject=getattr(arguments, "reject", None),
+        window=None if getattr(arguments, "whole", False) else WINDOW,
         **options,
     )
+
+
+def editor_folder(model: Path | None) -> Path:
+    """The model folder that `--model` means; the shipped editor without it. Raises `UserError` if there is none."""
+    if model is not None:
+        return model_folder(model)
+    folder = shipped(MODEL)
+    if not (folder / "model.json").is_file():
+        raise UserError("this copy ships no editing model; train one with ./launch/train_fashion and name it: --model")
+    return folder
 
 
 def edit_record(result) -> dict:

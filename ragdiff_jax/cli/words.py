@@ -8,9 +8,9 @@ Writes words.png (each garment over its tokens' nearest words) and prints the ta
 import argparse
 from pathlib import Path
 
-from ragdiff_jax.cli.edit import MODEL
+from ragdiff_jax.cli.edit import editor_folder
 from ragdiff_jax.cli.errors import Report
-from ragdiff_jax.cli.inputs import add_json, at_least, model_folder, prepare_out, remember_compilations, shipped
+from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out, remember_compilations
 from ragdiff_jax.errors import UserError
 
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     if not pictures:
         return
     remember_compilations(report)
-    folder = shipped(MODEL) if arguments.model is None else model_folder(arguments.model)
+    folder = editor_folder(arguments.model)
     model = read_fashion(folder)
     tokenizer = Tokenizer.from_folder(tokenizer_folder(folder))
     found = nearest_words(

@@ -88,7 +88,9 @@ class PersonEditor:
     """Edits people with one model and one database. A result depends on the person and the seed alone.
 
     `fusion` and `weighting`: see `systems/garment_weights.py`; `reject`: garments whose cosine with the text is more
-    than this below the best one's are left out, None keeps all.
+    than this below the best one's are left out, None keeps all. `window`: the model sees the part of the picture in
+    which the mask's box takes that share of the height or width (F: the whole picture, None): a small model would
+    otherwise spend its pixels on the street.
     """
 
     def __init__(
@@ -102,9 +104,11 @@ class PersonEditor:
         fusion: Fusion = "concat",
         weighting: Weighting = "equal",
         reject: float | None = None,
+        window: float | None = None,
     ):
         self.model, self.params, self.tokenizer, self.database = model, params, tokenizer, database
-        self.batch_size, self.fusion, self.weighting, self.reject = batch_size, fusion, weighting, reject
+        self.batch_size, self.window = batch_size, window
+        self.fusion, self.weighting, self.reject = fusion, weighting, reject
         self.prompts = Prompts(kind=model.prompt, tokenizer=tokenizer, tokens=model.inversion.num_tokens)
         self._programs: dict[tuple, Callable] = {}
         self._compiling = 0.0
@@ -248,23 +252,28 @@ class PersonEditor:
 
     def _fitted(self, person: Person) -> dict[str, np.ndarray]:
         """Person, mask and keypoints at the model's size."""
-        shape = self.model.image_size
-        mask = fit_grey(person.mask.astype(np.uint8) * 255, shape, Image.Resampling.BILINEAR) > 127
+        shape, seen = self.model.image_size, seen_part(person.mask, self.model.image_size, self.window)
+        image = person.image[seen]
+        mask = fit_grey(person.mask[seen].astype(np.uint8) * 255, shape, Image.Resampling.BILINEAR) > 127
         if not mask.any():
             raise UserError("mask: marks less than a pixel of the model's picture; make the part to change larger")
         keypoints = np.zeros((18, 3), np.float32)
         if person.keypoints is not None:
-            (height, width), ((top, _), (left, _)) = place_in(person.image.shape[:2], shape)
-            scale = width / person.image.shape[1], height / person.image.shape[0]
+            (height, width), ((top, _), (left, _)) = place_in(image.shape[:2], shape)
+            scale = np.array([width / image.shape[1], height / image.shape[0]])
             keypoints = np.array(person.keypoints, np.float32)
-            keypoints[:, :2] = keypoints[:, :2] * scale + (left, top)
+            corner = seen[1].start, seen[0].start
+            keypoints[:, :2] = (keypoints[:, :2] - corner) * scale + (left, top)
+            # Joints outside what the model sees are missing to it (`pose_maps`).
             keypoints = np.where(keypoints[:, 2:] > 0, keypoints, 0).astype(np.float32)
-        return {"person": fit(person.image, shape, "edge"), "mask": mask.astype(np.float32), "keypoints": keypoints}
+        return {"person": fit(image, shape, "edge"), "mask": mask.astype(np.float32), "keypoints": keypoints}
 
     def _result(self, person, image, garments, split, seconds) -> Edited:
-        shape = person.image.shape[:2]
+        seen = seen_part(person.mask, self.model.image_size, self.window)
+        shape = person.image[seen].shape[:2]
         (height, width), ((top, _), (left, _)) = place_in(shape, self.model.image_size)
-        drawn = resize(image[top : top + height, left : left + width], shape)
+        drawn = person.image.copy()
+        drawn[seen] = resize(image[top : top + height, left : left + width], shape)
         warnings = []
         if self.model.pose and (person.keypoints is None or not person.keypoints[:, 2].any()):
             warnings.append(NO_POSE)
@@ -291,6 +300,30 @@ class PersonEditor:
             self._programs[key] = jax.jit(function).lower(self.params, *arguments).compile()
             self._compiling += time.perf_counter() - start
         return self._programs[key](self.params, *arguments)
+
+
+def seen_part(
+    mask: Bool[np.ndarray, "h w"], size: tuple[int, int], window: float | None
+) -> tuple[slice, slice]:
+    """(rows, columns) of the picture that the model sees: of its own proportions, around the mask, or everything.
+
+    The mask's box takes `window` of the height or width, whichever is tighter; at the picture's border it lies off
+    the middle, and where the picture is too small for it all of the picture is seen.
+    """
+    if window is None:
+        return slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    box = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
+    height = max(box[0], box[1] * size[0] / size[1]) / window
+    parts = []
+    for side, length, first, last in (
+        (mask.shape[0], height, rows[0], rows[-1] + 1),
+        (mask.shape[1], height * size[1] / size[0], columns[0], columns[-1] + 1),
+    ):
+        length = min(side, round(length))
+        start = int(np.clip(round((first + last - length) / 2), 0, side - length))
+        parts.append(slice(start, start + length))
+    return parts[0], parts[1]
 
 
 def _denoise(model: FashionRAG, fusion, placeholder: int, plain_only: bool, params, inputs, table, scale):
