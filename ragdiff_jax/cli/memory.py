@@ -16,6 +16,7 @@ A change is one new generation: readers see the old memory or the new one.
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 from ragdiff_jax.cli.errors import Report
@@ -155,7 +156,10 @@ def _flats(arguments: argparse.Namespace, report: Report):
         from ragdiff_jax.pipelines.garment_database import garments_of_people
 
         people = open_persons(arguments.dataset, arguments.split)
-        return _limited(len(people), garments_of_people(people, arguments.split), arguments.limit)
+        if getattr(arguments, "select", None) is not None:
+            raise UserError("--select chooses among flat-lays by structure; leave it out for a Fashion-RAG model")
+        count = min(len(people), arguments.limit or len(people))
+        return count, itertools.islice(garments_of_people(people, arguments.split), count)
     from ragdiff_jax.data.folder import open_pairs
 
     source = open_pairs(arguments.dataset, arguments.split)
