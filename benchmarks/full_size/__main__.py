@@ -6,12 +6,12 @@ For each network diffusers or transformers writes random weights and what they c
 part folder of them; the folder is loaded in fp32 and in bf16, and both results are held against the original's. One
 JSON line a network:
 
-  parameters, gb        of the fp32 weights
-  error_fp32, _bf16     |ours - theirs| / |theirs|, the worst of the outputs; the original computes in fp32
-  load_mb_s             bytes of the file a second, cold page cache, into arrays; beside it disk_mb_s, the same bytes read
-                        in sequence and thrown away, and the peak of the process's memory over the arrays (over_gb)
-  import_s, over_gb     of the command
-  export                with --export: the part folder exported, loaded by the original: the error of what it computes
+  gb                    of the fp32 weights
+  import_s, _peak_gb    of the command: seconds, and the most memory that it held
+  error_DTYPE           |ours - theirs| / |theirs|, the worst of the outputs; the original computes in fp32
+  load_mb_s_DTYPE       bytes of the file a second, cold page cache, into arrays of that dtype; beside it disk_mb_s, the
+                        same bytes read in sequence and thrown away, and over_gb: the process's peak less the arrays
+  export_s, _error      with --export: seconds of the command; the original, loaded from the result, against itself
 
 The largest needs 11 GB of memory and 31 GB of disk, which are freed at the end. Linux only (memory from /proc).
 """

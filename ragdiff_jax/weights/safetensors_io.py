@@ -29,7 +29,7 @@ class Tensors:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
-        self._slices: dict[str, tuple[Path, Any]] = {}
+        self._at: dict[str, tuple[Path, int]] = {}  # the file and the byte where the tensor begins
         for path, names in files.items():
             self._open(path, names)
 
@@ -37,6 +37,7 @@ class Tensors:
         try:
             file = safe_open(str(path), framework="numpy")
             held = dict.fromkeys(file.keys())
+            starts = _starts(path)
             self.metadata |= file.metadata() or {}
             for name in held if names is None else names:
                 if name not in held:
@@ -44,21 +45,38 @@ class Tensors:
                 view = file.get_slice(name)
                 self.dtypes[name] = DTYPES.get(view.get_dtype(), view.get_dtype())
                 self.shapes[name] = tuple(view.get_shape())
-                self._slices[name] = (path, file if not self.shapes[name] else view)
+                self._at[name] = (path, starts[name])
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file") from error
         except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path}: not a whole safetensors file ({_one_line(error)}); get it again"
-            ) from error
+            raise UserError(f"{path}: not a whole safetensors file ({_one_line(error)}); get it again") from error
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
-        """The part `index` (one slice an axis, without steps) of tensor `name`."""
-        path, view = self._slices[name]
+        """The part `index` (one slice an axis, without steps) of tensor `name`.
+
+        Read, not mapped: pages of a mapped file count as the process's memory, and the model would be there twice.
+        """
+        path, start = self._at[name]
+        shape, dtype = self.shapes[name], np.dtype(self.dtypes[name])
         try:
-            return view[index] if self.shapes[name] else view.get_tensor(name)
-        except (SafetensorError, OSError) as error:
+            rows = range(*index[0].indices(shape[0])) if shape else range(1)
+            row = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+            raw = np.fromfile(path, np.uint8, len(rows) * row, offset=start + rows.start * row)
+            array = raw.view(dtype).reshape(len(rows), *shape[1:]) if shape else raw.view(dtype).reshape(())
+        except (OSError, ValueError) as error:
             raise UserError(f"{path}: tensor {name} cannot be read ({_one_line(error)})") from error
+        rest = index[1:]
+        if all(part.indices(size) == (0, size, 1) for part, size in zip(rest, shape[1:], strict=True)):
+            return array
+        return array[(slice(None), *rest)].copy()
+
+
+def _starts(path: Path) -> dict[str, int]:
+    """Where each tensor of a file that `safe_open` accepted begins: its header says so, counted from its own end."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {name: 8 + length + entry["data_offsets"][0] for name, entry in header.items() if name != "__metadata__"}
 
 
 def _one_line(error: BaseException) -> str:

@@ -87,21 +87,23 @@ def _default_device() -> jax.Device:
 
 
 def _load_leaf(source: Source, p: LeafPlan, names: Mapping[str, str], sharding, dtype: np.dtype) -> jax.Array:
-    def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
-        disk: list[slice] = [slice(None)] * len(index)
-        for part, axis in zip(index, p.axes, strict=True):
-            disk[axis] = part
-        return source.read(names[name], tuple(disk)).transpose(p.axes).astype(dtype)
+    back = np.argsort(p.axes)  # the axes of the disk, in order, as ours
 
+    def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
+        return source.read(names[name], tuple(index[axis] for axis in back)).astype(dtype, copy=False)
+
+    # Arrays keep the disk's layout and are handed over as transposed views: numpy's transposing copy was most of the
+    # time of loading, the runtime's own transfer does it in blocks.
     def shard(index: tuple[slice, ...]) -> np.ndarray:
         index = tuple(slice(*part.indices(size)) for part, size in zip(index, p.shape, strict=True))
         if not p.stacked:
-            return read(p.names[0], index)
+            return read(p.names[0], index).transpose(p.axes)
         layers, index = range(p.shape[0])[index[0]], index[1:]
-        out = np.empty((len(layers), *(part.stop - part.start for part in index)), dtype)
+        shape = tuple(part.stop - part.start for part in index)
+        out = np.empty((len(layers), *(shape[axis] for axis in back)), dtype)
         for row, layer in enumerate(layers):  # into place: no second copy of the stack
             out[row] = read(p.names[layer], index)
-        return out
+        return out.transpose(0, *(axis + 1 for axis in p.axes))
 
     return jax.make_array_from_callback(p.shape, sharding, shard)
 
