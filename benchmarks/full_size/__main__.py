@@ -3,13 +3,13 @@
     python -m benchmarks.full_size --work DIR [--only unet-sdxl ...]
 
 For each network diffusers or transformers writes random weights and what they compute; `ragdiff weights import` makes a
-part folder of them; the folder is loaded in fp32 and in bf16, and both results are held against the original's. One
-JSON line a network:
+part folder of them; the folder is loaded in fp32 and in bf16, and both results are held against the original's. JSON
+lines, one for each of a network's steps:
 
   gb                    of the fp32 weights
   import_s, _peak_gb    of the command: seconds, and the most memory that it held
-  error_DTYPE           |ours - theirs| / |theirs|, the worst of the outputs; the original computes in fp32
-  load_mb_s_DTYPE       bytes of the file a second, cold page cache, into arrays of that dtype; beside it disk_mb_s, the
+  error                 |ours - theirs| / |theirs|, the worst of the outputs; the original computes in fp32
+  load_mb_s             bytes of the file a second, cold page cache, into arrays of that dtype; beside it disk_mb_s, the
                         same bytes read in sequence and thrown away, and over_gb: the process's peak less the arrays
   export_s, _error      with --export: seconds of the command; the original, loaded from the result, against itself
 
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,24 +77,25 @@ def measured(*arguments) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
 
 
-def measure(name: str, work: Path, export: bool) -> dict:
+def measure(name: str, work: Path, export: bool) -> Iterator[dict]:
     network, source, part, reference = NETWORKS[name], work / "source", work / "part", work / "theirs.npz"
     call("benchmarks.full_size.torch_side", name, "--folder", source, "--out", reference)
     size = sum(path.stat().st_size for path in source.glob("*.safetensors")) / 1e9
     forget(source)
     seconds, peak = measured("weights", "import", source, "--kind", network.kind, "--to", part)
-    line = {"network": name, "gb": round(size, 2), "import_s": round(seconds, 1), "import_peak_gb": round(peak, 2)}
+    yield {"gb": round(size, 2), "import_s": round(seconds, 1), "import_peak_gb": round(peak, 2)}
     shutil.rmtree(source)
     for dtype in ("float32", "bfloat16"):
         disk = read_speed(part)
         forget(part)
         arguments = ("--folder", part, "--dtype", dtype, "--reference", reference)
         ours = json.loads(call("benchmarks.full_size.our_side", name, *arguments).splitlines()[-1])
-        line |= {
-            f"error_{dtype}": float(f"{max(ours['errors'].values()):.2g}"),
-            f"load_mb_s_{dtype}": round(size * 1e3 / ours["load_s"]),
-            f"disk_mb_s_{dtype}": round(disk),
-            f"over_gb_{dtype}": round(ours["peak_gb"] - ours["gb"], 2),
+        yield {
+            "dtype": dtype,
+            "error": float(f"{max(ours['errors'].values()):.2g}"),
+            "load_mb_s": round(size * 1e3 / ours["load_s"]),
+            "disk_mb_s": round(disk),
+            "over_gb": round(ours["peak_gb"] - ours["gb"], 2),
         }
     if export:
         out, again = work / "exported", work / "again.npz"
@@ -102,8 +104,7 @@ def measure(name: str, work: Path, export: bool) -> dict:
         call("benchmarks.full_size.torch_side", name, "--folder", out, "--read", "--out", again)
         with np.load(reference) as a, np.load(again) as b:
             worst = max(float(np.linalg.norm(a[key] - b[key]) / np.linalg.norm(a[key])) for key in a.files)
-        line |= {"export_s": round(seconds, 1), "export_error": float(f"{worst:.2g}")}
-    return line
+        yield {"export_s": round(seconds, 1), "export_error": float(f"{worst:.2g}")}
 
 
 def main() -> None:
@@ -115,7 +116,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name in arguments.only:
         with tempfile.TemporaryDirectory(dir=arguments.work) as work:
-            print(json.dumps(measure(name, Path(work), name in arguments.export)), flush=True)
+            for line in measure(name, Path(work), name in arguments.export):
+                print(json.dumps({"network": name} | line), flush=True)
 
 
 if __name__ == "__main__":
