@@ -28,16 +28,16 @@ def run(arguments):
 
     squares = (garment_square(g, model.image_encoder.image_size, model.garment_fit) for g in world.own)
     vectors = embed_garments(model, editor.params, squares)
-    ranked, _ = CategorySearcher(vectors, categories).search(texts, categories, max(KS))
-    target = np.eye(len(categories), dtype=bool)
     sizes = np.array([categories.count(category) for category in categories])
+    ranked, _ = CategorySearcher(vectors, categories).search(texts, categories, min(max(KS), sizes.min()))
+    target = np.eye(len(categories), dtype=bool)
     return {
         "queries": len(queries),
         "without_target": {
             "database_split": "train", "target_excluded": True, "garments": len(items),
             "queries_with_a_relevant_garment": int(relevant.any(axis=1).sum()),
             **retrieval_metrics(found, relevant, KS),
-            "chance_precision": float(relevant[relevant.any(axis=1)].mean()) * 1.0,
+            "chance_precision": float(relevant[relevant.any(axis=1)].mean()),
         },
         "with_target": {
             "database_split": "the people's own", "target_excluded": False, "garments": len(categories),
