@@ -75,6 +75,11 @@ class Tokenizer:
         """{piece: id}; a piece that ends a word ends in `</w>`."""
         return self._backend.get_vocab()
 
+    def length(self, text: str) -> int:
+        """How many tokens the text needs, BOS and EOS with it, more than `max_length` if it would lose its end."""
+        encoding = self._backend.encode(text)
+        return len(encoding.ids) + sum(len(part.ids) - 2 for part in encoding.overflowing)
+
     def tokens(self, text: str) -> list[str]:
         """The pieces that a text falls into, with BOS and EOS; for messages and tests."""
         return self._backend.encode(text).tokens

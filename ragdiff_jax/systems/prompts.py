@@ -62,7 +62,7 @@ class Prompts:
 
     def most_garments(self, caption: str, category: str) -> int:
         """How many garments have room behind this caption."""
-        return (self.tokenizer.max_length - len(self._pieces(caption, category, 1))) // self.tokens
+        return max(0, self.tokenizer.max_length - self.tokenizer.length(self.text(caption, category, 1))) // self.tokens
 
     def encode(
         self, captions: Sequence[str], categories: Sequence[str], garments: int, *, cut: bool = False
@@ -81,18 +81,15 @@ class Prompts:
                 f"use at most {most}, or pool them"
             )
         for row, text in enumerate(texts):
-            length = len(self.tokenizer.tokens(text))
+            length = self.tokenizer.length(text)
             if length <= room:
                 continue
             if not cut:
                 fits = max(0, (self.tokenizer.max_length - length) // self.tokens)
-                fix = f"shorten it, use at most {fits} garments, or pool them" if fits else "shorten it or pool them"
+                fix = f"shorten it, use at most {fits} garments, or pool them" if fits else "shorten it"
+                beside = f", and {garments} garments need {garments * self.tokens}" if garments else ""
                 raise UserError(
-                    f"prompt {text[:60]!r}: {length} tokens, and {garments} garments need {garments * self.tokens} of "
-                    f"{self.tokenizer.max_length}; {fix}"
+                    f"prompt {text[:60]!r}: {length} tokens{beside} of {self.tokenizer.max_length}; {fix}"
                 )
             ids[row, room - 1], ids[row, room:] = eos, self.tokenizer.pad_id
         return ids
-
-    def _pieces(self, caption, category, garments):
-        return self.tokenizer.tokens(self.text(caption, category, garments))
