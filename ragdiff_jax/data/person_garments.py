@@ -4,6 +4,7 @@ A batch has the fields of `person_pipeline` and besides: `garments` uint8 [B,1+K
 the K retrieved ones by rank; `prompt_ids` int32 [B,2,L], the prompt for an edit with garments and the one without.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from ragdiff_jax.data.person_records import PersonRecord, PersonSource
 from ragdiff_jax.errors import UserError
 
 FITS = ("pad", "crop")
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -90,6 +92,15 @@ class PersonsWithGarments:
 
     def __len__(self) -> int:
         return len(self.people)
+
+    def rows(self) -> Int32[np.ndarray, " n"]:
+        """The rows with something to draw anew, in order; what is left out is logged."""
+        rows = np.array([row for row in range(len(self)) if self.people.can_be_edited(row)], np.int32)
+        if len(rows) < len(self):
+            _log.info("%d of %d people show nothing of their garment: left out", len(self) - len(rows), len(self))
+        if not len(rows):
+            raise UserError("nobody shows anything of the garment to change; check label maps and categories")
+        return rows
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these rows."""

@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ragdiff_jax.data.images import decode_image, decode_indices, decode_mask, image_size, resize
-from ragdiff_jax.data.inpainting_masks import CATEGORIES, inpainting_mask
-from ragdiff_jax.data.label_maps import convert_labels
+from ragdiff_jax.data.inpainting_masks import CATEGORIES, inpainting_mask, mask_rule
+from ragdiff_jax.data.label_maps import CLASSES, convert_labels
 from ragdiff_jax.data.person_records import PersonRecord, PersonSource
 from ragdiff_jax.errors import UserError
 
@@ -76,6 +76,22 @@ class PersonArrays:
         if self._cache is not None:
             self._cache[row] = item
         return item
+
+    def can_be_edited(self, row: int) -> bool:
+        """Whether there is anything to draw anew: a garment may be hidden altogether. Reads the label map alone."""
+        record = self.source[row]
+        if record.mask is not None or record.label_map is None:
+            return True  # a mask that marks nothing is a mistake, and told when it is read
+        labels = convert_labels(decode_indices(record.label_map, record.id), "dresscode", record.id)
+        labels = fit_grey(labels, self.shape, Image.Resampling.NEAREST)
+        region = mask_rule(record.category, self._mask_options["rules"]).region
+        if np.isin(labels, [CLASSES[name] for name in region]).any():
+            return True
+        size = image_size(record.person)
+        try:
+            return bool(self._mask(record, size, _moved(record, size, self.shape)).any())
+        except UserError:
+            return False
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these rows."""

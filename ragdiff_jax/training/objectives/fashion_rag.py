@@ -100,7 +100,7 @@ class FashionRAGObjective(Objective):
         return params
 
     def batches(self, **arguments):
-        return make_batches(self.people, **arguments)
+        return make_batches(self.people, order=self.people.rows(), **arguments)
 
     def shown(self, garments, key, share):
         """(garments [b, most, s, s, 3] that a sample sees, how many of them count [b]); the first K by rank, with the
@@ -176,7 +176,7 @@ class FashionRAGObjective(Objective):
         return self.model.denoising_loss(params, conditions, latents, keys[8], keys[9])
 
     def _example_batch(self):
-        return self.held_out.batch(np.arange(min(self.examples, len(self.held_out))))
+        return self.held_out.batch(self.held_out.rows()[: self.examples])
 
     def validation(self, params, constants, key):
         """The loss of held-out people without garments, with the retrieved ones, with their own among these."""
