@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from small_fashion import random_fashion, small_fashion, small_tokenizer
 
+from ragdiff_jax.data.images import encode_grey
 from ragdiff_jax.data.person_garments import Garments, PersonsWithGarments
 from ragdiff_jax.data.person_pipeline import PersonArrays
+from ragdiff_jax.data.person_records import NO_KEYPOINTS
 from ragdiff_jax.data.synth_people import synth_person
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
 from ragdiff_jax.systems.fashion_presets import without_pose
 from ragdiff_jax.systems.prompts import Prompts
@@ -129,6 +132,21 @@ def test_a_persons_own_garment_is_never_retrieved_and_the_table_is_kept(world, m
     np.testing.assert_array_equal(retrieved_rows(*arguments, keep=world.base / "kept"), world.rows)
     with pytest.raises(TypeError):
         retrieved_rows(*arguments, keep=world.base / "kept", exclude_target=False)  # another table
+
+
+def test_people_whose_garment_is_hidden_are_left_out(world):
+    nothing = encode_grey(np.zeros((32, 32), np.uint8))
+    blank = dataclasses.replace(
+        world.records[0], label_map=nothing, category="dresses", keypoints=NO_KEYPOINTS
+    )
+    people = PersonArrays([*world.records[:3], blank], shape=(32, 32), tokenizer=world.prompts.tokenizer)
+    several = PersonsWithGarments(people, world.database, np.zeros((4, 1), np.int32), world.prompts, most=1)
+    assert several.rows().tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match="nothing to change for dresses"):
+        people[3]
+    alone = PersonArrays([blank], shape=(32, 32), tokenizer=world.prompts.tokenizer)
+    with pytest.raises(UserError, match="nobody shows anything"):
+        PersonsWithGarments(alone, world.database, np.zeros((1, 1), np.int32), world.prompts, most=1).rows()
 
 
 def test_what_a_sample_sees(world):
