@@ -6,7 +6,7 @@
     python benchmarks/gpu.py --tiny                            the same programs, tiny, for a CPU
 
 One JSON object a line on stdout, as soon as it is known, and a Markdown table at the end. TFLOP are counted from the
-traced program (`evaluation/flops.py`): products and convolutions, two operations a multiply-add, rematerialised ones
+traced program (`parallel/flops.py`): products and convolutions, two operations a multiply-add, rematerialised ones
 included. `share` is of the bf16 product measured in the same run.
 
 What is measured (`--only`):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ragdiff_jax.evaluation.flops import count_flops
+from ragdiff_jax.parallel.flops import count_flops
 
 Record = dict[str, Any]
 DEVIATION = 0.02

@@ -7,16 +7,18 @@ A batch (B rows of this process, s pixels a side): `photo`, `flat`, `partner_fla
 fields are the record's own.
 """
 
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import grain
+import jax
 import numpy as np
 from jaxtyping import Int32
 
-from ragdiff_jax.data.attributes import attribute_ids
+from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids
 from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
 from ragdiff_jax.data.records import PairRecord, PairSource
 from ragdiff_jax.errors import UserError
@@ -121,6 +123,35 @@ class PairArrays:
         batch["partner_mask"] = np.stack([item["mask"] for item in partners])
         batch["partner_flat_attributes"] = np.stack([item["flat_attributes"] for item in partners])
         return batch
+
+
+@dataclasses.dataclass(frozen=True)
+class PairShapes:
+    """Stands for pairs that aren't here: what their batches look like, to plan a run with. `count`: how many."""
+
+    image_size: int
+    text_length: int
+    count: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def ids(self) -> list[str]:
+        return [""] * self.count
+
+    def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of `PairArrays.batch`."""
+        s, n = self.image_size, len(STRUCTURAL)
+        picture, mask = ((s, s, 3), np.uint8), ((s, s), np.uint8)
+        attributes, flag, number = ((n,), np.int32), ((), np.bool_), ((), np.int32)
+        fields = {
+            "photo": picture, "flat": picture, "partner_flat": picture, "mask": mask, "photo_mask": mask,
+            "has_photo_mask": flag, "has_partner": flag, "photo_attributes": attributes,
+            "flat_attributes": attributes, "partner_flat_attributes": attributes,
+            "text_ids": ((self.text_length,), np.int32), "row": number, "partner_row": number,
+        }  # fmt: skip
+        return {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
 
 
 def with_partners(arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from ragdiff_jax.models.layers import dense_init
+from ragdiff_jax.axes import constrain
+from ragdiff_jax.models.layers import weight
 from ragdiff_jax.models.resampler import Resampler
 from ragdiff_jax.models.transformer import KeyValue, split_heads
 from ragdiff_jax.models.unet_config import UNetConfig
@@ -52,9 +53,10 @@ class _KeyValueProjection(nn.Module):
     @nn.compact
     def __call__(self, tokens) -> KeyValue:
         def project(name):
-            init = dense_init(("layers", "embed", "heads"), nn.initializers.lecun_normal(batch_axis=(0,)))
-            kernel = self.param(name, init, (self.depth, tokens.shape[-1], self.width))
-            out = jnp.einsum("bqc,lcw->lbqw", tokens.astype(self.dtype), kernel.astype(self.dtype))
+            axes, shape = ("layers", "embed", "heads"), (self.depth, tokens.shape[-1], self.width)
+            kernel = weight(self, name, axes, nn.initializers.lecun_normal(batch_axis=(0,)), shape, self.dtype)
+            out = jnp.einsum("bqc,lcw->lbqw", tokens.astype(self.dtype), kernel)
+            out = constrain(out, (None, "act_batch", None, "act_heads"))
             return split_heads(out, self.heads)
 
         return KeyValue(project("to_k"), project("to_v"))

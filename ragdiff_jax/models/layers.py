@@ -3,7 +3,8 @@
 Names of the axes: `embed` (a layer's input width), `mlp`/`heads` (a wide output), `conv_in`, `conv_out`, `vocab`,
 `norm`, `layers` (the leading axis of a scanned stack). `ragdiff_jax.parallel` maps them to mesh axes; a network never
 sees a mesh.
-Parameters are fp32; `dtype` is the dtype of the computation.
+Parameters are fp32; `dtype` is the dtype of the computation, in which a split weight is gathered. What a layer returns
+is constrained: rows (`act_batch`) with the batch, a wide output (`act_mlp`, `act_heads`) over `tensor`.
 """
 
 from collections.abc import Callable
@@ -13,12 +14,26 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ragdiff_jax.axes import constrain, gathered
+
 Initializer = Callable
 
 
 def dense_init(axes: tuple[str | None, ...], init: Initializer | None = None) -> Initializer:
     """An initializer whose parameter carries the logical `axes`."""
     return nn.with_logical_partitioning(init or nn.initializers.lecun_normal(), axes)
+
+
+def weight(
+    module: nn.Module,
+    name: str,
+    axes: tuple[str | None, ...],
+    init: Initializer | None,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+) -> jax.Array:
+    """A parameter of `module` in the dtype of the computation, gathered for use where it is stored in pieces."""
+    return gathered(jnp.asarray(module.param(name, dense_init(axes, init), shape), dtype), axes)
 
 
 class Dense(nn.Module):
@@ -32,16 +47,11 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        # Sharing the scope keeps the tree flat: <name>/kernel, not <name>/Dense_0/kernel.
-        layer = nn.Dense(
-            self.features,
-            use_bias=self.use_bias,
-            dtype=self.dtype,
-            kernel_init=dense_init(self.axes, self.kernel_init),
-            bias_init=dense_init((self.axes[1],), nn.initializers.zeros_init()),
-        )
-        nn.share_scope(self, layer)
-        return layer(x)
+        kernel = weight(self, "kernel", self.axes, self.kernel_init, (x.shape[-1], self.features), self.dtype)
+        x = jax.lax.dot_general(jnp.asarray(x, self.dtype), kernel, (((x.ndim - 1,), (0,)), ((), ())))
+        if self.use_bias:
+            x = x + weight(self, "bias", self.axes[1:], nn.initializers.zeros_init(), (self.features,), self.dtype)
+        return constrain(x, ("act_batch", *(None,) * (x.ndim - 2), f"act_{self.axes[1]}"))
 
 
 class Conv(nn.Module):
@@ -60,18 +70,17 @@ class Conv(nn.Module):
         padding = self.padding
         if isinstance(padding, int):
             padding = ((padding, padding), (padding, padding))
-        layer = nn.Conv(
-            self.features,
-            (self.kernel_size, self.kernel_size),
-            strides=self.strides,
-            padding=padding,
-            use_bias=self.use_bias,
-            dtype=self.dtype,
-            kernel_init=dense_init((None, None, "conv_in", "conv_out"), self.kernel_init),
-            bias_init=dense_init(("conv_out",), nn.initializers.zeros_init()),
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        x = jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            weight(self, "kernel", (None, None, "conv_in", "conv_out"), self.kernel_init, shape, self.dtype),
+            (self.strides, self.strides),
+            padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        nn.share_scope(self, layer)
-        return layer(x)
+        if self.use_bias:
+            x = x + weight(self, "bias", ("conv_out",), nn.initializers.zeros_init(), (self.features,), self.dtype)
+        return constrain(x, ("act_batch", None, None, None))
 
 
 class GroupNorm(nn.Module):
@@ -131,11 +140,6 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(self, ids):
-        layer = nn.Embed(
-            self.count,
-            self.features,
-            dtype=self.dtype,
-            embedding_init=dense_init(self.axes, self.embedding_init or nn.initializers.normal(0.02)),
-        )
-        nn.share_scope(self, layer)
-        return layer(ids)
+        init = self.embedding_init or nn.initializers.normal(0.02)
+        table = weight(self, "embedding", self.axes, init, (self.count, self.features), self.dtype)
+        return jnp.take(table, ids, axis=0)

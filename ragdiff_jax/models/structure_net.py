@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
-from ragdiff_jax.models.layers import dense_init
+from ragdiff_jax.models.layers import weight
 from ragdiff_jax.models.resampler import Resampler
 
 Tower = Literal["photo", "flat"]
@@ -98,8 +98,8 @@ class AttributeTable(nn.Module):
         if ids.shape[-1] != len(self.sizes):
             raise ValueError(f"{ids.shape[-1]} attributes a sample, the table has {len(self.sizes)}")
         # Of the tokens' own size: a hundred times smaller, the attributes were not noticed for hundreds of steps.
-        init = dense_init(("vocab", "embed"), nn.initializers.normal(1.0))
-        table = self.param("table", init, (sum(self.sizes), self.dim)).astype(self.dtype)
+        shape = (sum(self.sizes), self.dim)
+        table = weight(self, "table", ("vocab", "embed"), nn.initializers.normal(1.0), shape, self.dtype)
         sizes = jnp.asarray(self.sizes, ids.dtype)
         # An id outside its own attribute would silently read a neighbour's row.
         ids = jnp.where((ids >= 0) & (ids < sizes), ids, 0) + (jnp.cumsum(sizes) - sizes)

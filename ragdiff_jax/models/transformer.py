@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ragdiff_jax.models.attention import Implementation, dot_product_attention, reference_attention
-from ragdiff_jax.models.layers import Conv, Dense, GroupNorm, LayerNorm, dense_init
+from ragdiff_jax.models.layers import Conv, Dense, GroupNorm, LayerNorm, weight
 
 Role = Literal["main", "reference"]
 Remat = Literal["none", "block"]
@@ -116,7 +116,7 @@ class _OutputBias(nn.Module):
 class _Bias(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return self.param("bias", dense_init(("embed",), nn.initializers.zeros_init()), (x.shape[-1],)).astype(x.dtype)
+        return weight(self, "bias", ("embed",), nn.initializers.zeros_init(), (x.shape[-1],), x.dtype)
 
 
 class _KeyValueOnly(nn.Module):

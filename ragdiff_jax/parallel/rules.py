@@ -35,12 +35,17 @@ RULES: Rules = (
 
 
 def resolve(
-    names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | Mapping[str, int], rules: Rules = RULES
+    names: Sequence[str | None],
+    shape: Sequence[int],
+    mesh: Mesh | Mapping[str, int],
+    rules: Rules = RULES,
+    *,
+    log: bool = True,
 ) -> PartitionSpec:
     """The partition of a tensor whose axes have the logical `names`.
 
     A mesh axis that doesn't divide the dimension, or that the tensor already uses, is dropped for that
-    dimension (and logged when that leaves the dimension whole).
+    dimension (and logged, if `log`, when that leaves the dimension whole).
 
     Args:
         names: one logical name (or None) for each dimension.
@@ -70,7 +75,7 @@ def resolve(
             chosen[dim] = target
             used.update(axes)
     for dim, target in indivisible.items():
-        if chosen[dim] is None:
+        if log and chosen[dim] is None:
             logger.info(
                 "axis %s of %s (%s): %d does not divide by %s, left whole",
                 dim, tuple(shape), names[dim], shape[dim], {a: sizes[a] for a in jax.tree.leaves(target)},

@@ -5,7 +5,7 @@ tensor), and may have `lora` (LoRAObjective's fields; rank 0 is none). Below thi
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,37 @@ def open_pairs(data: Mapping[str, Any], split: str) -> PairArrays | DecodedPairs
     )
 
 
-def make_objective(config: Mapping[str, Any]) -> Objective:
-    """The objective that `config.objective` names. Raises UserError for a name that isn't one."""
+def builder_of(config: Any) -> Callable[..., Objective]:
+    """The builder of `config.objective`, for pairs. Raises UserError for a name that isn't one."""
+    from ragdiff_jax.training import builders
+
+    build = builders.BUILDERS.get(config["objective"])
+    if build is None:
+        names = ", ".join([*builders.BUILDERS, *builders.PERSON_BUILDERS])
+        raise UserError(f"objective {config['objective']!r}: choose one of {names}")
+    return build
+
+
+def with_lora(objective: Objective, config: Any) -> Objective:
+    """The objective, trained through adapters if `config.lora` asks for them."""
+    lora = dict(config.get("lora", {}))
+    return LoRAObjective(base=objective, **lora) if lora.get("rank") else objective
+
+
+def make_objective(config: Any) -> Objective:
+    """The objective of a config, with its data opened. Raises UserError for what isn't there."""
     from ragdiff_jax.training import builders
 
     data = config["data"]
     if config["objective"] in builders.PERSON_BUILDERS:
         return builders.PERSON_BUILDERS[config["objective"]](config["model"], data)
-    build = builders.BUILDERS.get(config["objective"])
-    if build is None:
-        names = ", ".join([*builders.BUILDERS, *builders.PERSON_BUILDERS])
-        raise UserError(f"objective {config['objective']!r}: choose one of {names}")
+    build = builder_of(config)
     held_out = open_pairs(data, data.get("held_out", "validation"))
     pairs = open_pairs(data, "train")
     objective = build(config["model"], pairs=pairs, held_out=held_out, order=epoch_rows(data, pairs))
     if data.get("resident", False):
         objective = ResidentObjective(base=objective)
-    lora = dict(config.get("lora", {}))
-    return LoRAObjective(base=objective, **lora) if lora.get("rank") else objective
+    return with_lora(objective, config)
 
 
 def epoch_rows(data: Mapping[str, Any], pairs: PairArrays | DecodedPairs) -> np.ndarray | None:

@@ -76,6 +76,15 @@ class LoRAObjective(Objective):
     def batches(self, **arguments):
         return self.base.batches(**arguments)
 
+    def abstract_constants(self, mesh, memory_rows):
+        return self.base.abstract_constants(mesh, memory_rows)
+
+    def abstract_batch(self, rows):
+        return self.base.abstract_batch(rows)
+
+    def without_remat(self):
+        return dataclasses.replace(self, base=self.base.without_remat())
+
     def loss(self, params, constants, batch, key):
         return self.base.loss(self.merged(params), constants, batch, key)
 

@@ -10,6 +10,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from ragdiff_jax.errors import UserError
+
 Batch = Mapping[str, Any]
 Params = Mapping[str, Any]
 
@@ -61,6 +63,19 @@ class Objective(Protocol):
         [rows, ...].
         """
         ...
+
+    def abstract_constants(self, mesh: Mesh, memory_rows: int) -> Any:
+        """What `constants` gives, as `jax.ShapeDtypeStruct`, without the files; a memory has `memory_rows` rows."""
+        del memory_rows
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.constants(mesh))
+
+    def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of a global batch; enough to compile a step without data."""
+        raise UserError(f"{type(self).__name__} doesn't say what its batches look like; it can't be planned")
+
+    def without_remat(self) -> "Objective":
+        """The same objective with nothing computed twice: what a step's useful operations are counted on."""
+        return self
 
     def loss(
         self, params: Params, constants: Any, batch: Batch, key: jax.Array

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int32, UInt8
 
 from ragdiff_jax.data.decoded import DecodedPairs
-from ragdiff_jax.data.pipeline import PairArrays, make_batches
+from ragdiff_jax.data.pipeline import PairArrays, PairShapes, make_batches
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.weights.folder import load_part
 
@@ -39,13 +39,24 @@ class PairObjective(Objective):
       order: the rows of an epoch where some pairs come more than once; None: each once.
     """
 
-    pairs: PairArrays | DecodedPairs
-    held_out: PairArrays | DecodedPairs | None = None
+    pairs: PairArrays | DecodedPairs | PairShapes
+    held_out: PairArrays | DecodedPairs | PairShapes | None = None
     order: Int32[np.ndarray, " rows"] | None = None
     examples: int = 8
 
     def batches(self, **arguments):
         return make_batches(self.pairs, order=self.order, **arguments)
+
+    def abstract_batch(self, rows):
+        return self.pairs.abstract_batch(rows)
+
+    def without_remat(self):
+        changes = {}
+        if hasattr(self, "model"):
+            changes["model"] = dataclasses.replace(self.model, remat="none", attention="xla")
+        if getattr(self, "remat", False):
+            changes["remat"] = False
+        return dataclasses.replace(self, **changes)
 
     def example_batch(self) -> dict[str, np.ndarray]:
         """The first rows of the held-out set."""

@@ -74,6 +74,15 @@ class PhotoTowerObjective(StructureNetObjective):
         held = {"embeddings": memory.embeddings, "masks": np.asarray(coarse(memory.landmarks))}
         return jax.device_put(held, replicated(mesh))
 
+    def abstract_constants(self, mesh, memory_rows):
+        def whole(shape, dtype):
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(mesh))
+
+        return {
+            "embeddings": whole((memory_rows, self.config.embed_dim), jnp.float32),
+            "masks": whole((memory_rows, SIDE, SIDE), jnp.bool_),
+        }
+
     def loss(self, params, constants, batch, key):
         photo_key, drop, paste_key = jax.random.split(key, 3)
         rows = self.photo_rows(batch, photo_key, paste_key)

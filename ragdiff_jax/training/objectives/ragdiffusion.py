@@ -21,6 +21,7 @@ from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
 from ragdiff_jax.parallel import replicated
+from ragdiff_jax.retrieval.device_memory import DeviceMemory
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.systems.initialise import adapter_from_unet, reference_from_unet
@@ -85,6 +86,19 @@ class RAGDiffusionObjective(PairObjective):
             "memory": memory.to_device(mesh),
             "own_rows": jax.device_put(own, replicated(mesh)),
             "empty_ids": jax.device_put(empty, replicated(mesh)),
+        }
+
+    def abstract_constants(self, mesh, memory_rows):
+        def whole(shape, dtype):
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(mesh))
+
+        side, width = self.model.image_size, self.model.structure_net.embed_dim
+        return {
+            "memory": DeviceMemory(
+                whole((memory_rows, width), jnp.float32), whole((memory_rows, side, side), jnp.bool_)
+            ),
+            "own_rows": whole((len(self.pairs),), jnp.int32),
+            "empty_ids": whole((len(self.empty_ids),), jnp.int32),
         }
 
     def prepare(self, constants, batch, key):

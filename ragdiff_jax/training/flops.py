@@ -1,0 +1,33 @@
+"""The useful operations of a step: what MFU and the roofline are reckoned with."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ragdiff_jax.parallel import merge, partition, unboxed
+from ragdiff_jax.parallel.flops import count_flops
+from ragdiff_jax.training.objective import Objective, Summing
+
+ROWS = 2  # a batch must have two rows for a contrastive loss to mean anything
+
+
+def sample_flops(objective: Objective, abstract_constants: Any, *, remat: bool = False) -> float:
+    """Operations of one sample's forward and backward pass, counted from the trace.
+
+    With `remat` those that rematerialisation runs again count too: what the chip executes, not what the model needs.
+    """
+    objective = objective if remat else objective.without_remat()
+    params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
+    batch = objective.abstract_batch(ROWS)
+    key = jax.random.key(0)
+    if isinstance(objective, Summing):
+        counted = count_flops(objective.add, params, abstract_constants, batch, key)
+    else:
+        trainable, frozen = partition(params, objective.trainable)
+
+        def loss(trainable, frozen, constants, batch):
+            return objective.loss(merge(trainable, frozen), constants, batch, key)[0].astype(jnp.float32).mean()
+
+        counted = count_flops(jax.value_and_grad(loss), trainable, frozen, abstract_constants, batch)
+    return sum(counted.values()) / ROWS

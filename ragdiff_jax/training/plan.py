@@ -1,0 +1,283 @@
+"""What a run would need on a machine that isn't there: the very train step, compiled for it.
+
+Nothing is allocated and no data, weights or memory need to be at hand: parts come from the config's folders where these
+exist, else the preset's architecture stands in. Memory and collectives are the compiler's; times are a roofline.
+"""
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ragdiff_jax.data.pipeline import PairShapes
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import batch_sharding, mesh_context
+from ragdiff_jax.parallel.chips import CHIPS, Chip, chip_of
+from ragdiff_jax.parallel.collectives import Collective, collectives
+from ragdiff_jax.training.flops import sample_flops
+from ragdiff_jax.training.loop import Plan, make_plan
+from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.training.settings import TrainSettings
+from ragdiff_jax.training.step import jit_step
+
+TEXT_LENGTH = 77
+SHIPPED_TOKENIZER = Path(__file__).parents[1] / "assets" / "tiny" / "tokenizer"
+HEADROOM = 0.92
+"""Of a chip's memory what a step may take: the rest is the runtime's and fragments."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a step takes on each chip (bytes) and at most gives.
+
+    Attributes:
+      bytes_per_chip: `params` (trained and frozen), `optimizer`, `ema`, `constants` (a memory), `activations`, `peak`,
+        `hbm`.
+      replicated_share: of parameters, optimizer and EMA, what every chip holds whole.
+      flops_per_sample: useful operations, forward and backward; `executed_flops_per_sample` with rematerialisation.
+      seconds: `compute`, `memory` (state read and written once), `network` of a step, each at the chip's peak.
+    """
+
+    topology: str
+    chip: Chip
+    mesh: dict[str, int]
+    global_batch: int
+    remat: str
+    bytes_per_chip: dict[str, int]
+    replicated_share: float
+    flops_per_sample: float
+    executed_flops_per_sample: float
+    collectives: list[Collective]
+    seconds: dict[str, float]
+    steps: int
+    compile_seconds: float
+
+    @property
+    def fits(self) -> bool:
+        return self.bytes_per_chip["peak"] <= HEADROOM * self.bytes_per_chip["hbm"]
+
+    @property
+    def chips(self) -> int:
+        return int(np.prod(list(self.mesh.values())))
+
+    @property
+    def step_seconds(self) -> float:
+        """The least: compute, memory and network at their peaks, all overlapped."""
+        return max(self.seconds.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The `--json` line (docs/contracts.md)."""
+        return {
+            "topology": self.topology,
+            "chips": self.chips,
+            "mesh": self.mesh,
+            "global_batch": self.global_batch,
+            "remat": self.remat,
+            "bytes_per_chip": self.bytes_per_chip,
+            "replicated_share": self.replicated_share,
+            "fits": self.fits,
+            "model_tflop_per_sample": self.flops_per_sample / 1e12,
+            "executed_tflop_per_sample": self.executed_flops_per_sample / 1e12,
+            "collectives": [dataclasses.asdict(row) for row in self.collectives],
+            "roofline_seconds": self.seconds,
+            "roofline_seconds_per_step": self.step_seconds,
+            "samples_per_second": self.global_batch / self.step_seconds,
+            "schedule_hours": self.steps * self.step_seconds / 3600,
+            "compile_seconds": self.compile_seconds,
+        }
+
+
+def target_devices(topology: str, slices: int = 1) -> tuple[Sequence[jax.Device], Chip]:
+    """The devices of `v5p:4x4x4` (compile only), or with `gpu` those of this machine.
+
+    Raises:
+        UserError: no such chip or topology, libtpu isn't installed, or there is no GPU.
+    """
+    if topology == "gpu":
+        devices = jax.devices()
+        chip = chip_of(devices[0].device_kind)
+        if devices[0].platform != "gpu" or chip is None:
+            raise UserError(f"--topology gpu: this machine has {devices[0].device_kind}; name a TPU topology")
+        return devices, chip
+    name, _, shape = topology.partition(":")
+    known = {chip.name: chip for chip in CHIPS if chip.topology}
+    if name not in known or not shape:
+        raise UserError(f"--topology {topology}: write CHIP:AxB or CHIP:AxBxC, with a chip of {', '.join(known)}")
+    from jax.experimental import topologies
+
+    chip = known[name]
+    arguments = {"num_slices": slices} if slices > 1 else {}
+    try:
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=f"{chip.topology}:{shape}", **arguments
+        )
+    except Exception as error:
+        text = str(error).strip().splitlines()[0]
+        if "not installed" in text:
+            raise UserError("planning for a TPU needs its compiler: pip install libtpu (no TPU needed)") from error
+        raise UserError(f"--topology {topology}: {text}") from error
+    return described.devices, chip
+
+
+def absent_parts(config: Mapping[str, Any]) -> list[str]:
+    """The parts whose folder isn't here."""
+    parts = config["model"].get("parts", {})
+    return [part for part, folder in parts.items() if folder and not os.path.isdir(folder)]
+
+
+def abstract_objective(config: Mapping[str, Any]) -> Objective:
+    """The objective of a config, over data that needn't be here."""
+    from ragdiff_jax.training.from_config import builder_of, with_lora
+
+    model = dict(config["model"])
+    if "parts" in model:
+        absent = set(absent_parts(config))
+        model["parts"] = {part: "" if part in absent else folder for part, folder in model["parts"].items()}
+    for name in ("tokenizer", "tokenizers"):
+        if name in model:
+            model[name] = _tokenizers(model[name])
+    pairs = PairShapes(config["data"]["image_size"], TEXT_LENGTH, count=config["train"]["batch_size"])
+    return with_lora(builder_of(config)(model, pairs=pairs), config)
+
+
+def _tokenizers(folders: Any) -> Any:
+    """Any vocabulary gives ids of the same shape."""
+    if isinstance(folders, str):
+        return folders if os.path.isdir(folders) else str(SHIPPED_TOKENIZER)
+    return tuple(_tokenizers(folder) for folder in folders)
+
+
+def plan_step(
+    objective: Objective,
+    settings: TrainSettings,
+    mesh: Mesh,
+    chip: Chip,
+    *,
+    topology: str,
+    memory_rows: int,
+    exact: bool = False,
+    flops: tuple[float, float] | None = None,
+) -> Report:
+    """Compiles the train step for `mesh` and says what it takes.
+
+    Args:
+        objective, settings: of the run.
+        mesh: of devices that needn't be here.
+        chip: what they are.
+        topology: how the report calls it.
+        memory_rows: garments in the memory that training retrieves from.
+        exact: the compiler's default effort, which the machine will use; else its quickest, whose memory is the same
+            within a per cent or so.
+        flops: `step_flops`, if it is known already.
+    """
+    abstract = make_plan(objective, settings, mesh)
+    constants = objective.abstract_constants(mesh, memory_rows)
+    batch = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
+        for name, x in objective.abstract_batch(settings.batch_size).items()
+    }
+    useful, executed = flops or step_flops(objective, constants)
+    began = time.monotonic()
+    step = jit_step(objective, settings, mesh, abstract.state)
+    with mesh_context(mesh):
+        lowered = step.lower(abstract.state, abstract.frozen, constants, batch)
+    with _effort("UNKNOWN" if exact else "O0"):
+        compiled = lowered.compile()
+    took = time.monotonic() - began
+    hlo = compiled.as_text()
+    if dump := os.environ.get("DUMP"):
+        open(dump, "w").write(hlo)
+    traffic = collectives(hlo)
+    memory = compiled.memory_analysis()
+    held = held_bytes(abstract, constants)
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    state = held["params"] + held["optimizer"] + held["ema"]
+    rows = settings.batch_size / mesh.size
+    seconds = {
+        "compute": executed * rows / chip.flops,
+        "memory": 2 * state / chip.memory_bandwidth,
+        "network": sum(row.bytes for row in traffic) / chip.link_bandwidth,
+    }
+    return Report(
+        topology=topology,
+        chip=chip,
+        mesh=dict(mesh.shape),
+        global_batch=settings.batch_size,
+        remat=_remat(objective),
+        bytes_per_chip={
+            **held,
+            "activations": max(0, peak - sum(held.values())),
+            "peak": peak,
+            "hbm": chip.memory,
+        },
+        replicated_share=replicated_share(abstract),
+        flops_per_sample=useful,
+        executed_flops_per_sample=executed,
+        collectives=traffic,
+        seconds=seconds,
+        steps=settings.steps,
+        compile_seconds=took,
+    )
+
+
+@contextlib.contextmanager
+def _effort(level: str) -> Iterator[None]:
+    old = jax.config.jax_optimization_level
+    jax.config.update("jax_optimization_level", level)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_optimization_level", old)
+
+
+def step_flops(objective: Objective, constants: Any) -> tuple[float, float]:
+    """(useful, executed) operations of one sample."""
+    return sample_flops(objective, constants), sample_flops(objective, constants, remat=True)
+
+
+def _remat(objective: Any) -> str:
+    base = getattr(objective, "base", objective)
+    if hasattr(base, "model"):
+        return base.model.remat
+    return str(getattr(base, "remat", "none"))
+
+
+def _on_chip(leaf: jax.ShapeDtypeStruct) -> int:
+    return int(np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=np.int64)) * leaf.dtype.itemsize
+
+
+def held_bytes(plan: Plan, constants: Any) -> dict[str, int]:
+    """Bytes a chip of what lies on it between steps."""
+
+    def total(*trees):
+        return sum(_on_chip(leaf) for leaf in jax.tree.leaves(trees))
+
+    return {
+        "params": total(plan.state.params, plan.frozen),
+        "optimizer": total(plan.state.opt_state),
+        "ema": total(plan.state.ema),
+        "constants": total(constants),
+    }
+
+
+def replicated_share(plan: Plan) -> float:
+    """Of the bytes of parameters, optimizer and EMA, the share that lies whole on every chip; 0 on one chip."""
+    whole = everything = 0
+    for leaf in jax.tree.leaves((plan.state, plan.frozen)):
+        size = int(np.prod(leaf.shape, dtype=np.int64)) * leaf.dtype.itemsize
+        everything += size
+        whole += size if _on_chip(leaf) == size else 0
+    splits = plan.mesh.shape["fsdp"] * plan.mesh.shape["tensor"]
+    return whole / everything if splits > 1 else 0.0
