@@ -3,8 +3,18 @@
 from ragdiff_jax.parallel.arrays import batch_sharding, batch_shards, replicated, shard_batch
 from ragdiff_jax.parallel.mesh import AXES, make_mesh, mesh_context
 from ragdiff_jax.parallel.partition import flatten, merge, partition
-from ragdiff_jax.parallel.processes import agree, barrier, enable_compilation_cache, initialize_processes
+from ragdiff_jax.parallel.processes import (
+    agree,
+    barrier,
+    enable_compilation_cache,
+    found_cluster,
+    initialize_processes,
+    join_processes,
+    preempted,
+    same_everywhere,
+)
 from ragdiff_jax.parallel.rules import RULES, resolve, shardings_for, unboxed
+from ragdiff_jax.parallel.watch import ending_as_one
 
 __all__ = [
     "AXES",
@@ -14,14 +24,19 @@ __all__ = [
     "batch_sharding",
     "batch_shards",
     "enable_compilation_cache",
+    "ending_as_one",
     "flatten",
+    "found_cluster",
     "initialize_processes",
+    "join_processes",
     "make_mesh",
     "merge",
     "mesh_context",
     "partition",
+    "preempted",
     "replicated",
     "resolve",
+    "same_everywhere",
     "shard_batch",
     "shardings_for",
     "unboxed",

@@ -1,12 +1,43 @@
 """Several processes, and what they compile once."""
 
+import glob
+import hashlib
+import importlib.util
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from ragdiff_jax.errors import UserError
+
+
+def found_cluster() -> str | None:
+    """What says that this process is one of several (or the only one of a TPU host), None if nothing does.
+
+    Not the shell of a Slurm batch script: only what `srun` starts is a task.
+    """
+    env = os.environ
+    if int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        return "Slurm"
+    if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+        return "Open MPI"
+    if len(env.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1:
+        return "Kubernetes (TPU)"
+    if env.get("KUBERNETES_SERVICE_HOST") and env.get("JOB_COMPLETION_INDEX"):
+        return "Kubernetes"
+    if (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")) and importlib.util.find_spec("libtpu"):
+        return "Cloud TPU"
+    return None
+
+
+def join_processes(coordinator: str | None = None, num: int | None = None, id: int | None = None) -> None:
+    """`initialize_processes` if the three are given or a cluster is found; alone, nothing."""
+    if any(x is not None for x in (coordinator, num, id)) or found_cluster():
+        initialize_processes(coordinator, num, id)
 
 
 def initialize_processes(
@@ -31,9 +62,19 @@ def initialize_processes(
             f"coordinator={coordinator}, num={num}, id={id}: give all three, or none to find out the cluster"
         )
     try:
-        jax.distributed.initialize(coordinator_address=coordinator, num_processes=num, process_id=id)
+        jax.distributed.initialize(
+            coordinator_address=coordinator,
+            num_processes=num,
+            process_id=id,
+            initialization_timeout=int(os.environ.get("RAGDIFF_JOIN_SECONDS", 300)),
+            shutdown_timeout_seconds=60,
+        )
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"can't join the processes: {error}; give coordinator, num and id") from error
+        where = "" if coordinator else f" (found: {found_cluster()})"
+        raise UserError(
+            f"can't join the processes{where}: {' '.join(str(error).split())[:300]}; give --coordinator HOST:PORT, "
+            "--processes and --process"
+        ) from error
 
 
 def agree(*flags: bool) -> tuple[bool, ...]:
@@ -53,6 +94,52 @@ def barrier(name: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
+
+
+def same_everywhere(config: Mapping[str, Any]) -> None:
+    """Refuse to go on where processes were started with different configs (nested dicts of JSON values).
+
+    Raises:
+        UserError: on every process the same message, which names the first field that differs.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    own = json.dumps(config, sort_keys=True).encode()
+    digests = multihost_utils.process_allgather(np.frombuffer(hashlib.sha256(own).digest(), np.uint8))
+    other = np.flatnonzero((digests != digests[0]).any(axis=1))
+    if not other.size:
+        return
+    lengths = multihost_utils.process_allgather(np.int32(len(own)))
+    padded = np.frombuffer(own.ljust(int(lengths.max())), np.uint8)
+    texts = multihost_utils.process_allgather(padded)
+    first, second = (json.loads(bytes(texts[row]).decode()) for row in (0, int(other[0])))
+    name, mine, theirs = _first_difference(first, second)
+    raise UserError(
+        f"the processes were started with different configs: {name} is {mine!r} in process 0 and {theirs!r} in "
+        f"process {int(other[0])}; start all with the same files and flags"
+    )
+
+
+def _first_difference(a: Any, b: Any, prefix: str = "") -> tuple[str, Any, Any]:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in sorted(a.keys() | b.keys()):
+            if a.get(key) != b.get(key):
+                return _first_difference(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else key)
+    return prefix, a, b
+
+
+def preempted(step: int) -> bool:
+    """Whether all processes are to save and stop after this step, because one of them got SIGTERM.
+
+    Asked at every step by every process; costs nothing while nobody is told to stop. Alone: False.
+    """
+    if jax.process_count() == 1:
+        return False
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
 
 
 def enable_compilation_cache(directory: str | os.PathLike | None = None) -> Path:

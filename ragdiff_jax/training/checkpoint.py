@@ -1,7 +1,8 @@
-"""Checkpoints of a run: Orbax v1, asynchronous, each with a checksum.
+"""Checkpoints of a run: Orbax v1, asynchronous, each with checksums.
 
-A damaged one is set aside, aloud, and the one before is used. Layout under `checkpoints/`: one folder a step
-(the state), and `frozen/` (the frozen parameters, written once).
+A damaged one is set aside, aloud, and the one before is used. Layout under `checkpoints/`: one folder a step, in which
+`params`, `optimizer`, `ema` and `progress` (the step) can each be read without the others, and `frozen/` (the frozen
+parameters, written once). What is restored may lie on another mesh and have another dtype than what was saved.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from orbax.checkpoint import v1 as ocp
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import agree, barrier, replicated
+from ragdiff_jax.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,30 @@ def checksum(tree: Any, mesh: Mesh) -> jax.Array:
     return add(jax.tree.leaves(tree))
 
 
+DTYPES = ("float32", "bfloat16", "float16", "float64", "int32", "uint32", "int64", "uint64", "int8", "uint8", "bool")
+
+
+def _groups(state: Any) -> dict[str, Any]:
+    """The parts of a state (or the frozen tree) that are kept apart; those without an array are left out."""
+    if isinstance(state, TrainState):
+        groups = {"params": state.params, "optimizer": state.opt_state, "ema": state.ema, "progress": [state.step]}
+    else:
+        groups = {"frozen": state}
+    return {name: tree for name, tree in groups.items() if jax.tree.leaves(tree)}
+
+
+def _joined(groups: dict[str, Any], target: Any) -> Any:
+    """The state of restored groups; the target's own empty trees stand where nothing was kept."""
+    if not isinstance(target, TrainState):
+        return groups["frozen"]
+    return TrainState(
+        step=groups["progress"][0],
+        params=groups["params"],
+        opt_state=groups.get("optimizer", target.opt_state),
+        ema=groups.get("ema", target.ema),
+    )
+
+
 class Checkpoints:
     """The checkpoints of one run. Every process opens it and calls the same methods in the same order."""
 
@@ -49,6 +75,7 @@ class Checkpoints:
         """Open (or make) `directory`; the `keep` newest steps are kept."""
         self.directory = Path(directory).absolute()
         self._mesh = mesh
+        self._failed = False
         self._manager = ocp.training.Checkpointer(
             self.directory,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
@@ -60,32 +87,77 @@ class Checkpoints:
         """Steps with a finished checkpoint, ascending."""
         return [int(c.step) for c in self._manager.checkpoints]
 
+    def _with_sums(self, state: Any) -> dict[str, Any]:
+        groups = _groups(state)
+        sums = {
+            name: {
+                "sums": checksum(tree, self._mesh),
+                "dtypes": np.array([DTYPES.index(x.dtype.name) for x in jax.tree.leaves(tree)], np.int32),
+            }
+            for name, tree in groups.items()
+        }
+        return {**groups, "checksum": sums}
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        """A full disk is the user's to mend: one line that says what is left."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            text = _line(error)
+            if not any(words in str(error) or words in text for words in _NO_ROOM):
+                raise
+            steps = [int(p.name) for p in self.directory.iterdir() if p.name.isdigit()]
+            left = f"the checkpoint of step {max(steps)} is intact" if steps else "there is no earlier one"
+            raise UserError(
+                f"can't save a checkpoint in {self.directory} ({text}); {left}: make room and run the same command"
+            ) from error
+
     def save(self, step: int, state: Any) -> None:
-        """Start writing `state`, after an earlier save is done; returns when the arrays have been copied."""
-        self._manager.save_checkpointables_async(
-            step, {"state": state, "checksum": {"sums": checksum(state, self._mesh)}}, force=True
-        )
+        """Start writing `state`, after an earlier save is done; returns when the arrays have been copied.
+
+        Raises:
+            UserError: there is no room for this one or for the one before it.
+        """
+        with self._saving():
+            self._manager.save_checkpointables_async(step, self._with_sums(state), force=True)
 
     def wait(self) -> None:
-        """Until the last save is on disk."""
-        self._manager.wait()
+        """Until the last save is on disk. Raises UserError as `save` does."""
+        with self._saving():
+            self._manager.wait()
 
     def _load(self, directory: Path, target: Any) -> Any:
-        """The tree in one checkpoint folder, shaped and placed like `target`, its checksum compared."""
-        sums = jax.ShapeDtypeStruct(
-            (len(jax.tree.leaves(target)),), jnp.uint32, sharding=replicated(self._mesh)
-        )
-        loaded = ocp.load_checkpointables(directory, {"state": target, "checksum": {"sums": sums}})
-        if not np.array_equal(loaded["checksum"]["sums"], checksum(loaded["state"], self._mesh)):
-            raise ValueError("the checksum doesn't match: the files were changed or damaged")
-        return loaded["state"]
+        """The groups in one checkpoint folder, shaped, placed and typed like `target`'s, their checksums compared."""
+        groups = _groups(target)
+        whole = replicated(self._mesh)
+
+        def numbers(tree, dtype):
+            return jax.ShapeDtypeStruct((len(jax.tree.leaves(tree)),), dtype, sharding=whole)
+
+        wanted = {
+            name: {"sums": numbers(tree, jnp.uint32), "dtypes": numbers(tree, jnp.int32)}
+            for name, tree in groups.items()
+        }
+        sums = ocp.load_checkpointables(directory, {"checksum": wanted})["checksum"]
+        # Bits are compared as they were written; then the dtype is the target's.
+        stored = {
+            name: _with_dtypes(tree, [DTYPES[i] for i in np.asarray(sums[name]["dtypes"])])
+            for name, tree in groups.items()
+        }
+        loaded = ocp.load_checkpointables(directory, stored)
+        for name in groups:
+            if not np.array_equal(sums[name]["sums"], checksum(loaded[name], self._mesh)):
+                raise ValueError(f"the checksum of {name} doesn't match: the files were changed or damaged")
+        return {name: _cast(loaded[name], tree) for name, tree in groups.items()}
 
     def _read(self, directory: Path, target: Any) -> tuple[Any, str]:
-        """`_load`, or (None, what is wrong with the files)."""
+        """`_load`'s state, or (None, what is wrong with the files)."""
         state, problem = None, ""
         with _quiet():
             try:
-                state = self._load(directory, target)
+                state = _joined(self._load(directory, target), target)
             except Exception as error:  # a damaged file raises nearly anything; the caller reports it
                 problem = _line(error)
             if problem:
@@ -95,6 +167,13 @@ class Checkpoints:
         if agree(bool(problem))[0] and not problem:
             return None, "another process can't read its part"
         return state, problem
+
+    def restore_params(self, target: Any, step: int | None = None) -> Any:
+        """The trained parameters of a checkpoint (default: the newest) without its optimizer, placed like `target`."""
+        step = self.steps[-1] if step is None else step
+        state = TrainState(step=jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(self._mesh)),
+                           params=target, opt_state=(), ema={})  # fmt: skip
+        return self._load(self.directory / str(step), state)["params"]
 
     def restore(self, target: Any) -> tuple[int, Any] | None:
         """(step, state) of the newest whole checkpoint, or None if there is no checkpoint at all.
@@ -142,11 +221,8 @@ class Checkpoints:
         """Write the frozen parameters, once, before the first step."""
         if not jax.tree.leaves(frozen):
             return
-        ocp.save_checkpointables(
-            self.directory / "frozen",
-            {"state": frozen, "checksum": {"sums": checksum(frozen, self._mesh)}},
-            overwrite=True,
-        )
+        with self._saving():
+            ocp.save_checkpointables(self.directory / "frozen", self._with_sums(frozen), overwrite=True)
 
     def restore_frozen(self, target: Any) -> Any:
         """The frozen parameters, placed like `target`.
@@ -165,8 +241,25 @@ class Checkpoints:
         return frozen
 
     def close(self) -> None:
-        """Finish the last save."""
-        self._manager.close()
+        """Finish the last save; after one that failed, nothing more is said of it."""
+        with contextlib.suppress(*((Exception,) if self._failed else ())):
+            self._manager.close()
+
+
+_NO_ROOM = ("No space left", "ENOSPC", "Disk quota", "File too large", "RESOURCE_EXHAUSTED")
+
+
+def _with_dtypes(tree: Any, dtypes: Sequence[str]) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    typed = [
+        jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype), sharding=leaf.sharding)
+        for leaf, dtype in zip(leaves, dtypes, strict=True)
+    ]
+    return jax.tree.unflatten(structure, typed)
+
+
+def _cast(tree: Any, target: Any) -> Any:
+    return jax.tree.map(lambda x, to: x if x.dtype == to.dtype else x.astype(to.dtype), tree, target)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """How long and how a run trains; the same fields for every objective."""
 
 import dataclasses
+import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ from ragdiff_jax.errors import UserError
 # come next.
 MAY_CHANGE = frozenset(
     "steps seconds learning_rate warmup schedule weight_decay clip_norm checkpoint_every checkpoint_seconds keep "
-    "log_every sample_every validate_every".split()
+    "log_every sample_every validate_every evaluate_every evaluators learning_rates replicated_limit wandb".split()
 )
 
 
@@ -31,18 +33,28 @@ class TrainSettings:
         seed: of the initial parameters, the data order and the noise.
         learning_rate: peak value.
         warmup: steps of linear rise from 0.
-        schedule: `constant`, or `cosine` down to 0 at the last step.
-        optimizer: `adamw`, or `none` for the stages that sum over the data and take no gradient.
+        learning_rates: pairs (regular expression, factor): the rate of a parameter whose path the expression finds is
+            multiplied by the factor; the first that finds it counts.
+        schedule: `constant`, or `linear` or `cosine` down to 0 at the last step.
+        optimizer: `adamw`; `adafactor`, whose second moments are a row and a column of each kernel; or `none` for
+            the stages that sum over the data and take no gradient.
         beta1, beta2, epsilon: of AdamW.
         weight_decay: of kernels and tables; norms and biases don't decay.
         clip_norm: global gradient norm to clip at; 0 is off.
         ema_decay: of the fp32 average of the trained parameters; 0 is off. It rises as min(decay,
             (1+t)/(10+t)).
+        ema_every: steps between two updates of the average, the decay taken to that power.
+        ema_dtype: `float32`, or `bfloat16`, which is rounded by chance: to nearest, an average never moves.
+        ema_spread: lay the average over `data` as well as where the parameters lie; a step gathers nothing of it.
         frozen_dtype: `float32` or `bfloat16`, in which frozen parameters are kept.
         checkpoint_every: steps between checkpoints; 0 is off.
         checkpoint_seconds: seconds between checkpoints; 0 is off.
         keep: newest checkpoints kept.
-        log_every, sample_every, validate_every: steps between; 0 is off.
+        log_every, sample_every, validate_every, evaluate_every: steps between; 0 is off.
+        evaluators: names of the objective's evaluators that run.
+        replicated_limit: share of the bytes of parameters, optimizer and average that may lie whole on every device
+            where `fsdp` or `tensor` splits them; above it, and above 64 MiB, the run is refused.
+        wandb: project of Weights & Biases that the numbers go to as well; empty is none.
     """
 
     steps: int
@@ -52,6 +64,7 @@ class TrainSettings:
     seed: int = 0
     learning_rate: Number = 1e-4
     warmup: int = 0
+    learning_rates: tuple[tuple[str, Number], ...] = ()
     schedule: str = "constant"
     optimizer: str = "adamw"
     beta1: Number = 0.9
@@ -60,6 +73,9 @@ class TrainSettings:
     weight_decay: Number = 0.01
     clip_norm: Number = 1.0
     ema_decay: Number = 0.0
+    ema_every: int = 1
+    ema_dtype: str = "float32"
+    ema_spread: bool = False
     frozen_dtype: str = "float32"
     checkpoint_every: int = 0
     checkpoint_seconds: Number = 300.0
@@ -67,16 +83,22 @@ class TrainSettings:
     log_every: int = 20
     sample_every: int = 0
     validate_every: int = 0
+    evaluate_every: int = 0
+    evaluators: tuple[str, ...] = ()
+    replicated_limit: Number = 0.02
+    wandb: str = ""
 
     def __post_init__(self):
-        for name, least in (("steps", 1), ("batch_size", 1), ("accumulate", 1), ("keep", 1), ("warmup", 0)):
+        for name in ("steps", "batch_size", "accumulate", "keep", "ema_every", "warmup"):
+            least = 0 if name == "warmup" else 1
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least {least}")
         if self.batch_size % self.accumulate:
             raise UserError(f"batch_size={self.batch_size} does not divide by accumulate={self.accumulate}")
         for name, choices in (
-            ("schedule", ("constant", "cosine")),
-            ("optimizer", ("adamw", "none")),
+            ("schedule", ("constant", "linear", "cosine")),
+            ("optimizer", ("adamw", "adafactor", "none")),
+            ("ema_dtype", ("float32", "bfloat16")),
             ("frozen_dtype", ("float32", "bfloat16")),
         ):
             if getattr(self, name) not in choices:
@@ -84,6 +106,14 @@ class TrainSettings:
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1")
 
+        for pattern, factor in self.learning_rates:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"learning_rates: {pattern!r} is not a regular expression: {error}") from error
+            if factor < 0:
+                raise UserError(f"learning_rates: factor {factor} of {pattern!r} must be at least 0")
+
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON has them."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))

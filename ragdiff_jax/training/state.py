@@ -1,6 +1,7 @@
 """The optimizer, the state of a run and where its arrays lie."""
 
 import math
+import re
 from typing import Any
 
 import flax.struct
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.training.settings import TrainSettings
 
@@ -23,7 +25,7 @@ class TrainState:
         step: int32, steps taken so far.
         params: the trainable parameters, fp32.
         opt_state: optax's.
-        ema: average of `params` (same tree, fp32), or an empty dict.
+        ema: average of `params` (same tree), or an empty dict.
     """
 
     step: Any
@@ -33,15 +35,17 @@ class TrainState:
 
 
 def learning_rate_schedule(settings: TrainSettings) -> optax.Schedule:
-    """Learning rate of step t (from 0): linear rise over `warmup` steps, then constant or cosine to 0."""
+    """Learning rate of step t (from 0): linear rise over `warmup` steps, then constant, or down to 0."""
     peak, warmup = settings.learning_rate, settings.warmup
 
     def rate(step):
         step = jnp.asarray(step, jnp.float32)
         value = peak * jnp.minimum(1.0, (step + 1) / (warmup + 1))
+        done = jnp.clip((step - warmup) / max(1, settings.steps - warmup), 0.0, 1.0)
         if settings.schedule == "cosine":
-            done = jnp.clip((step - warmup) / max(1, settings.steps - warmup), 0.0, 1.0)
             value = value * 0.5 * (1 + jnp.cos(math.pi * done))
+        elif settings.schedule == "linear":
+            value = value * (1 - done)
         return value
 
     return rate
@@ -52,15 +56,55 @@ def _decays(params) -> dict:
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
-    """AdamW on clipped gradients (the learning rate is applied by the step, from its own counter), or nothing."""
+    """AdamW or Adafactor on clipped gradients, or nothing.
+
+    The learning rate is applied by the step, from its own counter.
+    """
     if settings.optimizer == "none":
         return optax.identity()
     clip = optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
-    return optax.chain(
-        clip,
-        optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon),
-        optax.add_decayed_weights(settings.weight_decay, mask=_decays),
-    )
+    if settings.optimizer == "adafactor":
+        # Updates of at most unit size, as in the paper (arXiv 1804.04235); no scaling by the parameters' own size, so
+        # that a learning rate means what it means to AdamW.
+        scale = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+    else:
+        scale = optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon)
+    return optax.chain(clip, scale, optax.add_decayed_weights(settings.weight_decay, mask=_decays))
+
+
+def rate_factors(settings: TrainSettings, params) -> Any:
+    """The factor of the learning rate of each parameter: a tree of numbers like `params`.
+
+    Raises:
+        UserError: an expression finds no trained parameter.
+    """
+    patterns = [(re.compile(pattern), factor) for pattern, factor in settings.learning_rates]
+    unused = {pattern.pattern for pattern, _ in patterns}
+
+    def one(path, _):
+        name = "/".join(str(getattr(key, "key", key)) for key in path)
+        for pattern, factor in patterns:
+            if pattern.search(name):
+                unused.discard(pattern.pattern)
+                return factor
+        return 1.0
+
+    factors = jax.tree_util.tree_map_with_path(one, params)
+    if unused:
+        raise UserError(f"learning_rates: {sorted(unused)[0]!r} finds no trained parameter")
+    return factors
+
+
+def _spread(sharding: NamedSharding, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    """The sharding with `data` added to an axis that it divides, the split ones first."""
+    data = mesh.shape["data"]
+    spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    for dim in sorted(range(len(shape)), key=lambda dim: (spec[dim] is None, -shape[dim])):
+        axes = spec[dim] if isinstance(spec[dim], tuple) else (spec[dim],) if spec[dim] else ()
+        if data > 1 and shape[dim] % (data * math.prod(mesh.shape[axis] for axis in axes)) == 0:
+            spec[dim] = (*axes, "data")
+            break
+    return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 def _split_largest(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -121,8 +165,16 @@ def state_targets(settings: TrainSettings, abstract_params, params_shardings, me
         opt_state=place(
             abstract_opt, optimizer_shardings(abstract_opt, params_shardings, abstract_params, mesh)
         ),
-        ema=params if settings.ema_decay else {},
+        ema=_ema_targets(settings, params, mesh) if settings.ema_decay else {},
     )
+
+
+def _ema_targets(settings: TrainSettings, params, mesh: Mesh):
+    def one(leaf):
+        sharding = _spread(leaf.sharding, leaf.shape, mesh) if settings.ema_spread else leaf.sharding
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(settings.ema_dtype), sharding=sharding)
+
+    return jax.tree.map(one, params)
 
 
 def fresh_state(settings: TrainSettings, params, targets: TrainState) -> TrainState:
@@ -135,7 +187,7 @@ def fresh_state(settings: TrainSettings, params, targets: TrainState) -> TrainSt
             params=params,
             opt_state=make_optimizer(settings).init(params),
             # A copy of its own: donating the state needs distinct buffers.
-            ema=jax.tree.map(jnp.copy, params) if settings.ema_decay else {},
+            ema=jax.tree.map(lambda x: jnp.array(x, settings.ema_dtype), params) if settings.ema_decay else {},
         )
 
     return jax.jit(build, out_shardings=shardings)(params)

@@ -13,7 +13,7 @@ from ragdiff_jax.parallel import batch_shards, merge, replicated
 from ragdiff_jax.training.large_batch.micro_batches import cut_rows, join_rows
 from ragdiff_jax.training.objective import Objective, Summing
 from ragdiff_jax.training.settings import TrainSettings
-from ragdiff_jax.training.state import TrainState, learning_rate_schedule, make_optimizer
+from ragdiff_jax.training.state import TrainState, learning_rate_schedule, make_optimizer, rate_factors
 
 ROW_LOSSES = "row_losses"
 
@@ -34,6 +34,35 @@ def _summing_step(objective: Summing, settings: TrainSettings) -> Callable:
         return state.replace(step=state.step + 1, params=params), metrics
 
     return step
+
+
+def update_average(settings: TrainSettings, ema: Any, params: Any, step: jax.Array, key: jax.Array) -> Any:
+    """The average after `step` + 1 steps, whose decay rises as min(ema_decay, (1+t)/(10+t))."""
+    t = step.astype(jnp.float32)
+    decay = jnp.minimum(settings.ema_decay, (1 + t) / (10 + t)) ** settings.ema_every
+    seed = jax.random.fold_in(key, 2**31 - 1)
+
+    def moved():
+        leaves, tree = jax.tree.flatten(ema)
+        out = []
+        for index, (average, p) in enumerate(zip(leaves, jax.tree.leaves(params), strict=True)):
+            wide = average.astype(jnp.float32)
+            wide = wide + (1 - decay) * (p - wide)
+            if average.dtype != jnp.float32:
+                wide = _rounded_by_chance(wide, jax.random.fold_in(seed, index))
+            out.append(wide)
+        return jax.tree.unflatten(tree, out)
+
+    if settings.ema_every == 1:
+        return moved()
+    return jax.lax.cond((step + 1) % settings.ema_every == 0, moved, lambda: ema)
+
+
+def _rounded_by_chance(x: jax.Array, key: jax.Array) -> jax.Array:
+    """fp32 -> bf16, up or down with chances that keep the mean: a step below half a unit moves it now and then."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    bits = bits + jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type((bits >> 16).astype(jnp.uint16), jnp.bfloat16)
 
 
 def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Callable:
@@ -79,12 +108,11 @@ def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Call
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         lr = rate(state.step)
-        params = jax.tree.map(lambda p, u: p - lr * u, state.params, updates)
-        ema = state.ema
-        if settings.ema_decay:
-            t = state.step.astype(jnp.float32)
-            decay = jnp.minimum(settings.ema_decay, (1 + t) / (10 + t))
-            ema = jax.tree.map(lambda average, p: average + (1 - decay) * (p - average), ema, params)
+        factors = rate_factors(settings, state.params)
+        params = jax.tree.map(
+            lambda p, u, factor: p - (lr if factor == 1.0 else lr * factor) * u, state.params, updates, factors
+        )
+        ema = update_average(settings, state.ema, params, state.step, key) if settings.ema_decay else state.ema
         state = TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
         metrics = {**metrics, "loss": loss, "grad": optax.tree.norm(grads), "lr": lr, ROW_LOSSES: rows}
         return state, metrics
@@ -96,10 +124,13 @@ def jit_step(objective: Objective, settings: TrainSettings, mesh: Mesh, targets:
     """`make_step` under jit: the state donated and kept in its place, the metrics on every device."""
     rows = settings.batch_size // settings.accumulate
     if rows % batch_shards(mesh):
+        every = batch_shards(mesh) * settings.accumulate
+        below = settings.batch_size // every * every
+        nearest = " or ".join(str(size) for size in (below, below + every) if size)
         raise UserError(
             f"{rows} rows at a time (batch_size={settings.batch_size}, accumulate={settings.accumulate}) "
             f"do not divide over {batch_shards(mesh)} devices (data x fsdp); "
-            f"choose a multiple of {batch_shards(mesh)}"
+            f"choose a multiple of {every}: the nearest batch_size is {nearest}"
         )
     state = jax.tree.map(lambda leaf: leaf.sharding, targets)
     return jax.jit(

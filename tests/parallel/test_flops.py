@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ragdiff_jax.parallel.flops import count_flops
 from ragdiff_jax.models.unet import UNet
 from ragdiff_jax.models.unet_config import UNetConfig
+from ragdiff_jax.parallel.flops import count_flops
 
 S = jax.ShapeDtypeStruct
 

@@ -92,7 +92,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_said(tmp_path, settings, o
     train(Toy(), tmp_path / "whole", settings, one)
     train(Toy(), tmp_path / "cut", replace(settings, steps=8), one)
     data = [
-        p for p in (tmp_path / "cut/checkpoints/8/state").rglob("*") if p.is_file() and p.parent.name == "d"
+        p for p in (tmp_path / "cut/checkpoints/8/params").rglob("*") if p.is_file() and p.parent.name == "d"
     ]
     largest = max(data, key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
@@ -110,14 +110,14 @@ def test_a_half_written_checkpoint_is_not_taken(tmp_path, settings, one):
     train(Toy(), tmp_path, replace(settings, steps=4, checkpoint_every=2), one)
     # As a kill in the middle of a save leaves it, and as a copy that stopped leaves it.
     (tmp_path / "checkpoints/6.orbax-checkpoint-tmp/state").mkdir(parents=True)
-    (tmp_path / "checkpoints/4/state/manifest.ocdbt").unlink()
+    (tmp_path / "checkpoints/4/params/manifest.ocdbt").unlink()
     assert train(Toy(), tmp_path, settings, one).finished
     assert list(losses(tmp_path)) == list(range(1, 11))
 
 
 def test_only_damaged_checkpoints_stop_the_run(tmp_path, settings, one):
     train(Toy(), tmp_path, replace(settings, steps=2), one)
-    (tmp_path / "checkpoints/2/state/manifest.ocdbt").unlink()
+    (tmp_path / "checkpoints/2/params/manifest.ocdbt").unlink()
     with pytest.raises(UserError, match="no checkpoint in .* can be read"):
         train(Toy(), tmp_path, settings, one)
     assert (tmp_path / "checkpoints/2").is_dir()
