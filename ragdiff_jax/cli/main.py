@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ragdiff_jax.cli import analyze, data, demo, edit, generate, memory, retrieve, train, weights, words
+from ragdiff_jax.cli import analyze, data, demo, edit, generate, memory, plan, retrieve, train, weights, words
 from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.version import __version__
@@ -21,6 +21,7 @@ VERBS = {
     "retrieve": (retrieve, "the memory's nearest garments of each photo"),
     "analyze": (analyze, "what retrieval does with a set of pairs: numbers and pictures"),
     "train": (train, "run or resume one training stage"),
+    "plan": (plan, "does a run fit a TPU pod, and how fast is it at most"),
     "memory": (memory, "build, extend or describe a memory of flat-lays"),
     "weights": (weights, "published checkpoints in, yours out; what a model weighs"),
     "data": (data, "write generated garments, or folders that you have, as a data set"),
@@ -59,7 +60,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our lines has gone; without this Python complains again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if report.code and "jax" in sys.modules and _one_of_several():
+        # The others may be gone: the interpreter would wait for them at its exit.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(report.code)
     return report.code
+
+
+def _one_of_several() -> bool:
+    import jax
+
+    return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a field, e.g. train.seed=3"
     )
+    parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace that many steps for xprof")
+    together = parser.add_argument_group(
+        "several processes", "found out by itself under srun, mpirun, Kubernetes and on Cloud TPU; else all three"
+    )
+    together.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
+    together.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    together.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -30,21 +37,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, report: Report) -> None:
     config = read_config(arguments.config)
     apply_settings(config, arguments.set)
+    if arguments.profile < 0:
+        raise UserError(f"--profile {arguments.profile}: a number of steps, at least 0")
+    from ragdiff_jax.parallel import join_processes
+
+    join_processes(arguments.coordinator, arguments.processes, arguments.process)
+    import jax
+
     from ragdiff_jax.training.from_config import run as train
 
-    result = train(config, arguments.workdir)
+    result = train(config, arguments.workdir, profile=arguments.profile)
+    if jax.process_index() == 0:
+        _say(result, arguments.workdir, report)
+    if result.stopped_by == "SIGINT":  # SIGTERM is a scheduler that takes the machine back: no failure
+        raise KeyboardInterrupt
+
+
+def _say(result: Any, workdir: Path, report: Report) -> None:
     model = None if result.model is None else str(result.model)
-    record = {
-        "workdir": str(arguments.workdir),
-        "step": result.step,
-        "finished": result.finished,
-        "model": model,
-    }
+    record = {"workdir": str(workdir), "step": result.step, "finished": result.finished, "model": model}
     if result.finished:
         report.result(record, f"{result.step} steps; the model is in {model}")
     else:
         report.result(record, f"stopped after {result.step} steps; the same command goes on")
-        raise KeyboardInterrupt
 
 
 def read_config(name: str) -> Any:

@@ -22,7 +22,15 @@ from ragdiff_jax.models.attention import Implementation, dot_product_attention, 
 from ragdiff_jax.models.layers import Conv, Dense, GroupNorm, LayerNorm, weight
 
 Role = Literal["main", "reference"]
-Remat = Literal["none", "block"]
+Remat = Literal["none", "block", "dots"]
+
+
+def rematerialised(module: Any, remat: Remat, *, scanned: bool = False) -> Any:
+    """The module class, run again in the backward pass: `block` keeps nothing inside it, `dots` its matrix products."""
+    if remat == "none":
+        return module
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return nn.remat(module, prevent_cse=not scanned, policy=policy)
 
 
 # A pytree's leaf: an array of the shape its class says; inside transformations, whatever JAX puts there.
@@ -221,9 +229,7 @@ class SpatialTransformer(nn.Module):
             return Conv(c, kernel_size=1, padding=0, dtype=self.dtype, name=name)(x)
 
         x = project(x, "proj_in", ("embed", "heads")).reshape(b, h * w, c)
-        block = TransformerBlock
-        if self.remat == "block":
-            block = nn.remat(TransformerBlock, prevent_cse=False)
+        block = rematerialised(TransformerBlock, self.remat, scanned=True)
         depth = self.depth - 1 if self.last else self.depth
         keys_values = None
         if depth:

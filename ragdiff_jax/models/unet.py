@@ -35,7 +35,8 @@ class UNet(nn.Module):
     Attributes:
       config: the architecture, as read from `unet/config.json`.
       role: `main` predicts noise; `reference` returns the keys and values of its self-attentions.
-      remat: `block` recomputes each resnet and transformer block in the backward pass.
+      remat: `block` recomputes each resnet and transformer block in the backward pass, `dots` all of it but the matrix
+        products.
       attention: see `models.attention`.
       dtype: of the computation; parameters are fp32.
 

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from ragdiff_jax.models.attention import Implementation
 from ragdiff_jax.models.layers import Conv, Dense, GroupNorm
-from ragdiff_jax.models.transformer import Remat, Role, SpatialTransformer
+from ragdiff_jax.models.transformer import Remat, Role, SpatialTransformer, rematerialised
 from ragdiff_jax.models.unet_config import UNetConfig
 
 
@@ -77,7 +77,7 @@ class Level(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def resnet(self, index: int, x, emb):
-        block = nn.remat(ResnetBlock) if self.remat == "block" else ResnetBlock
+        block = rematerialised(ResnetBlock, self.remat)
         features = self.config.block_out_channels[self.level]
         layer = block(
             features, self.config.norm_num_groups, self.config.norm_eps, self.dtype, name=f"resnets_{index}"

@@ -6,7 +6,7 @@ that all of a chip's links to its neighbours (ICI, NVLink) carry together.
 
 from dataclasses import dataclass
 
-GB = 10**9
+GB = 1e9
 GIB = 2**30
 
 
@@ -33,13 +33,13 @@ CHIPS = (
     Chip("v6e", ("tpu v6 lite", "tpu v6e"), 918e12, 32 * GIB, 1640 * GB, 448 * GB, "v6e"),
     Chip("v7x, one of its two cores", ("tpu v7", "tpu7x"), 1153e12, 96 * GIB, 3690 * GB, 600 * GB),
     Chip("v4", ("tpu v4",), 275e12, 32 * GIB, 1228 * GB, 300 * GB),
-    Chip("B200", ("b200",), 2250e12, 180 * GB, 8000 * GB, 1800 * GB),
-    Chip("H200", ("h200",), 989e12, 141 * GB, 4800 * GB, 900 * GB),
-    Chip("H100", ("h100",), 989e12, 80 * GB, 3350 * GB, 900 * GB),
-    Chip("A100 80GB", ("a100-sxm4-80gb", "a100 80gb"), 312e12, 80 * GB, 2039 * GB, 600 * GB),
-    Chip("A100", ("a100",), 312e12, 40 * GB, 1555 * GB, 600 * GB),
-    Chip("L40S", ("l40s",), 362e12, 48 * GB, 864 * GB, 64 * GB),
-    Chip("L4", ("l4",), 121e12, 24 * GB, 300 * GB, 64 * GB),
+    Chip("B200", ("b200",), 2250e12, int(180 * GB), 8000 * GB, 1800 * GB),
+    Chip("H200", ("h200",), 989e12, int(141 * GB), 4800 * GB, 900 * GB),
+    Chip("H100", ("h100",), 989e12, int(80 * GB), 3350 * GB, 900 * GB),
+    Chip("A100 80GB", ("a100-sxm4-80gb", "a100 80gb"), 312e12, int(80 * GB), 2039 * GB, 600 * GB),
+    Chip("A100", ("a100",), 312e12, int(40 * GB), 1555 * GB, 600 * GB),
+    Chip("L40S", ("l40s",), 362e12, int(48 * GB), 864 * GB, 64 * GB),
+    Chip("L4", ("l4",), 121e12, int(24 * GB), 300 * GB, 64 * GB),
 )
 
 

@@ -1,15 +1,15 @@
 """What a compiled program sends between devices, read from its HLO.
 
-A collective in the body of a loop counts as often as the loop runs. What the networks asked for (`axes.gathered`) is
-told from what the compiler added on its own by the name scope that `places.py` gives it.
+A collective in the body of a loop counts as often as the loop runs. Weights and their gradients are told from
+activations by their shapes, whole or one device's piece.
 """
 
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from ragdiff_jax.parallel.places import GATHER_SCOPE, REDUCE_SCOPE
+from typing import Any
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
@@ -20,7 +20,6 @@ _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$")
 _CALLS = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)')
-_NAME = re.compile(r'op_name="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -36,21 +35,42 @@ class Collective:
     bytes: int
 
 
-def collectives(hlo: str) -> list[Collective]:
-    """The collectives of a compiled module's text (`compiled.as_text()`), the costliest first."""
+def collectives(hlo: str, weights: Iterable[Any] = ()) -> list[Collective]:
+    """The collectives of a compiled module's text (`compiled.as_text()`), the costliest first.
+
+    `weights`: the parameters, arrays or `ShapeDtypeStruct`s with shardings.
+    """
+    shapes = _weight_shapes(weights)
     calls, found, entry = _parse(hlo)
     runs: dict[str, int] = defaultdict(int)
     _count_runs(entry, 1, calls, runs)
     total: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
-    for computation, kind, purpose, size in found:
-        total[kind, purpose][0] += runs[computation]
-        total[kind, purpose][1] += runs[computation] * size
+    for computation, kind, results, group in found:
+        sizes: dict[str, float] = defaultdict(float)
+        for dims, size in results:
+            sizes[_purpose(kind, dims, shapes)] += _sent(kind, size, group)
+        for purpose, size in sizes.items():
+            total[kind, purpose][0] += runs[computation]
+            total[kind, purpose][1] += runs[computation] * size
     rows = [Collective(kind, purpose, int(n), int(size)) for (kind, purpose), (n, size) in total.items() if n]
     return sorted(rows, key=lambda row: -row.bytes)
 
 
+def _weight_shapes(weights: Iterable[Any]) -> set[tuple[int, ...]]:
+    """Shapes of the weights, whole and in pieces, of one layer of a stack too; axes in any order, without ones."""
+    shapes = set()
+    for leaf in weights:
+        for shape in (leaf.shape, leaf.sharding.shard_shape(leaf.shape)):
+            shapes |= {_key(shape), _key(shape[1:])}
+    return shapes - {()}
+
+
+def _key(shape: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(size for size in shape if size > 1))
+
+
 def _parse(hlo: str):
-    """({computation: [(called, times)]}, [(computation, kind, purpose, bytes)], name of the entry)."""
+    """({computation: [(called, times)]}, [(computation, kind, [(shape, bytes)], group)], name of the entry)."""
     calls: dict[str, list[tuple[str, int]]] = defaultdict(list)
     found, entry, current = [], "", ""
     for line in hlo.splitlines():
@@ -65,9 +85,7 @@ def _parse(hlo: str):
         for names in _BRANCHES.findall(line):
             calls[current] += [(name.strip().lstrip("%"), 1) for name in names.split(",")]
         if (match := _COLLECTIVE.search(line)) is not None:
-            kind = match[2]
-            size = _sent(kind, _size(match[1], kind, bool(match[3])), _group(line))
-            found.append((current, kind, _purpose(kind, line), size))
+            found.append((current, match[2], _results(match[1], match[2], bool(match[3])), _group(line)))
     return calls, found, entry
 
 
@@ -77,22 +95,26 @@ def _count_runs(name: str, times: int, calls, runs) -> None:
         _count_runs(called, times * often, calls, runs)
 
 
-def _size(shape: str, kind: str, start: bool) -> float:
-    """Bytes of a collective's result."""
-    sizes = []
+def _results(shape: str, kind: str, start: bool) -> list[tuple[tuple[int, ...], float]]:
+    """(shape, bytes) of each array that a collective gives."""
+    arrays = []
     for dtype, dims in _SHAPE.findall(shape):
         if dtype in _BYTES:
-            sizes.append(_BYTES[dtype] * math.prod(int(d) for d in dims.split(",") if d))
+            sizes = tuple(int(d) for d in dims.split(",") if d)
+            arrays.append((sizes, _BYTES[dtype] * math.prod(sizes)))
     if start and kind in ("all-gather", "collective-permute"):  # (operands, results, context)
-        sizes = [size for size in sizes if size > 4]
-        sizes = sizes[len(sizes) // 2 :]
-    return sum(sizes)
+        arrays = [array for array in arrays if array[0]]
+        arrays = arrays[len(arrays) // 2 :]
+    return arrays
 
 
 def _group(line: str) -> int:
     """Devices that one collective joins."""
     if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", line):
         return int(match[2])
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", line):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[2]))
     if match := re.search(r"replica_groups=\{\{([0-9,]*)\}", line):
         return match[1].count(",") + 1
     return 2
@@ -108,8 +130,7 @@ def _sent(kind: str, size: float, group: int) -> float:
     return size if kind == "collective-permute" else size * share
 
 
-def _purpose(kind: str, line: str) -> str:
-    name = match[1] if (match := _NAME.search(line)) else ""
-    if REDUCE_SCOPE in name or (kind in ("reduce-scatter", "all-reduce") and "transpose(" in name):
-        return "gradients"
-    return "weights" if GATHER_SCOPE in name and kind == "all-gather" else "other"
+def _purpose(kind: str, shape: tuple[int, ...], weights: set[tuple[int, ...]]) -> str:
+    if _key(shape) not in weights:
+        return "other"
+    return "weights" if kind == "all-gather" else "gradients"

@@ -8,9 +8,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ragdiff_jax.axes import Names
 from ragdiff_jax.parallel.rules import Rules, resolve
 
-GATHER_SCOPE, REDUCE_SCOPE = "gather_weight", "scatter_gradient"
-"""Names of the two in a compiled program."""
-
 STORED = "fsdp"
 """The mesh axis that splits parameters for storage alone: no product is computed in pieces along it."""
 
@@ -44,12 +41,12 @@ def _gather(weight: jax.Array, whole: NamedSharding, split: NamedSharding) -> ja
 
     @jax.custom_vjp
     def gather(weight):
-        with jax.named_scope(GATHER_SCOPE):
-            return jax.lax.with_sharding_constraint(weight, whole)
+        # Pinned in pieces first: else the compiler gathers the fp32 weight and casts it behind.
+        weight = jax.lax.with_sharding_constraint(weight, split)
+        return jax.lax.with_sharding_constraint(weight, whole)
 
-    def scatter(_, gradient):
-        with jax.named_scope(REDUCE_SCOPE):
-            return (jax.lax.with_sharding_constraint(gradient, split),)
-
-    gather.defvjp(lambda weight: (gather(weight), None), scatter)
+    gather.defvjp(
+        lambda weight: (gather(weight), None),
+        lambda _, gradient: (jax.lax.with_sharding_constraint(gradient, split),),
+    )
     return gather(weight)

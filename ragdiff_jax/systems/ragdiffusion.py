@@ -37,6 +37,7 @@ from ragdiff_jax.retrieval.index import exact_search
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
 from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 from ragdiff_jax.systems.conditions import Conditions, Text
+from ragdiff_jax.systems.encodings import flat_latents, noise_with_offset, text_of
 
 Params = Mapping[str, Any]
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
@@ -69,6 +70,7 @@ class RAGDiffusion:
         ridge).
       null: what an absent condition is; `gate` removes it exactly, `zero` is the paper's zero vectors.
       snr_gamma: min-SNR weighting of the loss; 0 is off.
+      noise_offset: share of noise that is one number a channel; 0 is off.
       image_encoder: the picture tower of the last text encoder's CLIP, or None. It predicts attributes
         (`systems/zero_shot.py`) and takes no part in generation.
     """
@@ -88,6 +90,7 @@ class RAGDiffusion:
     null: Literal["gate", "zero"] = "gate"
     dropout: Dropout = Dropout()
     snr_gamma: float = 0.0
+    noise_offset: float = 0.0
     image_encoder: CLIPVisionConfig | None = None
     remat: Remat = "none"
     attention: Implementation = "auto"
@@ -188,9 +191,15 @@ class RAGDiffusion:
         self, params: Params, image: Float[Array, "b H W 3"], key: jax.Array | None = None
     ) -> Float[Array, "b h w c"]:
         """Scaled latents of pictures in [-1, 1]: the posterior's mean, or with `key` a draw from it."""
-        mean, logvar = self._apply(params, "vae", image, method="encode")
+        mean, logvar = self.moments(params, image)
         latents = mean if key is None else sample_latents(mean, logvar, key)
         return scale_latents(self.vae, latents.astype(jnp.float32))
+
+    def moments(
+        self, params: Params, image: Float[Array, "b H W 3"]
+    ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+        """(mean, log variance) of the VAE's posterior, not scaled."""
+        return self._apply(params, "vae", image, method="encode")
 
     def decode(self, params: Params, latents: Float[Array, "b h w c"]) -> Float[Array, "b H W 3"]:
         """Pictures, about [-1, 1] and not clipped, of scaled latents."""
@@ -339,21 +348,26 @@ class RAGDiffusion:
         key: jax.Array,
         *,
         memory: Any,
-        empty_ids: Int[Array, "l"],
+        empty_ids: Any,
+        timesteps: Int[Array, "b"] | None = None,
     ) -> Float[Array, "b"]:
         """The denoising loss of each sample (R Eq. 6); the caller averages.
 
         `batch`: photo, flat [b,H,W,3] in [-1,1]; mask [b,H,W,1]; photo_attributes [b,a]; text_ids [b,l]; memory_row
         [b], the sample's own flat-lay in `memory` (-1: it isn't there), which is never among its neighbours.
-        `empty_ids`: the empty prompt, which stands in for dropped text.
+        `empty_ids`: the empty prompt [l], which stands in for dropped text. Encodings made before
+        (`systems/encodings.py`) stand for the pictures and ids, and then the empty prompt's for `empty_ids`.
+        `timesteps`: else drawn.
         """
         keys = jax.random.split(key, 9)
-        b = batch["photo"].shape[0]
+        b = batch["mask"].shape[0]
 
         def chance(index, probability):
             return jax.random.bernoulli(keys[index], probability, (b,))
 
-        embedding = self.embed(params, batch["photo"], batch["photo_attributes"])
+        embedding = batch.get("embedding")
+        if embedding is None:
+            embedding = self.embed(params, batch["photo"], batch["photo_attributes"])
         ids, _, neighbours, weights = self.retrieve(memory, embedding, batch["memory_row"])
         retrieved, _ = fuse_landmarks(memory.landmarks[ids], weights)
         use_retrieved = chance(0, self.dropout.retrieved_landmark)
@@ -366,18 +380,18 @@ class RAGDiffusion:
         no_text = everything | chance(2, self.dropout.text)
         no_structure = everything | chance(3, self.dropout.structure)
         no_reference = everything | chance(4, self.dropout.reference)
-        text = self.encode_text(params, jnp.where(no_text[:, None], empty_ids[None], batch["text_ids"]))
+        photo_latents = batch.get("photo_latents")
         conditions = self.make_conditions(
             params,
-            photo_latents=self.encode(params, batch["photo"]),
+            photo_latents=self.encode(params, batch["photo"]) if photo_latents is None else photo_latents,
             structure=self.fuse(embedding, neighbours, weights),
             silhouette=silhouette,
-            text=text,
+            text=text_of(self, params, batch, no_text, empty_ids),
             gates=Gates(reference=1.0 - no_reference, adapter=1.0 - no_structure),
             landmark_gate=1.0 - chance(8, self.dropout.landmark) if self.dropout.landmark else None,
         )
-        latents = self.encode(params, batch["flat"], keys[5])
-        return self.denoising_loss(params, conditions, latents, keys[6], keys[7])
+        latents = flat_latents(self, params, batch, keys[5])
+        return self.denoising_loss(params, conditions, latents, keys[6], keys[7], timesteps)
 
     def denoising_loss(
         self,
@@ -386,10 +400,13 @@ class RAGDiffusion:
         latents: Float[Array, "b h w c"],
         time_key: jax.Array,
         noise_key: jax.Array,
+        timesteps: Int[Array, "b"] | None = None,
     ) -> Float[Array, "b"]:
-        """Mean squared error of the prediction at uniform random times, each sample's own."""
-        t = jax.random.randint(time_key, latents.shape[:1], 0, self.schedule.num_train_timesteps)
-        noise = jax.random.normal(noise_key, latents.shape)
+        """Mean squared error of the prediction at uniform random times, each sample's own, or at `timesteps`."""
+        t = timesteps
+        if t is None:
+            t = jax.random.randint(time_key, latents.shape[:1], 0, self.schedule.num_train_timesteps)
+        noise = noise_with_offset(noise_key, latents.shape, self.noise_offset)
         prediction = self.denoise(params, conditions, add_noise(self.schedule, latents, noise, t), t)
         loss = mse_loss(prediction, target(self.schedule, latents, noise, t))
         if self.snr_gamma:

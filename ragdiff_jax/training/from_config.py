@@ -5,6 +5,7 @@ tensor), and may have `lora` (LoRAObjective's fields; rank 0 is none). Below thi
 """
 
 import functools
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ragdiff_jax.data.pipeline import PairArrays
 from ragdiff_jax.data.sources import open_sources, repeated_rows, rows_of_categories
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import make_mesh
+from ragdiff_jax.parallel import ending_as_one, make_mesh
 from ragdiff_jax.training.loop import TrainResult, train
 from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
@@ -103,8 +104,15 @@ def epoch_rows(data: Mapping[str, Any], pairs: PairArrays | DecodedPairs) -> np.
     return order
 
 
-def run(config: Mapping[str, Any], workdir: str | Path) -> TrainResult:
-    """Train what `config` says into `workdir`, or go on with what is there."""
-    mesh = make_mesh(**config["mesh"])
-    settings = TrainSettings(**config["train"])
-    return train(make_objective(config), workdir, settings, mesh=mesh)
+def run(config: Mapping[str, Any], workdir: str | Path, *, profile: int = 0) -> TrainResult:
+    """Train what `config` says into `workdir`, or go on with what is there; `profile` steps are traced."""
+    with ending_as_one():
+        mesh = make_mesh(**config["mesh"])
+        settings = TrainSettings(**config["train"])
+        objective = make_objective(config)
+    return train(objective, workdir, settings, mesh=mesh, profile=profile, same=plain(config))
+
+
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A ConfigDict as JSON has it."""
+    return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config), default=str))

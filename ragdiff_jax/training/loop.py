@@ -1,11 +1,11 @@
 """The training loop of every objective: sharded start or resume, steps, checkpoints, metrics, export."""
 
 import contextlib
+import errno
 import math
 import os
-import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,42 @@ from jax.sharding import Mesh
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import (
     agree,
+    ending_as_one,
     make_mesh,
     merge,
     mesh_context,
     partition,
+    same_everywhere,
     shard_batch,
     shardings_for,
     unboxed,
 )
 from ragdiff_jax.training.checkpoint import Checkpoints
 from ragdiff_jax.training.feed import Feed
+from ragdiff_jax.training.flops import known_flops
 from ragdiff_jax.training.metrics import MetricWriter
 from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.training.profiling import Profiler
 from ragdiff_jax.training.settings import TrainSettings
+from ragdiff_jax.training.startup import check_replicated, report
 from ragdiff_jax.training.state import TrainState, fresh_state, state_targets
 from ragdiff_jax.training.step import ROW_LOSSES, jit_step
+from ragdiff_jax.training.stopping import Signals
 from ragdiff_jax.training.workdir import check_config, describe, export_model, locked, write_config
+from ragdiff_jax.version import __version__
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended: steps taken so far, whether that is all of them, the model folder if so."""
+    """How a run ended: steps taken so far, whether that is all of them, the model folder if so.
+
+    `stopped_by`: the signal that ended it before, else None.
+    """
 
     step: int
     finished: bool
     model: Path | None
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,33 +97,14 @@ def initial_state(objective: Objective, settings: TrainSettings, plan: Plan) -> 
     return fresh_state(settings, trainable, plan.state), frozen
 
 
-class _Signals:
-    """SIGTERM and SIGINT ask the loop to save and stop; a second SIGINT stops at once."""
-
-    def __init__(self):
-        self.stop: str | None = None
-
-    def _handle(self, number, frame):
-        del frame
-        if self.stop is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.stop = signal.Signals(number).name
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator["_Signals"]:
-        try:
-            old = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: whoever runs it there takes the signals
-            old = {}
-        try:
-            yield self
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-
 def train(
-    objective: Objective, workdir: str | os.PathLike, settings: TrainSettings, mesh: Mesh | None = None
+    objective: Objective,
+    workdir: str | os.PathLike,
+    settings: TrainSettings,
+    mesh: Mesh | None = None,
+    *,
+    profile: int = 0,
+    same: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train `objective` in `workdir`, from its newest checkpoint if there is one; export the model.
 
@@ -125,26 +117,54 @@ def train(
             `samples/`, `model/`.
         settings: how long and how.
         mesh: default: all devices on the `data` axis.
+        profile: trace this many steps, from the fourth on, for xprof, into `profile/`.
+        same: a config that must be the same in all processes, beside `settings`.
 
     Raises:
         UserError: the settings contradict each other, the mesh or the run in `workdir`; the loss is not
-            finite; no checkpoint can be read.
+            finite; no checkpoint can be read; there is no room for one; another process of the run failed.
     """
     mesh = mesh if mesh is not None else make_mesh()
     workdir = Path(workdir).absolute()
-    with locked(workdir), _Signals().installed() as signals, contextlib.ExitStack() as stack:
-        return _Run(objective, workdir, settings, mesh, signals, stack).run()
+    with ending_as_one(), Signals().installed() as signals, _full_disk(workdir), contextlib.ExitStack() as stack:
+        stack.enter_context(locked(workdir))
+        config = describe(objective, settings)
+        same_everywhere({**config, "config": dict(same or {}), "version": __version__})
+        return _Run(objective, workdir, settings, mesh, signals, stack, config, profile).run()
+
+
+@contextlib.contextmanager
+def _full_disk(workdir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(
+            f"can't write to {workdir} ({error.strerror}); the last checkpoint is intact: make room and run the same "
+            "command"
+        ) from error
+
+
+def chosen_evaluators(objective: Objective, settings: TrainSettings) -> dict[str, Callable]:
+    """The objective's evaluators that `settings` names. Raises UserError for one that it hasn't."""
+    there = objective.evaluators()
+    for name in settings.evaluators:
+        if name not in there:
+            raise UserError(f"evaluators: {name!r} is none of {', '.join(there) or 'this objective (it has none)'}")
+    return {name: there[name] for name in settings.evaluators}
 
 
 class _Run:
     """One call of `train`; its methods are the phases of the loop."""
 
-    def __init__(self, objective, workdir, settings, mesh, signals, stack):
+    def __init__(self, objective, workdir, settings, mesh, signals, stack, config, profile):
         self.objective, self.workdir, self.settings, self.mesh = objective, workdir, settings, mesh
         self.signals = signals
-        config = describe(objective, settings)
+        self.evaluators = chosen_evaluators(objective, settings)
         changed = check_config(workdir, config)
         self.plan = make_plan(objective, settings, mesh)
+        check_replicated(self.plan, settings)
         self.step_fn = jit_step(objective, settings, mesh, self.plan.state)
         self.checkpoints = Checkpoints(workdir / "checkpoints", mesh, keep=settings.keep)
         stack.callback(self.checkpoints.close)
@@ -157,9 +177,17 @@ class _Run:
             steps=settings.steps,
             batch_size=settings.batch_size,
             log_every=settings.log_every,
+            wandb=settings.wandb,
+            config=config,
         )
         stack.callback(self.writer.close)
         self.constants = objective.constants(mesh)
+        self.writer.reckon(known_flops(workdir, objective, self.constants, config), mesh)
+        for line in report(self.plan, settings, self.constants):
+            self.writer.say(line)
+        self.writer.say(f"encodings: {objective.encodings}")
+        self.profiler = Profiler(workdir / "profile", first=self.start + 4, steps=profile)
+        stack.callback(self.profiler.close)
         if self.start:
             note = f" ({'; '.join(changed)})" if changed else ""
             self.writer.say(f"resuming {workdir} at step {self.start}/{settings.steps}{note}")
@@ -202,7 +230,8 @@ class _Run:
                         f"the data ended before step {step + 1}; batches must go on for ever"
                     ) from None
                 batch = shard_batch(self.mesh, rows)
-                self.state, metrics = self.step_fn(self.state, self.frozen, self.constants, batch)
+                with self.profiler.step(step + 1):
+                    self.state, metrics = self.step_fn(self.state, self.frozen, self.constants, batch)
                 step += 1
                 began = began or time.monotonic()  # compiling doesn't count
                 self._flush()
@@ -216,7 +245,7 @@ class _Run:
                 if stop and step < settings.steps:
                     self.checkpoints.wait()
                     self.writer.say(f"stopped at step {step}/{settings.steps} (saved); run again to go on")
-                    return TrainResult(step, False, None)
+                    return TrainResult(step, False, None, self.signals.stop)
             self._flush()
         self._save(step)
         self.checkpoints.wait()
@@ -241,27 +270,27 @@ class _Run:
         scalars |= {name: float(value) for name, value in metrics.items() if name not in scalars}
         if not (math.isfinite(scalars["loss"]) and math.isfinite(scalars["grad"])):
             bad = np.flatnonzero(~np.isfinite(rows))
-            where = (
-                f"batch rows {', '.join(map(str, bad[:8]))}"
-                if bad.size
-                else "gradient only, every row's loss is finite"
-            )
-            more = f" and {bad.size - 8} more" if bad.size > 8 else ""
             raise UserError(
-                f"step {step}: loss {scalars['loss']}, gradient {scalars['grad']} ({where}{more}); "
+                f"step {step}: loss {scalars['loss']}, gradient {scalars['grad']} ({self._named(step, bad)}); "
                 "look at these rows, or lower learning_rate; the last checkpoint is from before"
             )
         self.writer.step(step, scalars)
+
+    def _named(self, step: int, bad: np.ndarray) -> str:
+        """The rows of a batch whose loss isn't finite, by their ids in the data where there are any."""
+        if not bad.size:
+            return "gradient only, every row's loss is finite"
+        settings = self.settings
+        ids = self.objective.batch_ids(step - 1, batch_size=settings.batch_size, seed=settings.seed)
+        names = [f"{row} ({ids[row]})" if ids else str(row) for row in bad[:8]]
+        return f"batch rows {', '.join(names)}" + (f" and {bad.size - 8} more" if bad.size > 8 else "")
 
     def _due(self, step: int) -> tuple[bool, bool]:
         """(save now, stop now), the same on every process."""
         settings = self.settings
         elapsed = time.monotonic() - self.saved_time
         by_time = settings.checkpoint_seconds > 0 and elapsed >= settings.checkpoint_seconds
-        stop = self.signals.stop is not None
-        # Clocks and signals differ between processes: they ask each other, not at every step.
-        if jax.process_count() > 1:
-            by_time, stop = agree(by_time, stop) if step % max(1, settings.log_every) == 0 else (False, False)
+        stop, by_time = self.signals.asked(step, settings.log_every, by_time)
         by_step = settings.checkpoint_every > 0 and step % settings.checkpoint_every == 0
         return by_step or by_time, stop
 
@@ -285,7 +314,7 @@ class _Run:
     def _look(self, step: int) -> bool:
         return any(
             every and step % every == 0
-            for every in (self.settings.sample_every, self.settings.validate_every)
+            for every in (self.settings.sample_every, self.settings.validate_every, self.settings.evaluate_every)
         )
 
     def _sample_and_validate(self, step: int) -> None:
@@ -295,5 +324,8 @@ class _Run:
         with self.writer.pause(), mesh_context(self.mesh, rules=()):
             if settings.validate_every and step % settings.validate_every == 0:
                 self.writer.extra(step, self.objective.validation(params, self.constants, key), "validation")
+            if settings.evaluate_every and step % settings.evaluate_every == 0:
+                for name, evaluate in self.evaluators.items():
+                    self.writer.extra(step, evaluate(params, self.constants, key), name)
             if settings.sample_every and step % settings.sample_every == 0:
                 self.writer.images(step, self.objective.sample(params, self.constants, key))

@@ -82,6 +82,22 @@ class LoRAObjective(Objective):
     def abstract_batch(self, rows):
         return self.base.abstract_batch(rows)
 
+    def batch_ids(self, step, **arguments):
+        return self.base.batch_ids(step, **arguments)
+
+    @property
+    def encodings(self):
+        return self.base.encodings
+
+    def evaluators(self):
+        return {
+            name: lambda params, constants, key, run=run: run(jax.jit(self.merged)(params), constants, key)
+            for name, run in self.base.evaluators().items()
+        }
+
+    def remat_modes(self):
+        return {mode: dataclasses.replace(self, base=base) for mode, base in self.base.remat_modes().items()}
+
     def without_remat(self):
         return dataclasses.replace(self, base=self.base.without_remat())
 

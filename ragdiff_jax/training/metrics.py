@@ -7,9 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel.chips import chip_of
 
 
 def clock(seconds: float) -> str:
@@ -20,11 +25,18 @@ def clock(seconds: float) -> str:
 
 
 def step_line(
-    step: int, steps: int, scalars: Mapping[str, float], rate: float | None = None, eta: float = 0.0
+    step: int,
+    steps: int,
+    scalars: Mapping[str, float],
+    rate: float | None = None,
+    eta: float = 0.0,
+    tflops: float | None = None,
+    mfu: float | None = None,
 ) -> str:
-    """`step 120/4000  loss 0.1234  grad 0.98  lr 1.0e-4  54.2 samples/s  ETA 12:34`.
+    """`step 120/4000  loss 0.1234  grad 0.98  lr 1.0e-4  54.2 samples/s  310 TFLOP/s  MFU 31.3 %  ETA 12:34`.
 
-    Other scalars stand after grad; `rate` in samples a second (None: not known yet) and `eta` in seconds.
+    Other scalars stand after grad; `rate` in samples a second (None: not known yet) and `eta` in seconds. `tflops` are
+    useful operations a second of one device, `mfu` their share of its peak; without them the line does.
     """
     known = ("loss", "grad", "lr")
     lr = "{:.1e}".format(scalars["lr"]).replace("e-0", "e-").replace("e+00", "e0")
@@ -32,7 +44,10 @@ def step_line(
     parts += [f"{name} {value:.4g}" for name, value in scalars.items() if name not in known]
     parts.append(f"lr {lr}")
     if rate is not None:
-        parts += [f"{rate:.1f} samples/s", f"ETA {clock(eta)}"]
+        parts.append(f"{rate:.1f} samples/s")
+        if tflops is not None:
+            parts.append(f"{tflops:.3g} TFLOP/s" + ("" if mfu is None else f"  MFU {100 * mfu:.1f} %"))
+        parts.append(f"ETA {clock(eta)}")
     return "  ".join(parts)
 
 
@@ -56,8 +71,23 @@ def _truncate(path: Path, last_step: int) -> None:
 class MetricWriter:
     """Writes the numbers of a run; on processes other than 0 every method does nothing."""
 
-    def __init__(self, workdir: Path, *, start_step: int, steps: int, batch_size: int, log_every: int):
-        """Lines of `metrics.jsonl` after `start_step` are dropped first: a resumed run writes them again."""
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        start_step: int,
+        steps: int,
+        batch_size: int,
+        log_every: int,
+        wandb: str = "",
+        config: Mapping[str, Any] | None = None,
+    ):
+        """Lines of `metrics.jsonl` after `start_step` are dropped first: a resumed run writes them again.
+
+        `wandb`: a project of Weights & Biases, under the workdir's name; a resumed run goes on there too.
+        """
+        self._flops: float | None = None
+        self._devices, self._peak = 1, None
         self._active = jax.process_index() == 0
         self._steps, self._batch_size, self._log_every = steps, batch_size, log_every
         self._workdir = workdir
@@ -71,6 +101,19 @@ class MetricWriter:
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
         self._bar = tqdm(total=steps, initial=start_step, unit="step") if sys.stderr.isatty() else None
         self._last: tuple[int, float] | None = None
+        self._wandb = _open_wandb(wandb, workdir, config) if wandb else None
+
+    def reckon(self, flops_per_sample: float | None, mesh: Mesh) -> None:
+        """From here on the step line has TFLOP/s a device, and MFU where the device is in the table of chips."""
+        chip = chip_of(mesh.devices.flat[0].device_kind)
+        self._flops, self._devices = flops_per_sample, mesh.size
+        self._peak = None if chip is None else chip.flops
+
+    def _log(self, step: int, scalars: Mapping[str, float]) -> None:
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(scalars), step=step)
 
     def say(self, text: str) -> None:
         """A line on stderr, above the progress bar."""
@@ -96,13 +139,19 @@ class MetricWriter:
         now = time.monotonic()
         rate = (step - last_step) / max(1e-9, now - last_time)
         self._last = (step, now)
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
         if rate == 0:
+            self._log(step, scalars)
             self.say(step_line(step, self._steps, scalars))
             return
-        self._board.add_scalar("samples_per_second", rate * self._batch_size, step)
-        self.say(step_line(step, self._steps, scalars, rate * self._batch_size, (self._steps - step) / rate))
+        samples = rate * self._batch_size
+        speed = {"samples_per_second": samples}
+        tflops = mfu = None
+        if self._flops is not None:
+            speed["tflops_per_device"] = tflops = samples * self._flops / self._devices / 1e12
+            if self._peak is not None:
+                speed["mfu"] = mfu = tflops * 1e12 / self._peak
+        self._log(step, {**scalars, **speed})
+        self.say(step_line(step, self._steps, scalars, samples, (self._steps - step) / rate, tflops, mfu))
 
     def extra(self, step: int, scalars: Mapping[str, float], prefix: str) -> None:
         """Scalars outside the cadence (validation), as `prefix/name`, on a line of their own."""
@@ -110,8 +159,7 @@ class MetricWriter:
             return
         named = {f"{prefix}/{name}": _number(value) for name, value in scalars.items()}
         self._file.write(json.dumps({"step": step, **named}) + "\n")
-        for name, value in named.items():
-            self._board.add_scalar(name, value, step)
+        self._log(step, named)
         self.say(
             f"step {step}/{self._steps}  " + "  ".join(f"{name} {value:.4g}" for name, value in named.items())
         )
@@ -149,6 +197,17 @@ class MetricWriter:
             self._board.close()
             if self._bar is not None:
                 self._bar.close()
+            if self._wandb is not None:
+                self._wandb.finish()
+
+
+def _open_wandb(project: str, workdir: Path, config: Mapping[str, Any] | None) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(f"train.wandb={project}: pip install wandb, or leave it empty") from error
+    name = workdir.name
+    return wandb.init(project=project, id=name, name=name, dir=workdir, config=dict(config or {}), resume="allow")
 
 
 def _number(value) -> float:

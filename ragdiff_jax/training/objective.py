@@ -73,9 +73,27 @@ class Objective(Protocol):
         """The shapes of a global batch; enough to compile a step without data."""
         raise UserError(f"{type(self).__name__} doesn't say what its batches look like; it can't be planned")
 
+    @property
+    def encodings(self) -> str:
+        """Where the encodings of frozen networks come from; the run says it at its start."""
+        return "made in each step"
+
+    def batch_ids(self, step: int, *, batch_size: int, seed: int) -> list[str]:
+        """The names in the data of the rows of a step's global batch, to say which one was bad; empty: none."""
+        del step, batch_size, seed
+        return []
+
+    def evaluators(self) -> dict[str, Callable[[Params, Any, jax.Array], dict[str, float]]]:
+        """Measurements by name, each `(params, constants, key) -> scalars` like `validation`; dearer, so chosen."""
+        return {}
+
+    def remat_modes(self) -> dict[str, "Objective"]:
+        """The same objective by how much of it is computed again in the backward pass, the most first."""
+        return {"none": self}
+
     def without_remat(self) -> "Objective":
         """The same objective with nothing computed twice: what a step's useful operations are counted on."""
-        return self
+        return self.remat_modes()["none"]
 
     def loss(
         self, params: Params, constants: Any, batch: Batch, key: jax.Array

@@ -6,6 +6,7 @@ exist, else the preset's architecture stands in. Memory and collectives are the 
 
 import contextlib
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from jax.sharding import Mesh
 
 from ragdiff_jax.data.pipeline import PairShapes
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import batch_sharding, mesh_context
+from ragdiff_jax.parallel import batch_sharding, batch_shards, make_mesh, mesh_context
 from ragdiff_jax.parallel.chips import CHIPS, Chip, chip_of
 from ragdiff_jax.parallel.collectives import Collective, collectives
+from ragdiff_jax.parallel.memory import held_on_device, replicated_bytes
 from ragdiff_jax.training.flops import sample_flops
 from ragdiff_jax.training.loop import Plan, make_plan
 from ragdiff_jax.training.objective import Objective
@@ -191,10 +193,7 @@ def plan_step(
     with _effort("UNKNOWN" if exact else "O0"):
         compiled = lowered.compile()
     took = time.monotonic() - began
-    hlo = compiled.as_text()
-    if dump := os.environ.get("DUMP"):
-        open(dump, "w").write(hlo)
-    traffic = collectives(hlo)
+    traffic = collectives(compiled.as_text(), jax.tree.leaves((abstract.state.params, abstract.frozen)))
     memory = compiled.memory_analysis()
     held = held_bytes(abstract, constants)
     peak = (
@@ -204,6 +203,7 @@ def plan_step(
         + memory.temp_size_in_bytes
     )
     state = held["params"] + held["optimizer"] + held["ema"]
+    whole, everything, _ = replicated_bytes((abstract.state, abstract.frozen))
     rows = settings.batch_size / mesh.size
     seconds = {
         "compute": executed * rows / chip.flops,
@@ -222,7 +222,7 @@ def plan_step(
             "peak": peak,
             "hbm": chip.memory,
         },
-        replicated_share=replicated_share(abstract),
+        replicated_share=whole / everything if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 else 0.0,
         flops_per_sample=useful,
         executed_flops_per_sample=executed,
         collectives=traffic,
@@ -254,30 +254,80 @@ def _remat(objective: Any) -> str:
     return str(getattr(base, "remat", "none"))
 
 
-def _on_chip(leaf: jax.ShapeDtypeStruct) -> int:
-    return int(np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=np.int64)) * leaf.dtype.itemsize
+def search(
+    objective: Objective,
+    settings: TrainSettings,
+    devices: Sequence[jax.Device],
+    chip: Chip,
+    *,
+    topology: str,
+    memory_rows: int,
+    exact: bool,
+    fixed_batch: int | None,
+    tries: int,
+) -> Iterator[Report]:
+    """Compiles up to `tries` programs and yields their reports; `recommended` picks one.
+
+    For each way of rematerialisation: the narrowest `fsdp` whose state leaves room (more of it is more traffic), a row
+    a chip, then as many rows as that program's memory foretells, and fewer if it foretold too many.
+    """
+    left = tries
+    for mode, candidate in objective.remat_modes().items():
+        constants = candidate.abstract_constants(make_mesh(devices=devices), memory_rows)
+        flops = step_flops(candidate, constants)
+
+        def compiled(mesh, rows, candidate=candidate, flops=flops, mode=mode) -> Report:
+            changed = dataclasses.replace(settings, batch_size=rows, accumulate=1)
+            names = dict(topology=topology, memory_rows=memory_rows, exact=exact, flops=flops)
+            return dataclasses.replace(plan_step(candidate, changed, mesh, chip, **names), remat=mode)
+
+        found = None
+        for fsdp in _fsdp_sizes(len(devices)):
+            mesh = make_mesh(fsdp=fsdp, devices=devices)
+            rows = fixed_batch or mesh.size
+            state = make_plan(candidate, dataclasses.replace(settings, batch_size=rows, accumulate=1), mesh)
+            if rows % batch_shards(mesh) or sum(held_bytes(state, constants).values()) > 0.75 * chip.memory:
+                continue
+            if not left:
+                return
+            left -= 1
+            found = compiled(mesh, rows)
+            yield found
+            if found.fits:
+                break
+        if found is None or not found.fits or fixed_batch:
+            continue
+        per_row = max(1, found.bytes_per_chip["activations"])
+        room = HEADROOM * chip.memory - found.bytes_per_chip["peak"] + per_row
+        rows = 2 ** int(math.log2(min(room // per_row, MOST_ROWS)))
+        while rows > 1 and left:
+            left -= 1
+            found = compiled(mesh, rows * mesh.size)
+            yield found
+            if found.fits:
+                break
+            rows //= 2
+
+
+MOST_ROWS = 64
+
+
+def _fsdp_sizes(chips: int) -> list[int]:
+    """Powers of two up to 64, which divide SDXL's widths, and into the machine."""
+    return [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= chips and chips % size == 0]
+
+
+def recommended(tried: Sequence[Report]) -> Report | None:
+    """Of those that fit the one with the most samples a second, the traffic not hidden behind the arithmetic."""
+    fitting = [found for found in tried if found.fits]
+    return max(fitting, key=lambda found: found.global_batch / sum(found.seconds.values()), default=None)
 
 
 def held_bytes(plan: Plan, constants: Any) -> dict[str, int]:
     """Bytes a chip of what lies on it between steps."""
-
-    def total(*trees):
-        return sum(_on_chip(leaf) for leaf in jax.tree.leaves(trees))
-
     return {
-        "params": total(plan.state.params, plan.frozen),
-        "optimizer": total(plan.state.opt_state),
-        "ema": total(plan.state.ema),
-        "constants": total(constants),
+        "params": held_on_device((plan.state.params, plan.frozen)),
+        "optimizer": held_on_device(plan.state.opt_state),
+        "ema": held_on_device(plan.state.ema),
+        "constants": held_on_device(constants),
     }
-
-
-def replicated_share(plan: Plan) -> float:
-    """Of the bytes of parameters, optimizer and EMA, the share that lies whole on every chip; 0 on one chip."""
-    whole = everything = 0
-    for leaf in jax.tree.leaves((plan.state, plan.frozen)):
-        size = int(np.prod(leaf.shape, dtype=np.int64)) * leaf.dtype.itemsize
-        everything += size
-        whole += size if _on_chip(leaf) == size else 0
-    splits = plan.mesh.shape["fsdp"] * plan.mesh.shape["tensor"]
-    return whole / everything if splits > 1 else 0.0

@@ -46,6 +46,21 @@ class ResidentObjective(Objective):
     def batches(self, **arguments):
         return make_batches(self.base.pairs, order=self.base.order, rows_only=True, **arguments)
 
+    def batch_ids(self, step, **arguments):
+        return self.base.batch_ids(step, **arguments)
+
+    def abstract_batch(self, rows):
+        return {"row": jax.ShapeDtypeStruct((rows,), "int32")}
+
+    def without_remat(self):
+        return dataclasses.replace(self, base=self.base.without_remat())
+
+    def evaluators(self):
+        return {
+            name: lambda params, constants, key, run=run: run(params, constants["base"], key)
+            for name, run in self.base.evaluators().items()
+        }
+
     def loss(self, params, constants, batch, key):
         return self.base.loss(params, constants["base"], with_partners(constants["pairs"], batch["row"]), key)
 

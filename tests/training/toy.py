@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import Conv, Dense
 from ragdiff_jax.parallel import flatten
 from ragdiff_jax.training import Objective
@@ -34,6 +35,7 @@ class Toy(Objective):
     noise: float = 0.1
     nan_at: int = -1
     slow: float = 0.0
+    broken_at: int = -1
     part: Path | None = None
 
     def init(self, key):
@@ -58,6 +60,8 @@ class Toy(Objective):
             x = rng.normal(size=(batch_size, 8, 8, 3)).astype(np.float32)
             if step == self.nan_at:
                 x[3] = np.nan
+            if step == self.broken_at:
+                raise UserError("shard-3 is missing")
             time.sleep(self.slow)
             yield {"x": x[process_index * rows : (process_index + 1) * rows]}
             step += 1

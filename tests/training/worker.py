@@ -1,11 +1,14 @@
 """A run of its own, to be killed or doubled: `worker.py JSON` with what to do."""
 
 import json
+import os
 import sys
+from pathlib import Path
 
 import jax
 from toy import Toy
 
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import enable_compilation_cache, initialize_processes, make_mesh
 from ragdiff_jax.training import TrainSettings, train
 
@@ -17,11 +20,23 @@ def main(arguments):
     enable_compilation_cache(arguments["cache"])
     devices = jax.devices()[: arguments["use"]] if "use" in arguments else None
     mesh = make_mesh(**arguments.get("mesh", {}), devices=devices)
-    result = train(
-        Toy(**arguments.get("toy", {})), arguments["workdir"], TrainSettings(**arguments["settings"]), mesh
-    )
-    print(json.dumps({"step": result.step, "finished": result.finished}))
+    if "world" in arguments:
+        import rag_world
+
+        objective = rag_world.objective(Path(arguments["world"]))
+    else:
+        objective = Toy(**arguments.get("toy", {}))
+    if "most_bytes" in arguments:  # as a full disk: no file may grow above this
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (arguments["most_bytes"],) * 2)
+    result = train(objective, arguments["workdir"], TrainSettings(**arguments["settings"]), mesh)
+    print(json.dumps({"step": result.step, "finished": result.finished}), flush=True)
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    try:
+        main(json.loads(sys.argv[1]))
+    except UserError as error:  # as the command does
+        print(f"ragdiff: {error}", file=sys.stderr, flush=True)
+        os._exit(2)

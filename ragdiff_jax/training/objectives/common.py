@@ -1,16 +1,16 @@
 """What the objectives share: batches of pairs, parts from folders, sheets of samples."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 
 from ragdiff_jax.data.decoded import DecodedPairs
-from ragdiff_jax.data.pipeline import PairArrays, PairShapes, make_batches
+from ragdiff_jax.data.pipeline import PairArrays, PairShapes, global_rows, make_batches
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.weights.folder import load_part
 
@@ -18,6 +18,25 @@ from ragdiff_jax.weights.folder import load_part
 def sheet(*columns: UInt8[np.ndarray, "b h w 3"] | UInt8[Array, "b h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """One row a sample, one column an argument."""
     return np.concatenate([np.concatenate(list(np.asarray(column))) for column in columns], axis=1)
+
+
+BUCKETS = 5
+
+
+def losses_by_time(
+    loss: Callable[[Any], Float[Array, " b"]], rows: int, times: int, buckets: int = BUCKETS
+) -> dict[str, float]:
+    """The mean loss over all times, and by bucket of times: `loss`, `loss_t0`, `loss_t200`, ...
+
+    `loss(timesteps)` is that of each of `rows` fixed samples at these times, with noise fixed too. In a bucket the
+    rows' times lie evenly, so that nothing is drawn and two measurements differ by the parameters alone.
+    """
+    found = {}
+    for bucket in range(buckets):
+        low, high = bucket * times // buckets, (bucket + 1) * times // buckets
+        timesteps = np.asarray(low + (np.arange(rows) + 0.5) * (high - low) / rows, np.int32)
+        found[f"loss_t{low}"] = float(np.asarray(loss(timesteps)).mean())
+    return {"loss": float(np.mean(list(found.values()))), **found}
 
 
 def load_parts(params: Mapping[str, Any], folders: Mapping[str, str | Path]) -> dict[str, Any]:
@@ -47,16 +66,27 @@ class PairObjective(Objective):
     def batches(self, **arguments):
         return make_batches(self.pairs, order=self.order, **arguments)
 
+    def batch_ids(self, step, *, batch_size, seed):
+        order = np.arange(len(self.pairs)) if self.order is None else self.order
+        ids = self.pairs.ids
+        return [ids[row] for row in order[global_rows(len(order), batch_size, seed)(step)]]
+
     def abstract_batch(self, rows):
         return self.pairs.abstract_batch(rows)
 
-    def without_remat(self):
-        changes = {}
+    def remat_modes(self):
         if hasattr(self, "model"):
-            changes["model"] = dataclasses.replace(self.model, remat="none", attention="xla")
-        if getattr(self, "remat", False):
-            changes["remat"] = False
-        return dataclasses.replace(self, **changes)
+            models = {mode: dataclasses.replace(self.model, remat=mode) for mode in ("block", "dots", "none")}
+            return {mode: dataclasses.replace(self, model=model) for mode, model in models.items()}
+        if hasattr(self, "remat"):
+            return {mode: dataclasses.replace(self, remat=mode == "block") for mode in ("block", "none")}
+        return {"none": self}
+
+    def without_remat(self):
+        plain = self.remat_modes()["none"]
+        if hasattr(plain, "model"):  # a fused kernel's operations can't be counted
+            plain = dataclasses.replace(plain, model=dataclasses.replace(plain.model, attention="xla"))
+        return plain
 
     def example_batch(self) -> dict[str, np.ndarray]:
         """The first rows of the held-out set."""

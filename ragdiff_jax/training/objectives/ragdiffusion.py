@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ragdiff_jax.data.augment import augment_pair, paste
+from ragdiff_jax.data.images import flat_mask
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion.ddim import ddim
@@ -22,13 +23,13 @@ from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.device_memory import DeviceMemory
-from ragdiff_jax.retrieval.landmarks import fuse_landmarks
+from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.systems.initialise import adapter_from_unet, reference_from_unet
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate
 from ragdiff_jax.training.objective import blank
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, losses_by_time, sheet
 from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, encoder_fingerprint, read_calibration, save_model
 
 CALIBRATION_PHOTOS, CALIBRATION_BATCH = 512, 16
@@ -120,14 +121,21 @@ class RAGDiffusionObjective(PairObjective):
             "memory_row": constants["own_rows"][batch["row"]],
         }
 
-    def loss(self, params, constants, batch, key):
+    def loss(self, params, constants, batch, key, timesteps=None):
         augment, attributes, loss = jax.random.split(key, 3)
-        ready = self.prepare(constants, batch, augment)
         # Whoever has no attributes at hand must be served as well: half the samples know none.
-        known = jax.random.bernoulli(attributes, 0.5, (batch["photo"].shape[0], 1))
-        ready["photo_attributes"] = jnp.where(known, ready["photo_attributes"], 0)
+        known = jax.random.bernoulli(attributes, 0.5, (batch["row"].shape[0], 1))
+        if "photo_latents" in batch:
+            ready = dict(batch)
+            ready["embedding"] = jnp.where(known, batch["embedding"], batch["embedding_unknown"])
+            ready["memory_row"] = constants["own_rows"][batch["row"]]
+            ready["mask"] = batch["mask"][..., None].astype(jnp.float32)
+        else:
+            ready = self.prepare(constants, batch, augment)
+            ready["photo_attributes"] = jnp.where(known, ready["photo_attributes"], 0)
+        empty = constants.get("empty_text", constants["empty_ids"])
         rows = self.model.loss(
-            params, ready, loss, memory=constants["memory"], empty_ids=constants["empty_ids"]
+            params, ready, loss, memory=constants["memory"], empty_ids=empty, timesteps=timesteps
         )
         return rows, {}
 
@@ -141,15 +149,50 @@ class RAGDiffusionObjective(PairObjective):
         objective = dataclasses.replace(self, augment=False, paste_share=0.0)
 
         @jax.jit
-        def losses(params, constants, batch):
+        def losses(params, constants, batch, timesteps):
             nobody = constants | {"own_rows": jnp.full_like(constants["own_rows"], -1)}
-            return objective.loss(params, nobody, batch, key)[0]
+            return objective.loss(params, nobody, batch, key, timesteps)[0]
 
-        return {"loss": float(losses(params, constants, batch).mean())}
+        times = self.model.schedule.num_train_timesteps
+        return losses_by_time(functools.partial(losses, params, constants, batch), len(batch["row"]), times)
+
+    def evaluators(self):
+        return {"retrieval": self.measure_retrieval, "generation": self.measure_generation}
+
+    def measure_retrieval(self, params, constants, key) -> dict[str, float]:
+        """IoU of the fused landmark with the true silhouette on the examples, attributes unknown."""
+        del key
+        batch = self._held_out()
+
+        @jax.jit
+        def run(params, constants, batch):
+            e = self.model.embed(params, to_float(batch["photo"]), jnp.zeros_like(batch["photo_attributes"]))
+            ids, cosines, _, weights = self.model.retrieve(constants["memory"], e)
+            landmark, _ = fuse_landmarks(constants["memory"].landmarks[ids], weights)
+            return iou(landmark, batch["mask"]), cosines[:, 0]
+
+        overlap, cosine = run(params, constants, batch)
+        return {"landmark_iou": float(overlap.mean()), "cosine": float(cosine.mean())}
+
+    def measure_generation(self, params, constants, key) -> dict[str, float]:
+        """Mean absolute error, in 0..255, of the generated flat-lays of the examples, and IoU of their silhouettes."""
+        batch = self._held_out()
+        images, _ = self._generate(params, constants, batch, key)
+        images = to_uint8(images)
+        error = np.abs(np.asarray(images, np.float32) - batch["flat"]).mean()
+        masks = np.stack([flat_mask(image) for image in np.asarray(images)])
+        return {"error": float(error), "iou": float(np.mean(iou(jnp.asarray(masks), jnp.asarray(batch["mask"] > 0))))}
 
     def sample(self, params, constants, key):
         """Held-out photo, landmark, generated and true flat-lay, attributes unknown."""
-        batch, model = self._held_out(), self.model
+        batch = self._held_out()
+        images, landmarks = self._generate(params, constants, batch, key)
+        shown = np.repeat(np.where(np.asarray(landmarks), 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
+        return {"generated": sheet(batch["photo"], shown, to_uint8(images), batch["flat"])}
+
+    def _generate(self, params, constants, batch, key):
+        """(pictures [b,H,W,3] of the batch's photos, landmarks [b,H,W]), attributes unknown."""
+        model = self.model
 
         @jax.jit
         def run(params, constants, batch):
@@ -171,9 +214,7 @@ class RAGDiffusionObjective(PairObjective):
             latents = sample(denoise, ddim(model.schedule, self.sample_steps), jax.random.normal(key, shape))
             return model.decode(params, latents), landmark
 
-        images, landmarks = run(params, constants, batch)
-        shown = np.repeat(np.where(np.asarray(landmarks), 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
-        return {"generated": sheet(batch["photo"], shown, to_uint8(images), batch["flat"])}
+        return run(params, constants, batch)
 
     def calibration(self, params) -> dict[str, Calibration] | None:
         """Of the attributes that the model's CLIP predicts, on the held-out photos; None without an image encoder."""

@@ -14,7 +14,7 @@ from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.systems.conditions import Conditions
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.objective import blank
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
+from ragdiff_jax.training.objectives.common import PairObjective, load_parts, losses_by_time, sheet
 from ragdiff_jax.training.objectives.noise_start import noise_start
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
@@ -62,17 +62,18 @@ class TextToImageObjective(PairObjective):
         latents = self.model.encode(params, to_float(batch["flat"]), posterior)
         return self.conditions(params, ids), latents, time, noise
 
-    def denoising_loss(self, params, batch, key):
-        """Text-to-image loss of each row."""
-        return self.model.denoising_loss(params, *self.draw(params, batch, key))
+    def denoising_loss(self, params, batch, key, timesteps=None):
+        """Text-to-image loss of each row, at random times or at `timesteps`."""
+        return self.model.denoising_loss(params, *self.draw(params, batch, key), timesteps)
 
     def loss(self, params, constants, batch, key):
         return self.denoising_loss(params, batch, key), {}
 
     def validation(self, params, constants, key):
         batch = self.example_batch()
-        losses = jax.jit(lambda params, batch: self.denoising_loss(params, batch, key))
-        return {"loss": float(losses(params, batch).mean())}
+        losses = jax.jit(lambda params, batch, timesteps: self.denoising_loss(params, batch, key, timesteps))
+        times = self.model.schedule.num_train_timesteps
+        return losses_by_time(functools.partial(losses, params, batch), len(batch["flat"]), times)
 
     def sample(self, params, constants, key):
         batch = self.example_batch()

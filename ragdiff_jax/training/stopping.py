@@ -1,0 +1,57 @@
+"""How a run is asked to stop: SIGTERM (a scheduler takes the machine back) and SIGINT (Ctrl-C)."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import jax
+
+from ragdiff_jax.parallel import agree, preempted
+
+
+class Signals:
+    """Both ask the loop to save and stop; a second SIGINT stops at once.
+
+    Several processes must stop at one step. SIGTERM, even to one of them, then goes through JAX's preemption service,
+    which agrees on the step without the devices; Ctrl-C is asked about at the step lines.
+    """
+
+    def __init__(self):
+        self.stop: str | None = None
+
+    def _handle(self, number, frame):
+        del frame
+        if self.stop is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.stop = signal.Signals(number).name
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator["Signals"]:
+        # The service has its own handler of SIGTERM, which must not be replaced.
+        numbers = (signal.SIGINT,) if jax.process_count() > 1 else (signal.SIGTERM, signal.SIGINT)
+        try:
+            old = {number: signal.signal(number, self._handle) for number in numbers}
+        except ValueError:  # not the main thread: whoever runs it there takes the signals
+            old = {}
+        try:
+            yield self
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def asked(self, step: int, every: int, *flags: bool) -> tuple[bool, ...]:
+        """(stop after this step, each of `flags`), the same on every process.
+
+        Flags (clocks differ between processes) are asked about every `every` steps.
+        """
+        if jax.process_count() == 1:
+            return self.stop is not None, *flags
+        if preempted(step):
+            self.stop = "SIGTERM"
+            return True, *(False for _ in flags)
+        if step % max(1, every):
+            return False, *(False for _ in flags)
+        stop, *rest = agree(self.stop == "SIGINT", *flags)
+        if stop:
+            self.stop = "SIGINT"
+        return stop, *rest

@@ -1,0 +1,60 @@
+"""A whole RAGDiffusion stage of 32 pixels on the disk: parts, memory, tokenizer; the pairs are drawn again anywhere."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from small_model import random_params, small_system
+
+import ragdiff_jax as rd
+from ragdiff_jax.data.pipeline import PairArrays
+from ragdiff_jax.data.synth_dataset import synth_record
+from ragdiff_jax.data.tokenizer import Tokenizer, train_tokenizer
+from ragdiff_jax.models.structure_net import twin_towers
+from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
+from ragdiff_jax.weights import save_part
+from ragdiff_jax.weights.model_folder import part_configs
+
+PAIRS = 24
+MODEL = small_system()
+
+
+def records():
+    return [synth_record(row, size=32) for row in range(PAIRS)]
+
+
+def write(base: Path) -> None:
+    """Everything that `objective` reads."""
+    drawn = records()
+    train_tokenizer([record.caption for record in drawn], 700, base / "tokenizer")
+    params = random_params(MODEL)
+    params["structure_net"] = jax.tree.map(np.asarray, twin_towers(params["structure_net"]))
+    for part, config in part_configs(MODEL).items():
+        save_part(base / part, config, params[part])
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(8, MODEL.structure_net.embed_dim)).astype(np.float32)
+    memory = rd.Memory.create(base / "memory", rd.encoder_fingerprint(MODEL, params), 32, vectors.shape[1])
+    memory.add(
+        [
+            rd.MemoryItem(
+                id=record.id,
+                embedding=vector / np.linalg.norm(vector),
+                landmark=rng.random((32, 32)) < 0.5,
+                metadata={},
+            )
+            for record, vector in zip(drawn, vectors, strict=False)
+        ]
+    )
+
+
+def objective(base: Path, **changes) -> RAGDiffusionObjective:
+    tokenizer = Tokenizer.from_folder(base / "tokenizer")
+    return RAGDiffusionObjective(
+        pairs=PairArrays(records(), image_size=32, tokenizer=tokenizer, cache=True),
+        model=MODEL,
+        parts={part: str(base / part) for part in part_configs(MODEL)},
+        memory=str(base / "memory"),
+        tokenizers=(str(base / "tokenizer"),),
+        empty_ids=tuple(int(i) for i in tokenizer.encode([""])[0]),
+        **changes,
+    )
