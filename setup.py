@@ -78,6 +78,7 @@ setup(
         "cuda": jax_extra("cuda12"),
         "cuda13": jax_extra("cuda13"),
         "tpu": jax_extra("tpu"),
+        "plan": ["libtpu"],  # the TPU's compiler, for `ragdiff plan` on a machine without one
         "analyze": ["scikit-learn>=1.5"],
         "app": ["gradio>=5"],
         "hub": ["huggingface_hub>=0.25"],

@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
             "folder": "data",
             "image_size": 768,
             "cache": False,
+            "encodings": "",  # a folder that keeps what the frozen networks make of each sample (1.3 MB a variant)
+            "encoding_variants": 4,  # under that many draws of augmentations
             "tokenizer": "weights/sdxl/tokenizer",
             "held_out": "validation",
         }

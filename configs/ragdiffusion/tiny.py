@@ -43,6 +43,8 @@ def get_config(start: str = "") -> ConfigDict:
             "resident": False,  # the whole data set on the device: for a card, 7 s^2 bytes a pair of s pixels
             "also": "",  # a folder of more pairs (photos/, flats/, masks/), each also_repeat times an epoch
             "also_repeat": 1,
+            "encodings": "",  # a folder that keeps what the frozen networks make of each sample
+            "encoding_variants": 4,  # under that many draws of augmentations
             "tokenizer": tokenizer,
             "held_out": "validation",
         }

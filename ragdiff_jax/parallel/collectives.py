@@ -95,7 +95,7 @@ def _count_runs(name: str, times: int, calls, runs) -> None:
         _count_runs(called, times * often, calls, runs)
 
 
-def _results(shape: str, kind: str, start: bool) -> list[tuple[tuple[int, ...], float]]:
+def _results(shape: str, kind: str, start: bool) -> list[tuple[tuple[int, ...], int | float]]:
     """(shape, bytes) of each array that a collective gives."""
     arrays = []
     for dtype, dims in _SHAPE.findall(shape):
@@ -120,7 +120,7 @@ def _group(line: str) -> int:
     return 2
 
 
-def _sent(kind: str, size: float, group: int) -> float:
+def _sent(kind: str, size: int | float, group: int) -> int | float:
     """Bytes that leave a device, of a result of `size` bytes, by ring algorithms."""
     share = (group - 1) / group
     if kind == "all-reduce":

@@ -18,8 +18,8 @@ import jax
 from ragdiff_jax.errors import UserError
 
 FAILED, ALIVE = "ragdiff/failed", "ragdiff/alive/"
-EVERY, LOST_AFTER = 2.0, 60.0
-_LOST_WORDS = ("gloo", "connection", "coordination service", "heartbeat", "nccl", "distributed", "peer")
+EVERY = 2.0
+_LOST_WORDS = ("gloo", "connection closed", "connection reset", "coordination service", "heartbeat", "nccl", "by peer")
 
 
 def _client():
@@ -37,6 +37,8 @@ class _Watch:
     def __init__(self, client):
         self._client, self._me, self._count = client, jax.process_index(), jax.process_count()
         self._name = f"process {self._me} of {self._count} ({socket.gethostname()})"
+        # A process that compiles may be silent for a while on a busy machine.
+        self._lost_after = float(os.environ.get("RAGDIFF_LOST_SECONDS", 60))
         self._seen: dict[str, tuple[str, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -65,8 +67,8 @@ class _Watch:
         for key, value in self._client.key_value_dir_get(ALIVE):
             before, since = self._seen.get(key, ("", now))
             self._seen[key] = (value, since if value == before else now)
-            if now - self._seen[key][1] > LOST_AFTER:
-                return f"{value.partition('|')[0]} has not been heard of for {LOST_AFTER:.0f} s"
+            if now - self._seen[key][1] > self._lost_after:
+                return f"{value.partition('|')[0]} has not been heard of for {self._lost_after:.0f} s"
         return None
 
     def failure(self) -> str | None:
@@ -85,7 +87,8 @@ class _Watch:
     def ended(self, error: BaseException) -> BaseException:
         """What to raise in place of `error`: the other's failure if there is one; else ours, told to the others."""
         text = " ".join(str(error).split())
-        lost = isinstance(error, jax.errors.JaxRuntimeError) and any(word in text.lower() for word in _LOST_WORDS)
+        # JAX and Orbax raise it as one type or another: the words tell.
+        lost = not isinstance(error, UserError) and any(word in text.lower() for word in _LOST_WORDS)
         end = time.monotonic() + (10.0 if lost else 0.0)
         message = None
         while message is None:
@@ -94,6 +97,8 @@ class _Watch:
             if time.monotonic() > end:
                 break
             time.sleep(0.2)
+        if message is not None and text in message:
+            return error
         if message is not None:
             return UserError(f"{message}; the last checkpoint is intact, the same command goes on")
         if lost:

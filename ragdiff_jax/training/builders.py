@@ -33,16 +33,16 @@ from ragdiff_jax.weights.fashion_folder import load_fashion
 from ragdiff_jax.weights.folder import read_config
 
 
-def _rest(model: Mapping[str, Any], *taken: str) -> dict[str, Any]:
+def _rest(model: Any, *taken: str) -> dict[str, Any]:
     return {name: value for name, value in model.items() if name not in taken}
 
 
-def autoencoder(model: Mapping[str, Any], **data) -> AutoencoderObjective:
+def autoencoder(model: Any, **data) -> AutoencoderObjective:
     config = VAEConfig.from_dict(model["vae"].to_dict())
     return AutoencoderObjective(config=config, **_rest(model, "vae"), **data)
 
 
-def clip(model: Mapping[str, Any], **data) -> CLIPObjective:
+def clip(model: Any, **data) -> CLIPObjective:
     preset = RAGDiffusion.from_config(model["preset"])
     own, asked = Tokenizer.from_folder(model["tokenizer"]).eos_id, preset.text_encoders[-1].eos_token_id
     if own != asked:  # the text would be read at its first token, and nothing would say so
@@ -57,17 +57,17 @@ def clip(model: Mapping[str, Any], **data) -> CLIPObjective:
     )
 
 
-def structure_net(model: Mapping[str, Any], **data) -> StructureNetObjective:
+def structure_net(model: Any, **data) -> StructureNetObjective:
     preset = RAGDiffusion.from_config(model["preset"])
     return StructureNetObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
 
 
-def photo_tower(model: Mapping[str, Any], **data) -> PhotoTowerObjective:
+def photo_tower(model: Any, **data) -> PhotoTowerObjective:
     preset = RAGDiffusion.from_config(model["preset"])
     return PhotoTowerObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
 
 
-def _system(model: Mapping[str, Any]) -> RAGDiffusion:
+def _system(model: Any) -> RAGDiffusion:
     """The preset, with the architecture of the parts that come from folders and the fields that the config changes."""
     system = RAGDiffusion.from_config(model["preset"], **model.get("changes", {}))
     parts = _given(model["parts"])
@@ -95,7 +95,7 @@ def _empty_ids(tokenizer: str) -> tuple[int, ...]:
     return tuple(int(i) for i in Tokenizer.from_folder(tokenizer).encode([""])[0])
 
 
-def text_to_image(model: Mapping[str, Any], **data) -> TextToImageObjective:
+def text_to_image(model: Any, **data) -> TextToImageObjective:
     return TextToImageObjective(
         model=_system(model),
         parts=_given(model["parts"]),
@@ -105,7 +105,7 @@ def text_to_image(model: Mapping[str, Any], **data) -> TextToImageObjective:
     )
 
 
-def ragdiffusion(model: Mapping[str, Any], **data) -> RAGDiffusionObjective:
+def ragdiffusion(model: Any, **data) -> RAGDiffusionObjective:
     return RAGDiffusionObjective(
         model=_system(model),
         parts=_given(model["parts"]),
@@ -116,7 +116,7 @@ def ragdiffusion(model: Mapping[str, Any], **data) -> RAGDiffusionObjective:
     )
 
 
-def _latent_change(kind: type, model: Mapping[str, Any], data: Mapping[str, Any]) -> Any:
+def _latent_change(kind: type, model: Any, data: Any) -> Any:
     """PGEA's stage I: the preset with the new autoencoder, and the U-Net of the folder with its channels."""
     parts = _given(model["parts"])
     for part in ("unet", "vae", "old_vae"):
@@ -140,15 +140,15 @@ def _latent_change(kind: type, model: Mapping[str, Any], data: Mapping[str, Any]
     )
 
 
-def pgea_conv_in(model: Mapping[str, Any], **data) -> PGEAConvIn:
+def pgea_conv_in(model: Any, **data) -> PGEAConvIn:
     return _latent_change(PGEAConvIn, model, data)
 
 
-def pgea_conv_in_sgd(model: Mapping[str, Any], **data) -> PGEAConvInSGD:
+def pgea_conv_in_sgd(model: Any, **data) -> PGEAConvInSGD:
     return _latent_change(PGEAConvInSGD, model, data)
 
 
-def pgea_conv_out(model: Mapping[str, Any], **data) -> PGEAConvOut:
+def pgea_conv_out(model: Any, **data) -> PGEAConvOut:
     return PGEAConvOut(
         model=_system(model),
         parts=_given(model["parts"]),

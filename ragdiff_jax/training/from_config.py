@@ -6,7 +6,7 @@ tensor), and may have `lora` (LoRAObjective's fields; rank 0 is none). Below thi
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ragdiff_jax.data.sources import open_sources, repeated_rows, rows_of_catego
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import ending_as_one, make_mesh
+from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.loop import TrainResult, train
 from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
@@ -33,7 +34,7 @@ class _NoText:
         return np.zeros((len(texts), 1), np.int32)
 
 
-def open_pairs(data: Mapping[str, Any], split: str) -> PairArrays | DecodedPairs:
+def open_pairs(data: Any, split: str) -> PairArrays | DecodedPairs:
     """The pairs of `data.folder` (drawn garments or a folder data set) as arrays of `data.image_size`.
 
     `data.also`: a folder of pictures whose pairs are trained on as well. `data.decoded`: a folder that keeps the pairs
@@ -84,12 +85,15 @@ def make_objective(config: Any) -> Objective:
     held_out = open_pairs(data, data.get("held_out", "validation"))
     pairs = open_pairs(data, "train")
     objective = build(config["model"], pairs=pairs, held_out=held_out, order=epoch_rows(data, pairs))
-    if data.get("resident", False):
+    if data.get("encodings", ""):
+        folder, variants = data["encodings"], data.get("encoding_variants", 4)
+        objective = EncodedObjective(base=objective, folder=folder, variants=variants, seed=config["train"]["seed"])
+    elif data.get("resident", False):
         objective = ResidentObjective(base=objective)
     return with_lora(objective, config)
 
 
-def epoch_rows(data: Mapping[str, Any], pairs: PairArrays | DecodedPairs) -> np.ndarray | None:
+def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None:
     """The rows of an epoch: the pairs of `data.also` as often as `also_repeat` says, of `data.categories` alone if any.
 
     None: each once.
@@ -104,7 +108,7 @@ def epoch_rows(data: Mapping[str, Any], pairs: PairArrays | DecodedPairs) -> np.
     return order
 
 
-def run(config: Mapping[str, Any], workdir: str | Path, *, profile: int = 0) -> TrainResult:
+def run(config: Any, workdir: str | Path, *, profile: int = 0) -> TrainResult:
     """Train what `config` says into `workdir`, or go on with what is there; `profile` steps are traced."""
     with ending_as_one():
         mesh = make_mesh(**config["mesh"])
@@ -113,6 +117,6 @@ def run(config: Mapping[str, Any], workdir: str | Path, *, profile: int = 0) -> 
     return train(objective, workdir, settings, mesh=mesh, profile=profile, same=plain(config))
 
 
-def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """A ConfigDict as JSON has it."""
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else dict(config), default=str))

@@ -181,7 +181,7 @@ class _Run:
             config=config,
         )
         stack.callback(self.writer.close)
-        self.constants = objective.constants(mesh)
+        self.constants = objective.prepared(merge(self.state.params, self.frozen), objective.constants(mesh), mesh)
         self.writer.reckon(known_flops(workdir, objective, self.constants, config), mesh)
         for line in report(self.plan, settings, self.constants):
             self.writer.say(line)

@@ -73,6 +73,9 @@ class LoRAObjective(Objective):
     def constants(self, mesh):
         return self.base.constants(mesh)
 
+    def prepared(self, params, constants, mesh):
+        return self.base.prepared(jax.jit(self.merged)(params), constants, mesh)
+
     def batches(self, **arguments):
         return self.base.batches(**arguments)
 

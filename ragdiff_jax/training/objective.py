@@ -64,6 +64,11 @@ class Objective(Protocol):
         """
         ...
 
+    def prepared(self, params: Params, constants: Any, mesh: Mesh) -> Any:
+        """The constants, once the parameters are there; called by every process before the first batch is asked for."""
+        del params, mesh
+        return constants
+
     def abstract_constants(self, mesh: Mesh, memory_rows: int) -> Any:
         """What `constants` gives, as `jax.ShapeDtypeStruct`, without the files; a memory has `memory_rows` rows."""
         del memory_rows

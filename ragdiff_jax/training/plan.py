@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +128,13 @@ def target_devices(topology: str, slices: int = 1) -> tuple[Sequence[jax.Device]
     return described.devices, chip
 
 
-def absent_parts(config: Mapping[str, Any]) -> list[str]:
+def absent_parts(config: Any) -> list[str]:
     """The parts whose folder isn't here."""
     parts = config["model"].get("parts", {})
     return [part for part, folder in parts.items() if folder and not os.path.isdir(folder)]
 
 
-def abstract_objective(config: Mapping[str, Any]) -> Objective:
+def abstract_objective(config: Any) -> Objective:
     """The objective of a config, over data that needn't be here."""
     from ragdiff_jax.training.from_config import builder_of, with_lora
 

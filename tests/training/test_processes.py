@@ -129,7 +129,8 @@ def test_sigterm_to_one_of_two_saves_both_at_one_step(tmp_path, settings, cache)
     assert (tmp_path / "checkpoints" / str(stopped[0]["step"])).is_dir()
 
 
-def test_one_of_two_dies_and_the_other_says_so(tmp_path, settings, cache):
+def test_one_of_two_dies_and_the_other_says_so(tmp_path, settings, cache, monkeypatch):
+    monkeypatch.setenv("RAGDIFF_LOST_SECONDS", "8")
     settings = replace(settings, steps=1000, checkpoint_every=2)
     workers = pair(tmp_path, settings, cache, devices=1, toy={"slow": 0.05})
     wait_for(lambda: (tmp_path / "checkpoints" / "4").is_dir(), workers[0])
@@ -149,7 +150,7 @@ def test_different_configs_stop_both(tmp_path, settings, cache):
 
 
 def test_a_failure_in_one_is_the_message_of_both(tmp_path, settings, cache):
-    workers = pair(tmp_path, settings, cache, devices=1, toy=({}, {"broken_at": 4}))
+    workers = pair(tmp_path, settings, cache, devices=1, toy={"broken_at": 4})
     ends = [ended(worker) for worker in workers]
     assert [code for code, _ in ends] == [2, 2]
     assert all("shard-3 is missing" in last_line(err)[0] for _, err in ends)

@@ -72,7 +72,10 @@ class PairObjective(Objective):
         return [ids[row] for row in order[global_rows(len(order), batch_size, seed)(step)]]
 
     def abstract_batch(self, rows):
-        return self.pairs.abstract_batch(rows)
+        if isinstance(self.pairs, PairShapes):
+            return self.pairs.abstract_batch(rows)
+        first = self.pairs.batch(np.zeros(1, np.int32))
+        return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in first.items()}
 
     def remat_modes(self):
         if hasattr(self, "model"):

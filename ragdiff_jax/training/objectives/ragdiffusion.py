@@ -25,6 +25,7 @@ from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.device_memory import DeviceMemory
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
 from ragdiff_jax.retrieval.memory import Memory
+from ragdiff_jax.systems.encodings import encode_pairs
 from ragdiff_jax.systems.initialise import adapter_from_unet, reference_from_unet
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate
@@ -120,6 +121,15 @@ class RAGDiffusionObjective(PairObjective):
             "text_ids": batch["text_ids"],
             "memory_row": constants["own_rows"][batch["row"]],
         }
+
+    def encode(self, params, constants, batch, key):
+        """What the frozen networks make of a batch under one draw of augmentations, to be kept (`data.encodings`)."""
+        ready = self.prepare(constants, batch, key)
+        return encode_pairs(self.model, params, ready) | {"mask": ready["mask"][..., 0] >= 0.5}
+
+    def empty_text(self, params, constants):
+        """The empty prompt's encoding [1, ...]."""
+        return self.model.encode_text(params, constants["empty_ids"][None])
 
     def loss(self, params, constants, batch, key, timesteps=None):
         augment, attributes, loss = jax.random.split(key, 3)

@@ -1,0 +1,122 @@
+"""What frozen networks made of each sample, kept: rows of an ArrayRecord in the place of pictures.
+
+    DIR/  encodings.json (schema, rows, variants, fingerprint)   encodings.array_record, a safetensors blob each
+
+Several variants a sample, each under other augmentations: variant v of row r is record v * rows + r, and an epoch shows
+every one of them once. Floats of half precision but the embeddings; silhouettes as bits. Nothing is unpickled.
+"""
+
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from jaxtyping import Int
+
+from ragdiff_jax.data.pipeline import Batch
+from ragdiff_jax.errors import UserError
+
+SCHEMA = 1
+RECORDS, INFO = "encodings.array_record", "encodings.json"
+_WIDE = ("embedding", "embedding_unknown")
+
+
+def to_record(fields: Mapping[str, np.ndarray]) -> bytes:
+    """One sample's encodings as bytes. `mask` is [s, s] in {0,1}."""
+    kept = {}
+    for name, value in fields.items():
+        if name == "mask":
+            kept[name] = np.packbits(np.asarray(value, bool), axis=-1)
+        else:
+            kept[name] = np.ascontiguousarray(value, np.float32 if name in _WIDE else np.float16)
+    return safetensors.numpy.save(kept)
+
+
+def from_record(content: bytes, where: str) -> dict[str, np.ndarray]:
+    """The reverse of `to_record`. Raises UserError for bytes that are none."""
+    try:
+        fields = safetensors.numpy.load(content)
+    except Exception as error:  # the library has its own error type
+        raise UserError(f"{where}: damaged ({error}); remove the folder, it is made anew") from error
+    if "mask" in fields:
+        bits = fields["mask"]
+        fields["mask"] = np.unpackbits(bits, axis=-1, count=bits.shape[0])
+    return fields
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedInfo:
+    """What `encodings.json` says; `fingerprint` is of the weights, the pairs and how they were augmented."""
+
+    rows: int
+    variants: int
+    fingerprint: str
+
+
+def read_info(folder: str | os.PathLike) -> EncodedInfo | None:
+    """None if there are no encodings in the folder. Raises UserError for a damaged file."""
+    path = Path(folder) / INFO
+    if not path.exists():
+        return None
+    try:
+        info = json.loads(path.read_text())
+        if info.pop("schema") != SCHEMA:
+            raise ValueError("of another version")
+        return EncodedInfo(**info)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); remove the folder, it is made anew") from error
+
+
+class EncodedPairs:
+    """A batch source (`data.pipeline`) of kept encodings: `row`, `mask` and what the writer put there."""
+
+    def __init__(self, folder: str | os.PathLike):
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        self.folder, info = Path(folder), read_info(folder)
+        path = self.folder / RECORDS
+        if info is None or not path.is_file():
+            raise UserError(f"{path}: missing; remove the folder, the encodings are made anew")
+        self.info = info
+        self._source = ArrayRecordDataSource([str(path)])
+        if len(self._source) != len(self):
+            raise UserError(f"{path}: {len(self._source)} records in place of {len(self)}; remove the folder")
+
+    def __len__(self) -> int:
+        return self.info.rows * self.info.variants
+
+    def batch(self, rows: Int[np.ndarray, " b"]) -> Batch:
+        """The records of these places; `row` is the sample's row in the data set."""
+        items = [
+            from_record(content, f"{self.folder / RECORDS}, record {place}")
+            for place, content in zip(rows, self._source.__getitems__([int(place) for place in rows]), strict=True)
+        ]
+        batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
+        return batch | {"row": np.asarray(rows % self.info.rows, np.int32)}
+
+
+def write_encoded(folder: str | os.PathLike, info: EncodedInfo, records: Iterable[Mapping[str, np.ndarray]]) -> None:
+    """Write all records, in order, beside `folder`, and rename. Raises UserError for a place that can't be written."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        writer = ArrayRecordWriter(str(temporary / RECORDS), "group_size:1")
+        try:
+            for fields in records:
+                writer.write(to_record(fields))
+        finally:
+            writer.close()
+        (temporary / INFO).write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(info)}) + "\n")
+        os.rename(temporary, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: can't write the encodings ({error.strerror}); choose another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

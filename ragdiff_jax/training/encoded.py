@@ -1,0 +1,160 @@
+"""A stage with its frozen encoders run once: an objective around an objective, whose batches are kept encodings.
+
+The VAE, the text encoders and StructureNet see every sample `variants` times, each time under other augmentations,
+before the first step; the steps then have no picture and none of these networks in them. More augmentation is only to
+be had without it. Made on the run's own mesh, kept in `folder`, and refused where weights or data have changed since.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ragdiff_jax.data.decoded import fingerprint
+from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, read_info, write_encoded
+from ragdiff_jax.data.pipeline import global_rows, make_batches
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import agree, barrier, mesh_context, replicated
+from ragdiff_jax.training.objective import Objective
+
+ROWS = 16  # a batch of the encoders; fixed, because augmentations are drawn for a batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncodedObjective(Objective):
+    """`base` must say how a batch is encoded (`encode`, `empty_text`); its loss takes encodings for pictures."""
+
+    base: Any
+    folder: str
+    variants: int = 4
+    seed: int = 0
+
+    def __post_init__(self):
+        if not hasattr(self.base, "encode"):
+            raise UserError(f"data.encodings: {type(self.base).__name__} has no frozen encoders; leave it empty")
+        if self.variants < 1:
+            raise UserError(f"data.encoding_variants={self.variants}: must be at least 1")
+
+    @property
+    def trainable(self) -> str:
+        return self.base.trainable
+
+    @property
+    def encodings(self) -> str:
+        return f"read from {self.folder}, {self.variants} variants a sample"
+
+    def init(self, key):
+        return self.base.init(key)
+
+    def restore_parts(self, params):
+        return self.base.restore_parts(params)
+
+    def constants(self, mesh):
+        return self.base.constants(mesh)
+
+    def prepared(self, params, constants, mesh):
+        constants = constants | {"empty_text": self._empty(params, constants, mesh)}
+        info = EncodedInfo(len(self.base.pairs), self.variants, self._fingerprint())
+        there = read_info(self.folder)
+        if there is not None and there != info:
+            raise UserError(
+                f"{self.folder}: these encodings were made from other weights, data or augmentations; remove the "
+                "folder or name another"
+            )
+        if agree(there is None)[0]:
+            records = self._records(params, constants, mesh)
+            if jax.process_index() == 0:
+                write_encoded(self.folder, info, records)
+            else:  # the networks run on all processes; one writes
+                for _ in records:
+                    pass
+            barrier("encoded")
+        return constants
+
+    def _empty(self, params, constants, mesh):
+        with mesh_context(mesh, rules=()):
+            return jax.jit(self.base.empty_text, out_shardings=replicated(mesh))(params, constants)
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256("\0".join(self.base.pairs.ids).encode())
+        folders = [folder for folder in self.base.parts.values() if Path(folder).is_dir()]
+        digest.update(fingerprint(folders).encode())
+        how = {name: getattr(self.base, name, None) for name in ("augment", "paste_share", "model")}
+        digest.update(repr((how, self.seed)).encode())
+        return digest.hexdigest()
+
+    def _records(self, params, constants, mesh) -> Iterator[dict[str, np.ndarray]]:
+        from tqdm import tqdm
+
+        pairs, count = self.base.pairs, len(self.base.pairs)
+        with mesh_context(mesh, rules=()):
+            encode = jax.jit(self.base.encode, out_shardings=replicated(mesh))
+            key = jax.random.key(self.seed)
+            quiet = None if jax.process_index() == 0 else True
+            with tqdm(total=count * self.variants, desc="encoding", unit=" samples", disable=quiet) as bar:
+                for variant in range(self.variants):
+                    for start in range(0, count, ROWS):
+                        rows = np.arange(start, start + ROWS)
+                        batch = pairs.batch(rows.clip(max=count - 1))  # the last batch is filled up with its last row
+                        own = jax.random.fold_in(jax.random.fold_in(key, variant), start)
+                        found = jax.device_get(encode(params, constants, batch, own))
+                        for place in range(min(ROWS, count - start)):
+                            yield {name: value[place] for name, value in found.items()}
+                        bar.update(min(ROWS, count - start))
+
+    def _order(self, pairs: EncodedPairs) -> np.ndarray:
+        own = self.base.order
+        rows = np.arange(pairs.info.rows) if own is None else own
+        return (np.arange(self.variants)[:, None] * pairs.info.rows + rows).reshape(-1).astype(np.int32)
+
+    def batches(self, **arguments):
+        pairs = EncodedPairs(self.folder)
+        return make_batches(pairs, order=self._order(pairs), **arguments)
+
+    def batch_ids(self, step, *, batch_size, seed):
+        pairs, ids = EncodedPairs(self.folder), self.base.pairs.ids
+        order = self._order(pairs)
+        places = order[global_rows(len(order), batch_size, seed)(step)]
+        return [f"{ids[place % len(ids)]}, variant {place // len(ids)}" for place in places]
+
+    def abstract_constants(self, mesh, memory_rows):
+        constants = self.base.abstract_constants(mesh, memory_rows)
+        params = jax.eval_shape(self.base.init, jax.random.key(0))
+        empty = jax.eval_shape(self.base.empty_text, params, constants)
+        return constants | {
+            "empty_text": jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), empty
+            )
+        }
+
+    def abstract_batch(self, rows):
+        pictures = self.base.abstract_batch(rows)
+        constants = self.base.abstract_constants(jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor")), 8)
+        params = jax.eval_shape(self.base.init, jax.random.key(0))
+        found = jax.eval_shape(self.base.encode, params, constants, pictures, jax.random.key(0))
+        return {**found, "row": pictures["row"]}
+
+    def remat_modes(self):
+        return {mode: dataclasses.replace(self, base=base) for mode, base in self.base.remat_modes().items()}
+
+    def without_remat(self):
+        return dataclasses.replace(self, base=self.base.without_remat())
+
+    def loss(self, params, constants, batch, key):
+        return self.base.loss(params, constants, batch, key)
+
+    def sample(self, params, constants, key):
+        return self.base.sample(params, constants, key)
+
+    def validation(self, params, constants, key):
+        return self.base.validation(params, constants, key)
+
+    def evaluators(self):
+        return self.base.evaluators()
+
+    def export(self, params, directory):
+        self.base.export(params, directory)

@@ -1,0 +1,97 @@
+"""`ragdiff plan`, for TPUs that aren't there: skipped where libtpu isn't installed, but for what needs no compiler."""
+
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from ragdiff_jax.cli.main import main
+from ragdiff_jax.parallel.chips import chip_of
+from ragdiff_jax.parallel.collectives import collectives
+
+libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="compiles for a TPU: pip install libtpu"
+)
+TINY = ["plan", "--config", "configs/structure_net/tiny.py", "--json"]
+
+
+def plan(capsys, *arguments):
+    code = main([*TINY, *arguments])
+    out, err = capsys.readouterr()
+    return code, [json.loads(line) for line in out.splitlines()], err
+
+
+@libtpu
+def test_a_step_for_eight_chips(capsys):
+    code, (found,), _ = plan(
+        capsys, "--topology", "v5e:2x4", "--mesh", "fsdp=8,data=1", "--batch", "16", "--memory", "64"
+    )
+    assert code == 0 and found["fits"] and found["chips"] == 8 and found["global_batch"] == 16
+    held = found["bytes_per_chip"]
+    assert held["hbm"] == 16 * 2**30 and 0 < held["params"] < held["peak"]
+    # Adam holds two numbers a trained parameter, split as these are.
+    assert held["optimizer"] == pytest.approx(2 * held["params"], rel=0.05)
+    sent = {row["purpose"]: 0 for row in found["collectives"]}
+    for row in found["collectives"]:
+        sent[row["purpose"]] += row["bytes"]
+    # Pure FSDP: weights are gathered and gradients summed; the contrastive loss gathers its few embeddings.
+    assert sent.get("other", 0) < 0.05 * sum(sent.values())
+    assert sent["weights"] > 0 and sent["gradients"] > 0
+    assert found["samples_per_second"] == pytest.approx(16 / found["roofline_seconds_per_step"])
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--topology", "v9:2x2"], "chip of v5e, v5p, v6e"),
+        (["--topology", "v5e"], "CHIP:AxB"),
+        (["--topology", "gpu"], "name a TPU topology"),
+        (["--topology", "v5e:2x4", "--mesh", "fdsp=8"], "write e.g. data=-1"),
+        (["--topology", "v5e:2x4", "--tries", "0"], "--tries 0"),
+        (["--topology", "v5e:2x4", "--set", "train.batchsize=3"], "train.batch_size"),
+    ],
+)
+def test_what_can_not_be_planned(capsys, arguments, words):
+    if "fdsp" in str(arguments) and importlib.util.find_spec("libtpu") is None:
+        pytest.skip("libtpu comes first")
+    code, _, err = plan(capsys, *arguments)
+    assert code == 2 and words in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
+def test_without_the_compiler_it_says_how_to_get_it(capsys):
+    code, _, err = plan(capsys, "--topology", "v5e:2x4")
+    assert code == 2 and "pip install libtpu" in err
+
+
+HLO = """HloModule step
+%body (p: (s32[], bf16[8,4])) -> (s32[], bf16[8,4]) {
+  %ag = bf16[8,4]{1,0} all-gather(%w), replica_groups=[1,4]<=[4], dimensions={0}
+  %rs = f32[2,4]{1,0} reduce-scatter(%g), replica_groups={{0,1,2,3}}, to_apply=%add
+}
+
+ENTRY %main (x: bf16[2,4]) -> f32[] {
+  %w1 = (s32[], bf16[8,4]) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"10"}}
+  %p = (f32[16,3]{1,0}, f32[16,3]{1,0}, u32[], u32[]) collective-permute-start(%y), source_target_pairs={{0,1}}
+  %ar = f32[] all-reduce(%l), replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_1'}, to_apply=%add
+}
+"""
+
+
+def test_collectives_are_counted_as_often_as_their_loop_runs():
+    mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    sharding = jax.NamedSharding(mesh, jax.P(None, "fsdp"))
+    weight = jax.ShapeDtypeStruct((10, 8, 4), "float32", sharding=sharding)
+    found = {(row.kind, row.purpose): (row.count, row.bytes) for row in collectives(HLO, [weight])}
+    assert found == {
+        ("all-gather", "weights"): (10, 10 * 64 * 3 // 4),
+        ("reduce-scatter", "gradients"): (10, 10 * 32 * 3),
+        ("collective-permute", "other"): (1, 192),
+        ("all-reduce", "other"): (1, 4),
+    }
+
+
+def test_chips_by_the_name_that_jax_gives_them():
+    names = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e", "NVIDIA H200": "H200", "cpu": None}
+    assert {kind: getattr(chip_of(kind), "name", None) for kind in names} == names
