@@ -50,7 +50,7 @@ for _ in $(seq 30); do sinfo -h -o %T 2>/dev/null | grep -q idle && break; sleep
 ${PYTHON:-python} -m ragdiff_jax.cli.main data synth --out "$dir/data" --count 32 --size 64 >"$dir/synth.log" 2>&1 || { cat "$dir/synth.log"; exit 1; }
 run="$dir/run"
 data=("$dir"/data/synth_garments/*/*)
-fields=(data.folder="${data[0]}" model.preset=tiny train.steps="${STEPS:-400}" train.batch_size=8 train.log_every=5
+fields=(data.folder="${data[0]}" model.preset=tiny train.steps="${STEPS:-400}" train.batch_size=8 train.log_every=5 model.vision=
   train.sample_every=0 train.validate_every=0 mesh.data=2 mesh.fsdp=2)
 settings=()
 for field in "${fields[@]}"; do settings+=(--set "$field"); done

@@ -83,6 +83,8 @@ class _Watch:
     def publish(self, message: str) -> None:
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # the first one counts
             self._client.key_value_set(FAILED, message, allow_overwrite=False)
+        if self._me == 0:  # the message goes with this process: time for the others to read it
+            time.sleep(2.5 * EVERY)
 
     def ended(self, error: BaseException) -> BaseException:
         """What to raise in place of `error`: the other's failure if there is one; else ours, told to the others."""

@@ -1,16 +1,21 @@
 """Twenty steps of RAGDiffusion agree whatever the mesh: retrieval, SLLE, every network and the optimizer in them."""
 
-import jax
 import numpy as np
 import pytest
 import rag_world
-from test_processes import finish, pair
-from toy import losses, replace
+from quick import OPTIONS
+from test_processes import finish, pair, start
+from toy import losses
 
-from ragdiff_jax.parallel import make_mesh
-from ragdiff_jax.training import TrainSettings, train
+from ragdiff_jax.training import TrainSettings
 
-SETTINGS = TrainSettings(steps=20, batch_size=8, learning_rate=1e-4, checkpoint_seconds=0.0, ema_decay=0.9)
+SETTINGS = TrainSettings(steps=20, batch_size=8, learning_rate=1e-4, checkpoint_seconds=0.0)
+FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
+
+
+@pytest.fixture(autouse=True)
+def _compile_quickly(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", FLAGS)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,9 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_one(world, cache):
-    train(rag_world.objective(world), world / "one", SETTINGS, make_mesh(devices=jax.devices()[:1]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", FLAGS)
+        finish(start(world / "one", SETTINGS, cache, devices=1, world=str(world)))
     return losses(world / "one")
 
 
@@ -32,9 +39,8 @@ def agree(found, expected):
 
 
 @pytest.mark.parametrize("mesh", [{"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=str)
-def test_eight_devices(world, on_one, mesh, tmp_path):
-    # What a small network can't split would be refused.
-    train(rag_world.objective(world), tmp_path, replace(SETTINGS, replicated_limit=1.0), make_mesh(**mesh))
+def test_eight_devices(world, on_one, cache, mesh, tmp_path):
+    finish(start(tmp_path, SETTINGS, cache, devices=8, mesh=mesh, world=str(world)))
     agree(losses(tmp_path), on_one)
 
 

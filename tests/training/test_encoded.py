@@ -1,0 +1,66 @@
+"""Kept encodings: what comes out of the file is what the networks say, and a run trains on it."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import rag_world
+from toy import losses
+
+from ragdiff_jax.data.encoded import EncodedInfo, from_record, to_record, write_encoded
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import make_mesh
+from ragdiff_jax.training import TrainSettings, train
+from ragdiff_jax.training.encoded import EncodedObjective
+
+SETTINGS = TrainSettings(steps=2, batch_size=8, learning_rate=1e-4, checkpoint_seconds=0.0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    base = tmp_path_factory.mktemp("encoded")
+    rag_world.write(base)
+    return base
+
+
+def test_a_record_survives():
+    rng = np.random.default_rng(0)
+    fields = {
+        "photo_latents": rng.normal(size=(4, 4, 8)).astype(np.float16),
+        "embedding": rng.normal(size=32).astype(np.float32),
+        "mask": rng.random((20, 20)) < 0.5,
+    }
+    back = from_record(to_record(fields), "here")
+    for name, value in fields.items():
+        np.testing.assert_array_equal(back[name], value)
+    with pytest.raises(UserError, match="here: damaged"):
+        from_record(to_record(fields)[:-3], "here")
+
+
+def test_steps_on_kept_encodings_are_those_on_the_fly(world, tmp_path, capsys, cache):
+    # Without augmentations or chance in what is dropped, the only difference is half precision in the file.
+    quiet = rag_world.objective(world, augment=False)
+    kept = EncodedObjective(base=quiet, folder=str(tmp_path / "kept"), variants=1)
+    mesh = make_mesh(devices=jax.devices()[:1])
+    train(quiet, tmp_path / "fly", SETTINGS, mesh)
+    train(kept, tmp_path / "run", SETTINGS, mesh)
+    assert "encodings: read from" in capsys.readouterr().err
+    fly, read = losses(tmp_path / "fly"), losses(tmp_path / "run")
+    np.testing.assert_allclose(list(read.values()), list(fly.values()), rtol=2e-3)
+    # They are made once, and not taken for another model's.
+    made = (tmp_path / "kept" / "encodings.array_record").stat().st_mtime_ns
+    train(kept, tmp_path / "run", dataclasses.replace(SETTINGS, steps=3), mesh)
+    assert (tmp_path / "kept" / "encodings.array_record").stat().st_mtime_ns == made
+    other = dataclasses.replace(kept, base=dataclasses.replace(quiet, augment=True))
+    with pytest.raises(UserError, match="other weights, data or augmentations"):
+        train(other, tmp_path / "other", SETTINGS, mesh)
+    # Two variants a sample: an epoch shows each once.
+    two = dataclasses.replace(kept, variants=2, folder=str(tmp_path / "two"))
+    info = EncodedInfo(rag_world.PAIRS, 2, "")
+    one = {"mask": np.zeros((4, 4), bool), "embedding": np.zeros(2)}
+    write_encoded(two.folder, info, [one] * (2 * rag_world.PAIRS))
+    batches = two.batches(batch_size=8, seed=0, start_step=0, process_index=0, process_count=1)
+    rows = np.concatenate([next(batches)["row"] for _ in range(2 * rag_world.PAIRS // 8)])
+    assert sorted(rows) == sorted([*range(rag_world.PAIRS)] * 2)
+    assert two.batch_ids(0, batch_size=8, seed=0)[0].split(", variant ")[0] in two.base.pairs.ids
