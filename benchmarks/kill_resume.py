@@ -24,6 +24,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).parents[1]
 MOVED_STEPS = 20
 
@@ -90,8 +92,9 @@ class Bench:
         from orbax.checkpoint import v1 as ocp
 
         folder = self.out / run / "checkpoints" / str(self.saved(run))
-        sums = ocp.load_checkpointables(folder, {"checksum": None})["checksum"]
-        return {name: bytes(memoryview(value["sums"]).tobytes()) for name, value in sums.items()}
+        names = [path.name for path in folder.iterdir() if path.name.endswith("_checksum")]
+        loaded = ocp.load_checkpointables(folder, dict.fromkeys(names))
+        return {name: np.asarray(value["sums"]).tobytes() for name, value in loaded.items()}
 
 
 def kill_at_random(bench: Bench, run: str, window: float, rng: random.Random) -> dict:

@@ -56,6 +56,11 @@ def _groups(state: Any) -> dict[str, Any]:
     return {name: tree for name, tree in groups.items() if jax.tree.leaves(tree)}
 
 
+def _sums(name: str) -> str:
+    """Under which name a part's checksums lie beside it."""
+    return f"{name}_checksum"
+
+
 def _joined(groups: dict[str, Any], target: Any) -> Any:
     """The state of restored groups; the target's own empty trees stand where nothing was kept."""
     if not isinstance(target, TrainState):
@@ -90,13 +95,13 @@ class Checkpoints:
     def _with_sums(self, state: Any) -> dict[str, Any]:
         groups = _groups(state)
         sums = {
-            name: {
+            _sums(name): {
                 "sums": checksum(tree, self._mesh),
                 "dtypes": np.array([DTYPES.index(x.dtype.name) for x in jax.tree.leaves(tree)], np.int32),
             }
             for name, tree in groups.items()
         }
-        return {**groups, "checksum": sums}
+        return {**groups, **sums}
 
     @contextlib.contextmanager
     def _saving(self) -> Iterator[None]:
@@ -137,18 +142,18 @@ class Checkpoints:
             return jax.ShapeDtypeStruct((len(jax.tree.leaves(tree)),), dtype, sharding=whole)
 
         wanted = {
-            name: {"sums": numbers(tree, jnp.uint32), "dtypes": numbers(tree, jnp.int32)}
+            _sums(name): {"sums": numbers(tree, jnp.uint32), "dtypes": numbers(tree, jnp.int32)}
             for name, tree in groups.items()
         }
-        sums = ocp.load_checkpointables(directory, {"checksum": wanted})["checksum"]
+        sums = ocp.load_checkpointables(directory, wanted)
         # Bits are compared as they were written; then the dtype is the target's.
         stored = {
-            name: _with_dtypes(tree, [DTYPES[i] for i in np.asarray(sums[name]["dtypes"])])
+            name: _with_dtypes(tree, [DTYPES[i] for i in np.asarray(sums[_sums(name)]["dtypes"])])
             for name, tree in groups.items()
         }
         loaded = ocp.load_checkpointables(directory, stored)
         for name in groups:
-            if not np.array_equal(sums[name]["sums"], checksum(loaded[name], self._mesh)):
+            if not np.array_equal(sums[_sums(name)]["sums"], checksum(loaded[name], self._mesh)):
                 raise ValueError(f"the checksum of {name} doesn't match: the files were changed or damaged")
         return {name: _cast(loaded[name], tree) for name, tree in groups.items()}
 

@@ -125,7 +125,7 @@ def test_only_damaged_checkpoints_stop_the_run(tmp_path, settings, one):
 
 def test_a_loss_that_is_not_finite_names_step_and_rows(tmp_path, settings, one):
     settings = replace(settings, checkpoint_every=1)
-    with pytest.raises(UserError, match=r"step 6: loss nan.*batch rows 3\b"):
+    with pytest.raises(UserError, match=r"step 6: loss nan.*batch rows 3 \(pair-5-3\)"):
         train(Toy(nan_at=5), tmp_path, settings, one)
     assert max(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()) == 5
     assert list(losses(tmp_path)) == [1, 2, 3, 4, 5]
@@ -157,7 +157,7 @@ def test_settings_that_make_no_sense(settings, changes, words):
 
 
 def test_a_batch_that_does_not_fit_the_mesh(tmp_path, settings):
-    with pytest.raises(UserError, match="multiple of 8"):
+    with pytest.raises(UserError, match="multiple of 8: the nearest batch_size is 8 or 16"):
         train(Toy(), tmp_path, replace(settings, batch_size=12), make_mesh())
 
 

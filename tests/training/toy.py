@@ -66,6 +66,15 @@ class Toy(Objective):
             yield {"x": x[process_index * rows : (process_index + 1) * rows]}
             step += 1
 
+    def batch_ids(self, step, *, batch_size, seed):
+        return [f"pair-{step}-{row}" for row in range(batch_size)]
+
+    def abstract_batch(self, rows):
+        return {"x": jax.ShapeDtypeStruct((rows, 8, 8, 3), jnp.float32)}
+
+    def evaluators(self):
+        return {"head": lambda params, constants, key: {"size": float(jnp.abs(params["head"]["kernel"]).mean())}}
+
     def loss(self, params, constants, batch, key):
         x = batch["x"]
         noise = self.noise * jax.random.normal(key, x.shape)
