@@ -33,9 +33,17 @@ MOVED_STEPS = 20
 class Bench:
     """`out` is the folder of everything; runs are its subfolders."""
 
-    def __init__(self, out: Path, steps: int, every: int, pairs: int):
-        self.out, self.steps, self.every, self.pairs = out, steps, every, pairs
+    def __init__(self, out: Path, steps: int, every: int):
+        self.out, self.steps, self.every = out, steps, every
         self.cache = out / "cache"
+
+    def draw(self, pairs: int) -> None:
+        """The data, once."""
+        synth = [sys.executable, "-m", "ragdiff_jax.cli.main", "data", "synth", "--out", str(self.out / "data")]
+        if not (self.out / "data").exists():
+            subprocess.run(
+                [*synth, "--count", str(pairs), "--size", "64"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL
+            )
 
     def command(self, run: str, *extra: str) -> list[str]:
         fields = {
@@ -68,7 +76,8 @@ class Bench:
 
     def finish(self, run: str, *extra: str, devices: int = 1) -> None:
         if self.start(run, *extra, devices=devices).wait():
-            raise SystemExit(f"{run} failed: see {self.out / run}.log")
+            tail = (self.out / f"{run}.log").read_text()[-2000:]
+            raise SystemExit(f"{run} failed:\n{tail}")
 
     def saved(self, run: str) -> int:
         """The newest finished checkpoint, 0 if there is none."""
@@ -146,11 +155,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     out = arguments.out.absolute()
-    bench = Bench(out, arguments.steps, arguments.every, arguments.pairs)
+    bench = Bench(out, arguments.steps, arguments.every)
     out.mkdir(parents=True, exist_ok=True)
-    synth = [sys.executable, "-m", "ragdiff_jax.cli.main", "data", "synth", "--out", str(out / "data")]
-    if not (out / "data").exists():
-        subprocess.run([*synth, "--count", str(arguments.pairs), "--size", "64"], check=True, cwd=ROOT)
+    bench.draw(arguments.pairs)
     began = time.monotonic()
     bench.finish("whole")
     whole_seconds = time.monotonic() - began

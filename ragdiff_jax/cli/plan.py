@@ -16,7 +16,7 @@ from typing import Any
 
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import add_json
-from ragdiff_jax.cli.train import apply_settings, read_config
+from ragdiff_jax.cli.train import apply_settings, fill_train, read_config
 from ragdiff_jax.errors import UserError
 
 GIB = 2**30
@@ -40,13 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
     config = read_config(arguments.config)
-    apply_settings(config, arguments.set)
     for name in ("slices", "memory", "tries"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} {getattr(arguments, name)}: must be at least 1")
     if arguments.topology != "gpu":  # before jax wakes up and looks for devices
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    fill_train(config)
+    apply_settings(config, arguments.set)
     from ragdiff_jax.parallel import make_mesh
     from ragdiff_jax.training import plan
     from ragdiff_jax.training.settings import TrainSettings

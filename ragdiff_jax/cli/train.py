@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
     config = read_config(arguments.config)
+    fill_train(config)
     apply_settings(config, arguments.set)
     if arguments.profile < 0:
         raise UserError(f"--profile {arguments.profile}: a number of steps, at least 0")
@@ -81,6 +82,18 @@ def read_config(name: str) -> Any:
     if not isinstance(config, ConfigDict):
         raise UserError(f"{file}: get_config() must return an ml_collections.ConfigDict")
     return config.lock()
+
+
+def fill_train(config: Any) -> None:
+    """Adds the fields of `train` that a config leaves at their defaults, so that --set knows them."""
+    import dataclasses
+
+    from ragdiff_jax.training.settings import TrainSettings
+
+    with config.unlocked():
+        for field in dataclasses.fields(TrainSettings):
+            if field.default is not dataclasses.MISSING and field.name not in config.train:
+                config.train[field.name] = field.default
 
 
 def apply_settings(config: Any, settings: Sequence[str]) -> None:

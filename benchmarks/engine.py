@@ -1,0 +1,136 @@
+"""The engine around a step: how long a save blocks, how fast pictures come in, how soon a resumed run steps.
+
+    python -m benchmarks.engine save [--gigabytes 1]
+    python -m benchmarks.engine input [--pairs 48] [--size 768]
+    python -m benchmarks.engine restart
+
+`save`: seconds that the loop waits for a checkpoint of that many bytes, written beside the steps and written at once.
+`input`: pairs a second from JPEG records to batches, beside decoding the same records alone, both on all cores.
+`restart`: seconds from the command to the first step of a resumed tiny RAGDiffusion, everything compiled before.
+Prints one JSON line: the median of the repetitions, and all of them.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def save(gigabytes: float, repeats: int) -> dict:
+    import jax
+    import jax.numpy as jnp
+
+    from ragdiff_jax.parallel import make_mesh, replicated
+    from ragdiff_jax.training.checkpoint import Checkpoints
+    from ragdiff_jax.training.state import TrainState
+
+    mesh = make_mesh(devices=jax.devices()[:1])
+    rows = int(gigabytes * 1e9 / 4 / 8 / 1024)
+    params = {f"layer_{i}": jax.device_put(jnp.full((rows, 1024), i, jnp.float32), replicated(mesh)) for i in range(8)}
+    state = TrainState(step=jax.device_put(jnp.int32(0), replicated(mesh)), params=params, opt_state=(), ema={})
+    blocked, whole = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(folder, mesh, keep=1)
+        checkpoints.save(1, state)  # compiles the checksum
+        checkpoints.wait()
+        for repeat in range(repeats):
+            began = time.perf_counter()
+            checkpoints.save(2 + repeat, state)
+            blocked.append(time.perf_counter() - began)
+            checkpoints.wait()
+            whole.append(time.perf_counter() - began)
+        checkpoints.close()
+    return {"gigabytes": gigabytes, "blocked_seconds": _median(blocked), "synchronous_seconds": _median(whole),
+            "all": {"blocked": blocked, "synchronous": whole}}  # fmt: skip
+
+
+def pictures(pairs: int, size: int, repeats: int) -> dict:
+    from ragdiff_jax.data.folder import open_pairs
+    from ragdiff_jax.data.images import decode_image, decode_mask
+    from ragdiff_jax.data.pipeline import PairArrays, make_batches
+    from ragdiff_jax.data.synth_dataset import prepare_synth
+
+    cores, batch = os.cpu_count() or 1, 8
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_synth(folder, count=pairs, size=size, processes=cores)
+        (info,) = Path(folder).rglob("dataset_info.json")
+        source = open_pairs(str(info.parent), "train")
+        steps = len(source) // batch
+        alone, piped = [], []
+
+        def decode(row: int) -> None:
+            record = source[row]
+            decode_image(record.photo, "photo")
+            decode_image(record.flat, "flat")
+            for mask in (record.mask, record.photo_mask):
+                if mask is not None:
+                    decode_mask(mask, "mask")
+
+        for _ in range(repeats):
+            with ThreadPoolExecutor(cores) as pool:
+                began = time.perf_counter()
+                list(pool.map(decode, range(steps * batch)))
+                alone.append(steps * batch / (time.perf_counter() - began))
+            arrays = PairArrays(source, image_size=size, tokenizer=_NoText(), partners=False)
+            batches = make_batches(arrays, batch_size=batch, seed=0, num_threads=cores)
+            next(batches)  # the threads are up
+            began = time.perf_counter()
+            for _ in range(steps):
+                next(batches)
+            piped.append(steps * batch / (time.perf_counter() - began))
+            batches.close()
+    return {"size": size, "decoding_alone": _median(alone), "pipeline": _median(piped),
+            "share": round(_median(piped) / _median(alone), 3), "all": {"alone": alone, "pipeline": piped}}  # fmt: skip
+
+
+class _NoText:
+    def encode(self, texts):
+        import numpy as np
+
+        return np.zeros((len(texts), 1), np.int32)
+
+
+def restart(repeats: int) -> dict:
+    from benchmarks.kill_resume import Bench, seconds_to_first_step
+
+    taken = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), steps=2, every=2)
+        bench.draw(pairs=32)
+        bench.finish("run")
+        for _ in range(repeats):
+            taken.append(seconds_to_first_step(bench, "run"))
+    return {"restart_seconds": _median(taken), "all": taken}
+
+
+def _median(values: list[float]) -> float:
+    return round(statistics.median(values), 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("save", "input", "restart"))
+    parser.add_argument("--gigabytes", type=float, default=1.0)
+    parser.add_argument("--pairs", type=int, default=48)
+    parser.add_argument("--size", type=int, default=768)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    if arguments.part == "save":
+        result = save(arguments.gigabytes, arguments.repeats)
+    elif arguments.part == "input":
+        result = pictures(arguments.pairs, arguments.size, arguments.repeats)
+    else:
+        result = restart(arguments.repeats)
+    print(json.dumps({"part": arguments.part, **result}))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
