@@ -45,7 +45,8 @@ def main() -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = str(probe.getsockname()[1])
-    together = ["--coordinator", f"localhost:{port}", "--processes", "2", "--set", "mesh.data=2", "--set", "mesh.fsdp=4"]
+    mesh = ["--set", "mesh.data=2", "--set", "mesh.fsdp=4"]
+    together = [*mesh, "--coordinator", f"localhost:{port}", "--processes", "2"]
     workers = [bench.start("processes", *together, "--process", str(rank), devices=4) for rank in range(2)]
     if any([worker.wait() for worker in workers]):
         raise SystemExit(f"two processes failed: see {out / 'processes'}.log")

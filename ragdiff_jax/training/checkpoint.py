@@ -6,6 +6,7 @@ parameters, written once). What is restored may lie on another mesh and have ano
 """
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -13,7 +14,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,13 @@ def _leaf_sum(leaf: jax.Array) -> jax.Array:
 
 def checksum(tree: Any, mesh: Mesh) -> jax.Array:
     """uint32 [leaves]: a sum over the bits of each array of the tree, in its order."""
-    add = jax.jit(lambda leaves: jnp.stack([_leaf_sum(x) for x in leaves]), out_shardings=replicated(mesh))
-    return add(jax.tree.leaves(tree))
+    return _adder(mesh)(jax.tree.leaves(tree))
+
+
+@functools.cache
+def _adder(mesh: Mesh) -> Callable:
+    # One function a mesh: a new one at each save would be compiled at each save.
+    return jax.jit(lambda leaves: jnp.stack([_leaf_sum(x) for x in leaves]), out_shardings=replicated(mesh))
 
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "int32", "uint32", "int64", "uint64", "int8", "uint8", "bool")
