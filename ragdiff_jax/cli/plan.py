@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     if arguments.topology != "gpu":  # before jax wakes up and looks for devices
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # the compiler alone: no chip to quarrel about
     fill_train(config)
     apply_settings(config, arguments.set)
     from ragdiff_jax.parallel import make_mesh

@@ -146,7 +146,8 @@ class PairShapes:
         picture, mask = ((s, s, 3), np.uint8), ((s, s), np.uint8)
         attributes, flag, number = ((n,), np.int32), ((), np.bool_), ((), np.int32)
         fields = {
-            "photo": picture, "flat": picture, "partner_flat": picture, "mask": mask, "photo_mask": mask,
+            "photo": picture, "flat": picture, "partner_flat": picture,
+            "mask": mask, "partner_mask": mask, "photo_mask": mask,
             "has_photo_mask": flag, "has_partner": flag, "photo_attributes": attributes,
             "flat_attributes": attributes, "partner_flat_attributes": attributes,
             "text_ids": ((self.text_length,), np.int32), "row": number, "partner_row": number,

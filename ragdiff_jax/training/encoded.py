@@ -18,7 +18,7 @@ from ragdiff_jax.data.decoded import fingerprint
 from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, read_info, write_encoded
 from ragdiff_jax.data.pipeline import global_rows, make_batches
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import agree, barrier, mesh_context, replicated
+from ragdiff_jax.parallel import agree, barrier, make_mesh, mesh_context, replicated
 from ragdiff_jax.training.objective import Objective
 
 ROWS = 16  # a batch of the encoders; fixed, because augmentations are drawn for a batch
@@ -133,7 +133,7 @@ class EncodedObjective(Objective):
 
     def abstract_batch(self, rows):
         pictures = self.base.abstract_batch(rows)
-        constants = self.base.abstract_constants(jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor")), 8)
+        constants = self.base.abstract_constants(make_mesh(devices=jax.devices()[:1]), 8)
         params = jax.eval_shape(self.base.init, jax.random.key(0))
         found = jax.eval_shape(self.base.encode, params, constants, pictures, jax.random.key(0))
         return {**found, "row": pictures["row"]}

@@ -14,17 +14,15 @@ from ragdiff_jax.parallel import merge, partition, unboxed
 from ragdiff_jax.parallel.flops import count_flops
 from ragdiff_jax.training.objective import Objective, Summing
 
-ROWS = 2  # a batch must have two rows for a contrastive loss to mean anything
 
-
-def sample_flops(objective: Objective, abstract_constants: Any, *, remat: bool = False) -> float:
-    """Operations of one sample's forward and backward pass, counted from the trace.
+def sample_flops(objective: Objective, abstract_constants: Any, rows: int, *, remat: bool = False) -> float:
+    """Operations of one sample's forward and backward pass in a batch of `rows`, counted from the trace.
 
     With `remat` those that rematerialisation runs again count too: what the chip executes, not what the model needs.
     """
     objective = objective if remat else objective.without_remat()
     params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
-    batch = objective.abstract_batch(ROWS)
+    batch = objective.abstract_batch(rows)
     key = jax.random.key(0)
     if isinstance(objective, Summing):
         counted = count_flops(objective.add, params, abstract_constants, batch, key)
@@ -35,10 +33,12 @@ def sample_flops(objective: Objective, abstract_constants: Any, *, remat: bool =
             return objective.loss(merge(trainable, frozen), constants, batch, key)[0].astype(jnp.float32).mean()
 
         counted = count_flops(jax.value_and_grad(loss), trainable, frozen, abstract_constants, batch)
-    return sum(counted.values()) / ROWS
+    return sum(counted.values()) / rows
 
 
-def known_flops(workdir: Path, objective: Objective, constants: Any, config: dict[str, Any]) -> float | None:
+def known_flops(
+    workdir: Path, objective: Objective, constants: Any, rows: int, config: dict[str, Any]
+) -> float | None:
     """`sample_flops` of a run, kept in its `flops.json`: the trace of a large model takes half a minute.
 
     None for an objective that doesn't say what its batches look like, or has a loop of unknown length.
@@ -55,7 +55,7 @@ def known_flops(workdir: Path, objective: Objective, constants: Any, config: dic
         pass  # not there, or cut off: counted anew
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), constants)
     try:
-        flops = sample_flops(objective, abstract)
+        flops = sample_flops(objective, abstract, rows)
     except (UserError, ValueError):
         return None
     write_atomic(path, json.dumps({"objective": mark, "flops_per_sample": flops}).encode())

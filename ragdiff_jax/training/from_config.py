@@ -68,8 +68,12 @@ def builder_of(config: Any) -> Callable[..., Objective]:
     return build
 
 
-def with_lora(objective: Objective, config: Any) -> Objective:
-    """The objective, trained through adapters if `config.lora` asks for them."""
+def wrapped(objective: Objective, config: Any) -> Objective:
+    """The objective with kept encodings and trained through adapters, as far as the config asks for these."""
+    data = config["data"]
+    if data.get("encodings", ""):
+        folder, variants = data["encodings"], data.get("encoding_variants", 4)
+        objective = EncodedObjective(base=objective, folder=folder, variants=variants, seed=config["train"]["seed"])
     lora = dict(config.get("lora", {}))
     return LoRAObjective(base=objective, **lora) if lora.get("rank") else objective
 
@@ -85,12 +89,9 @@ def make_objective(config: Any) -> Objective:
     held_out = open_pairs(data, data.get("held_out", "validation"))
     pairs = open_pairs(data, "train")
     objective = build(config["model"], pairs=pairs, held_out=held_out, order=epoch_rows(data, pairs))
-    if data.get("encodings", ""):
-        folder, variants = data["encodings"], data.get("encoding_variants", 4)
-        objective = EncodedObjective(base=objective, folder=folder, variants=variants, seed=config["train"]["seed"])
-    elif data.get("resident", False):
+    if data.get("resident", False) and not data.get("encodings", ""):
         objective = ResidentObjective(base=objective)
-    return with_lora(objective, config)
+    return wrapped(objective, config)
 
 
 def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None:

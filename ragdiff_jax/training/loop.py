@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import (
-    agree,
+    barrier,
     ending_as_one,
     make_mesh,
     merge,
@@ -182,7 +182,7 @@ class _Run:
         )
         stack.callback(self.writer.close)
         self.constants = objective.prepared(merge(self.state.params, self.frozen), objective.constants(mesh), mesh)
-        self.writer.reckon(known_flops(workdir, objective, self.constants, config), mesh)
+        self.writer.reckon(known_flops(workdir, objective, self.constants, settings.batch_size, config), mesh)
         for line in report(self.plan, settings, self.constants):
             self.writer.say(line)
         self.writer.say(f"encodings: {objective.encodings}")
@@ -230,6 +230,8 @@ class _Run:
                         f"the data ended before step {step + 1}; batches must go on for ever"
                     ) from None
                 batch = shard_batch(self.mesh, rows)
+                if began is None and jax.process_count() > 1:
+                    self._compile_together(batch)
                 with self.profiler.step(step + 1):
                     self.state, metrics = self.step_fn(self.state, self.frozen, self.constants, batch)
                 step += 1
@@ -254,6 +256,11 @@ class _Run:
         done = "done" if step == settings.steps else f"{settings.seconds} s are over (run again to go on)"
         self.writer.say(f"step {step}/{settings.steps}: {done}, model in {model}")
         return TrainResult(step, True, model)
+
+    def _compile_together(self, batch) -> None:
+        """Who is done first waits for the others here: a collective would give up on them after half a minute."""
+        self.step_fn = self.step_fn.lower(self.state, self.frozen, self.constants, batch).compile()
+        barrier("compiled")
 
     def ema_params(self):
         """The whole tree with the averaged parameters where there are any."""

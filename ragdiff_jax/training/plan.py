@@ -136,7 +136,7 @@ def absent_parts(config: Any) -> list[str]:
 
 def abstract_objective(config: Any) -> Objective:
     """The objective of a config, over data that needn't be here."""
-    from ragdiff_jax.training.from_config import builder_of, with_lora
+    from ragdiff_jax.training.from_config import builder_of, wrapped
 
     model = dict(config["model"])
     if "parts" in model:
@@ -146,7 +146,7 @@ def abstract_objective(config: Any) -> Objective:
         if name in model:
             model[name] = _tokenizers(model[name])
     pairs = PairShapes(config["data"]["image_size"], TEXT_LENGTH, count=config["train"]["batch_size"])
-    return with_lora(builder_of(config)(model, pairs=pairs), config)
+    return wrapped(builder_of(config)(model, pairs=pairs), config)
 
 
 def _tokenizers(folders: Any) -> Any:
@@ -185,7 +185,7 @@ def plan_step(
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
         for name, x in objective.abstract_batch(settings.batch_size).items()
     }
-    useful, executed = flops or step_flops(objective, constants)
+    useful, executed = flops or step_flops(objective, constants, settings.batch_size)
     began = time.monotonic()
     step = jit_step(objective, settings, mesh, abstract.state)
     with mesh_context(mesh):
@@ -242,9 +242,9 @@ def _effort(level: str) -> Iterator[None]:
         jax.config.update("jax_optimization_level", old)
 
 
-def step_flops(objective: Objective, constants: Any) -> tuple[float, float]:
-    """(useful, executed) operations of one sample."""
-    return sample_flops(objective, constants), sample_flops(objective, constants, remat=True)
+def step_flops(objective: Objective, constants: Any, rows: int) -> tuple[float, float]:
+    """(useful, executed) operations of one sample in a batch of `rows`."""
+    return sample_flops(objective, constants, rows), sample_flops(objective, constants, rows, remat=True)
 
 
 def _remat(objective: Any) -> str:
@@ -274,7 +274,7 @@ def search(
     left = tries
     for mode, candidate in objective.remat_modes().items():
         constants = candidate.abstract_constants(make_mesh(devices=devices), memory_rows)
-        flops = step_flops(candidate, constants)
+        flops = step_flops(candidate, constants, fixed_batch or len(devices))
 
         def compiled(mesh, rows, candidate=candidate, flops=flops, mode=mode) -> Report:
             changed = dataclasses.replace(settings, batch_size=rows, accumulate=1)

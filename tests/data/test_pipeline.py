@@ -5,7 +5,7 @@ import pytest
 
 from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import encode_mask, encode_png
-from ragdiff_jax.data.pipeline import PairArrays, evaluation_batches, global_rows, make_batches
+from ragdiff_jax.data.pipeline import PairArrays, PairShapes, evaluation_batches, global_rows, make_batches
 from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.errors import UserError
 
@@ -168,3 +168,11 @@ def test_batches_must_divide_and_sources_must_not_be_empty(source):
         batches(source, 1, process_count=3)
     with pytest.raises(UserError, match="no records"):
         batches([], 1)
+
+
+def test_shapes_of_pairs_that_are_not_here_are_those_of_pairs_that_are():
+    batch = PairArrays([record(0), record(1)], image_size=SIZE, tokenizer=Words()).batch(np.arange(2))
+    shapes = PairShapes(SIZE, 77).abstract_batch(2)
+    assert {name: (x.shape, x.dtype) for name, x in batch.items()} == {
+        name: (x.shape, x.dtype) for name, x in shapes.items()
+    }

@@ -89,6 +89,8 @@ class PairObjective(Objective):
         plain = self.remat_modes()["none"]
         if hasattr(plain, "model"):  # a fused kernel's operations can't be counted
             plain = dataclasses.replace(plain, model=dataclasses.replace(plain.model, attention="xla"))
+        if hasattr(plain, "micro_batches"):  # GradCache computes them again
+            plain = dataclasses.replace(plain, micro_batches=1)
         return plain
 
     def example_batch(self) -> dict[str, np.ndarray]:
