@@ -19,6 +19,8 @@ _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$")
 _CALLS = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+_LIMIT = re.compile(r"= [su]32\[\]\S* constant\((\d+)\)")
+_NAME = re.compile(r'op_name="([^"]*)"')
 _TRIPS = re.compile(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)')
 
 
@@ -45,10 +47,10 @@ def collectives(hlo: str, weights: Iterable[Any] = ()) -> list[Collective]:
     runs: dict[str, int] = defaultdict(int)
     _count_runs(entry, 1, calls, runs)
     total: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
-    for computation, kind, results, group in found:
+    for computation, kind, results, group, name in found:
         sizes: dict[str, float] = defaultdict(float)
         for dims, size in results:
-            sizes[_purpose(kind, dims, shapes)] += _sent(kind, size, group)
+            sizes[_purpose(kind, dims, shapes, name)] += _sent(kind, size, group)
         for purpose, size in sizes.items():
             total[kind, purpose][0] += runs[computation]
             total[kind, purpose][1] += runs[computation] * size
@@ -70,23 +72,34 @@ def _key(shape: Iterable[int]) -> tuple[int, ...]:
 
 
 def _parse(hlo: str):
-    """({computation: [(called, times)]}, [(computation, kind, [(shape, bytes)], group)], name of the entry)."""
-    calls: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    """({computation: [(called, times)]}, [(computation, kind, [(shape, bytes)], group, name)], name of the entry)."""
+    calls: dict[str, list[tuple[str, Any]]] = defaultdict(list)
     found, entry, current = [], "", ""
+    limits: dict[str, int] = {}  # of a loop's condition, i < limit: a TPU's text has no known_trip_count
     for line in hlo.splitlines():
         if not line.startswith(" "):
             if (header := _HEADER.match(line)) is not None:
                 current = header[1]
                 entry = current if line.startswith("ENTRY") else entry
             continue
-        trips = int(match[1]) if (match := _TRIPS.search(line)) else 1
-        for role, name in _CALLS.findall(line):
+        if match := _LIMIT.search(line):
+            limits[current] = max(limits.get(current, 0), int(match[1]))
+        called = dict(_CALLS.findall(line))
+        trips: Any = 1
+        if "body" in called:
+            trips = int(match[1]) if (match := _TRIPS.search(line)) else called.get("condition", 1)
+        for role, name in called.items():
             calls[current].append((name, trips if role in ("body", "condition") else 1))
         for names in _BRANCHES.findall(line):
             calls[current] += [(name.strip().lstrip("%"), 1) for name in names.split(",")]
         if (match := _COLLECTIVE.search(line)) is not None:
-            found.append((current, match[2], _results(match[1], match[2], bool(match[3])), _group(line)))
-    return calls, found, entry
+            name = named[1] if (named := _NAME.search(line)) else ""
+            found.append((current, match[2], _results(match[1], match[2], bool(match[3])), _group(line), name))
+    counted = {
+        caller: [(name, limits.get(times, 1) if isinstance(times, str) else times) for name, times in callees]
+        for caller, callees in calls.items()
+    }
+    return counted, found, entry
 
 
 def _count_runs(name: str, times: int, calls, runs) -> None:
@@ -130,7 +143,12 @@ def _sent(kind: str, size: int | float, group: int) -> int | float:
     return size if kind == "collective-permute" else size * share
 
 
-def _purpose(kind: str, shape: tuple[int, ...], weights: set[tuple[int, ...]]) -> str:
+def _purpose(kind: str, shape: tuple[int, ...], weights: set[tuple[int, ...]], name: str) -> str:
+    """`weights` or `gradients` for what has a weight's shape, told apart by whether the backward pass makes it."""
     if _key(shape) not in weights:
         return "other"
-    return "weights" if kind == "all-gather" else "gradients"
+    if kind == "all-gather":
+        return "weights"
+    # A TPU gathers narrow pieces by a sum with zeros; what is rematerialised belongs to the forward pass.
+    forward = kind == "all-reduce" and name and ("transpose(" not in name or "rematted_computation" in name)
+    return "weights" if forward else "gradients"

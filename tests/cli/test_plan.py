@@ -71,8 +71,13 @@ HLO = """HloModule step
   %rs = f32[2,4]{1,0} reduce-scatter(%g), replica_groups={{0,1,2,3}}, to_apply=%add
 }
 
+%cond (p: (s32[], bf16[8,4])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(10)
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+
 ENTRY %main (x: bf16[2,4]) -> f32[] {
-  %w1 = (s32[], bf16[8,4]) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"10"}}
+  %w1 = (s32[], bf16[8,4]) while(%t), condition=%cond, body=%body
   %p = (f32[16,3]{1,0}, f32[16,3]{1,0}, u32[], u32[]) collective-permute-start(%y), source_target_pairs={{0,1}}
   %ar = f32[] all-reduce(%l), replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_1'}, to_apply=%add
 }
