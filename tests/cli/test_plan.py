@@ -100,3 +100,47 @@ def test_collectives_are_counted_as_often_as_their_loop_runs():
 def test_chips_by_the_name_that_jax_gives_them():
     names = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e", "NVIDIA H200": "H200", "cpu": None}
     assert {kind: getattr(chip_of(kind), "name", None) for kind in names} == names
+
+
+def test_the_search_fills_the_chips_and_takes_the_fastest(monkeypatch):
+    from ragdiff_jax.parallel import make_mesh
+    from ragdiff_jax.training import TrainSettings, plan
+
+    chip = chip_of("TPU v5 lite")
+    tried = []
+
+    def compiled(objective, settings, mesh, chip, *, flops, **names):
+        rows = settings.batch_size // mesh.size
+        activations = int(rows * (1.0 if objective == "block" else 3.0) * 1e9)
+        held = {"params": 10**9, "optimizer": 2 * 10**9, "ema": 0, "constants": 0}
+        tried.append((objective, mesh.shape["fsdp"], settings.batch_size))
+        return plan.Report(
+            topology="x", chip=chip, mesh=dict(mesh.shape), global_batch=settings.batch_size, remat="",
+            bytes_per_chip={**held, "activations": activations, "peak": 3 * 10**9 + activations, "hbm": chip.memory},
+            replicated_share=0.0, flops_per_sample=1.0, executed_flops_per_sample=1.0, collectives=[],
+            seconds={"compute": rows * (0.4 if objective == "block" else 0.3), "network": 0.5}, steps=1,
+            compile_seconds=1.0,
+        )  # fmt: skip
+
+    class Modes:
+        def remat_modes(self):
+            return {"block": Named("block"), "none": Named("none")}
+
+    class Named(str):
+        def abstract_constants(self, mesh, rows):
+            return {}
+
+    monkeypatch.setattr(plan, "plan_step", compiled)
+    monkeypatch.setattr(plan, "step_flops", lambda *a: (1.0, 1.0))
+    monkeypatch.setattr(plan, "make_plan", lambda objective, settings, mesh: mesh.shape["fsdp"])
+    # The state fits from fsdp=4 on.
+    monkeypatch.setattr(plan, "held_bytes", lambda fsdp, constants: {"params": 48 * 10**9 // fsdp})
+    arguments = dict(topology="x", memory_rows=8, exact=False, fixed_batch=None)
+    settings = TrainSettings(steps=1, batch_size=8)
+    search = plan.search.__wrapped__ if hasattr(plan.search, "__wrapped__") else plan.search
+    found = list(search(Modes(), settings, jax.devices(), chip, tries=6, **arguments))
+    assert tried == [("block", 4, 8), ("block", 4, 64), ("none", 4, 8), ("none", 4, 32)]
+    # 8 rows a chip in 3.7 s, or 4 in 1.7 s: the network's share decides.
+    assert plan.recommended(found).global_batch == 32
+    assert len(list(search(Modes(), settings, jax.devices(), chip, tries=1, **arguments))) == 1
+    assert dict(make_mesh(fsdp=4).shape)["data"] == 2
