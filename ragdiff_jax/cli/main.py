@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ragdiff_jax.cli import analyze, data, demo, edit, generate, memory, plan, retrieve, train, weights, words
+from ragdiff_jax.cli import analyze, data, demo, edit, evaluate, generate, memory, plan, retrieve, train, weights, words
 from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.version import __version__
@@ -20,6 +20,7 @@ VERBS = {
     "words": (words, "the nearest words to what an editing model makes of a garment"),
     "retrieve": (retrieve, "the memory's nearest garments of each photo"),
     "analyze": (analyze, "what retrieval does with a set of pairs: numbers and pictures"),
+    "evaluate": (evaluate, "numbers of generated pictures beside the true ones, and of two results"),
     "train": (train, "run or resume one training stage"),
     "plan": (plan, "does a run fit a TPU pod, and how fast is it at most"),
     "memory": (memory, "build, extend or describe a memory of flat-lays"),

@@ -18,6 +18,14 @@ def ssim(a: Float[Array, "b H W c"], b: Float[Array, "b H W c"]) -> Float[Array,
     """
     if min(a.shape[1:3]) < SIDE:
         raise ValueError(f"pictures of {a.shape[1]} x {a.shape[2]} pixels are smaller than the window of {SIDE}")
+    luminance, contrast = ssim_parts(a, b)
+    return jnp.mean(luminance * contrast, axis=(1, 2, 3))
+
+
+def ssim_parts(
+    a: Float[Array, "b H W c"], b: Float[Array, "b H W c"]
+) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
+    """(luminance, contrast with structure) of each window that lies wholly inside; SSIM is their product."""
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     # Moments about one half: the variances are differences of squares, and smaller squares cancel less in float32.
     x, y = a - 0.5, b - 0.5
@@ -26,7 +34,7 @@ def ssim(a: Float[Array, "b H W c"], b: Float[Array, "b H W c"]) -> Float[Array,
     cov = _blur(x * y) - mean_x * mean_y
     mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
     luminance = (2 * mean_x * mean_y + K1**2) / (mean_x**2 + mean_y**2 + K1**2)
-    return jnp.mean(luminance * (2 * cov + K2**2) / (var_x + var_y + K2**2), axis=(1, 2, 3))
+    return luminance, (2 * cov + K2**2) / (var_x + var_y + K2**2)
 
 
 def _blur(x: Float[Array, "b H W c"]) -> Float[Array, "b h w c"]:

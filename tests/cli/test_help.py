@@ -10,7 +10,7 @@ from ragdiff_jax.version import __version__
 VERBS = ["demo", "generate", "retrieve", "analyze", "train", "memory build", "memory add", "memory info", "data synth"]
 VERBS += ["weights import", "weights export", "weights info", "data people", "data dresscode"]
 VERBS += ["data vitonhd", "memory update", "memory remove", "memory verify", "memory compact", "memory export"]
-VERBS += ["memory neighbours"]
+VERBS += ["memory neighbours", "evaluate generation", "evaluate editing", "evaluate compare"]
 
 
 def run(capsys, *argv):

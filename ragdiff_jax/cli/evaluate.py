@@ -1,0 +1,118 @@
+"""Numbers that can be compared: generated pictures beside the true ones.
+
+  ragdiff evaluate generation --real flats --fake out --size 256 --out eval
+  ragdiff evaluate editing --real people --fake edited --out eval
+  ragdiff evaluate compare eval_a eval_b
+
+Pictures belong together by their names. Everything is looked at before the long work starts, and what is done stays
+done: the same call goes on where it stopped.
+"""
+
+import argparse
+from pathlib import Path
+
+from ragdiff_jax.cli.errors import Parser, Report
+from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out, remember_compilations
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="WHAT", parser_class=Parser)
+    for task, help in (
+        ("generation", "flat-lays beside the true ones, aligned as R 11.1 and unaligned"),
+        ("editing", "edited people beside the originals"),
+    ):
+        _add_folders(tasks.add_parser(task, help=help, description=f"Measures {help}."), task)
+    both = tasks.add_parser(
+        "compare",
+        help="paired differences of two evaluations",
+        description="Paired differences B - A with 95 % bootstrap intervals; refuses results of different protocols.",
+    )
+    both.add_argument("a", type=Path, metavar="A", help="folder of an evaluation")
+    both.add_argument("b", type=Path, metavar="B", help="folder of another one, of the same true pictures")
+    both.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the bootstrap (default %(default)s)")
+    add_json(both)
+    both.set_defaults(run=run_compare)
+
+
+def _add_folders(parser: argparse.ArgumentParser, task: str) -> None:
+    parser.add_argument("--real", required=True, type=Path, metavar="DIR", help="the true pictures")
+    parser.add_argument("--fake", required=True, type=Path, metavar="DIR", help="the generated ones, of the same names")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing")
+    parser.add_argument(
+        "--size", type=at_least(16), default=256, metavar="PX", help="measured at (default %(default)s)"
+    )
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="only these (default: all that can be measured)")
+    if task == "generation":
+        parser.add_argument(
+            "--boxes",
+            type=Path,
+            metavar="FILE",
+            help='logos: JSONL, a line a true picture, {"image": NAME, "box": [top, left, bottom, right]}',
+        )
+    parser.add_argument(
+        "--batch", type=at_least(1), default=16, metavar="N", help="pairs at once (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, metavar="S", help="of the bootstrap (default %(default)s)"
+    )
+    add_json(parser)
+    parser.set_defaults(run=run, boxes=None)
+
+
+def run(arguments: argparse.Namespace, report: Report) -> None:
+    from ragdiff_jax.evaluation.pair_scores import LEARNED, PairScores, chosen_metrics
+
+    task, size = arguments.task, arguments.size
+    metrics = chosen_metrics(task, size, arguments.metrics, arguments.boxes is not None)
+    prepare_out(arguments.out)
+    remember_compilations(report)
+    import jax
+
+    from ragdiff_jax.data.images import write_atomic
+    from ragdiff_jax.evaluation import folder_pairs
+    from ragdiff_jax.evaluation.pair_run import run_pairs
+    from ragdiff_jax.evaluation.result_file import FILE, write_results
+    from ragdiff_jax.evaluation.result_page import markdown, page
+    from ragdiff_jax.parallel import make_mesh
+
+    scores = PairScores(metrics, make_mesh(devices=jax.local_devices()), arguments.batch)
+    pairs = folder_pairs.open_folders(arguments.real, arguments.fake, masks=scores.masks, boxes=arguments.boxes)
+    with report.progress(len(pairs), "pair") as bar:
+        columns = run_pairs(pairs, scores, size, arguments.out, bar.update)
+    if jax.process_index():
+        return
+    notes = [f"Not measured, their networks' weights aren't here: {', '.join(LEARNED)}."]
+    missing = [name for name in metrics if name not in columns]
+    if missing:
+        notes.append(f"Not measured, fewer than 3 pairs: {', '.join(missing)}.")
+    record = {
+        "task": task,
+        "real": str(arguments.real),
+        "fake": str(arguments.fake),
+        "n": len(pairs),
+        "size": size,
+        "resize": folder_pairs.PROTOCOL,
+        "filter": "none",
+        "split_sha256": pairs.real_hash,
+        "fake_sha256": pairs.fake_hash,
+        "seeds": {"bootstrap": arguments.seed},
+        "notes": notes,
+    }
+    results = write_results(arguments.out, record, pairs.names, columns)
+    write_atomic(arguments.out / "results.md", markdown(results).encode())
+
+    def read(row: int):
+        real, fake = pairs.read([row], size)
+        return real[0], fake[0]
+
+    write_atomic(arguments.out / "results.html", page(results, read).encode())
+    numbers = {name: row["value"] for name, row in results.record["metrics"].items()}
+    report.result({"results": str(arguments.out / FILE), "n": len(pairs), **numbers}, markdown(results).rstrip())
+
+
+def run_compare(arguments: argparse.Namespace, report: Report) -> None:
+    from ragdiff_jax.evaluation.compare import compare, comparison_table
+    from ragdiff_jax.evaluation.result_file import read_results
+
+    found = compare(read_results(arguments.a), read_results(arguments.b), seed=arguments.seed)
+    report.result({"a": str(arguments.a), "b": str(arguments.b), "metrics": found}, comparison_table(found))

@@ -1,0 +1,65 @@
+"""Two evaluations of the same pairs: paired differences with intervals, or a refusal."""
+
+from typing import Any
+
+import numpy as np
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.evaluation.bootstrap import difference_interval
+from ragdiff_jax.evaluation.pair_scores import UPWARDS
+from ragdiff_jax.evaluation.result_file import Results
+
+_SAME = ("task", "size", "resize", "filter", "split_sha256")
+
+
+def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """{metric: a, b, difference b - a, low, high, n, verdict}; verdict: `b better`, `a better` or `undecided`.
+
+    Decided is what a 95 % interval of the paired difference leaves zero out of. Metrics that only one of them has
+    are left out.
+
+    Raises `UserError` where the results can't be compared: other task, size, pairs, resizing, filter or protocol.
+    """
+    for field in _SAME:
+        if a.record.get(field) != b.record.get(field):
+            raise UserError(
+                f"results of different {field} can't be compared: {a.record.get(field)!r} and {b.record.get(field)!r}"
+            )
+    if a.names != b.names:
+        raise UserError("results of different pairs can't be compared; evaluate both on the same true pictures")
+    shared = [name for name in a.record["metrics"] if name in b.record["metrics"]]
+    if not shared:
+        raise UserError("the results share no metric; evaluate both with the same --metrics")
+    for name in shared:
+        first, second = (results.record["metrics"][name]["protocol"] for results in (a, b))
+        if first != second:
+            raise UserError(
+                f"{name}: measured by different protocols, {first} and {second}; evaluate one of them again"
+            )
+    found = {}
+    for name in shared:
+        x, y = a.columns[name], b.columns[name]
+        both = ~(np.isnan(x) | np.isnan(y))
+        if not both.any():
+            continue
+        interval = difference_interval(y[both], x[both], seed=seed)
+        gain = (interval.low, interval.high) if UPWARDS[name] else (-interval.high, -interval.low)
+        found[name] = {
+            "a": float(x[both].mean()),
+            "b": float(y[both].mean()),
+            "difference": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "n": int(both.sum()),
+            "verdict": "b better" if gain[0] > 0 else "a better" if gain[1] < 0 else "undecided",
+        }
+    return found
+
+
+def comparison_table(found: dict[str, dict[str, Any]]) -> str:
+    """For a person, as Markdown."""
+    lines = ["| metric | A | B | B - A [95 %] | pairs | |", "|---|---|---|---|---|---|"]
+    for name, row in found.items():
+        interval = f"{row['difference']:+.4g} [{row['low']:+.4g}, {row['high']:+.4g}]"
+        lines.append(f"| {name} | {row['a']:.4g} | {row['b']:.4g} | {interval} | {row['n']} | {row['verdict']} |")
+    return "\n".join(lines)

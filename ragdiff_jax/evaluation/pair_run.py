@@ -1,0 +1,70 @@
+"""Scores of all pairs of two folders, part by part: what is done stays done, and several processes share the parts."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from ragdiff_jax.data.images import write_atomic
+from ragdiff_jax.evaluation.folder_pairs import FolderPairs
+from ragdiff_jax.evaluation.pair_scores import PROTOCOLS, PairScores, with_kid
+from ragdiff_jax.parallel import barrier
+
+PART = 256  # pairs a part
+
+
+def run_pairs(
+    pairs: FolderPairs, scores: PairScores, size: int, out: Path, step: Callable[[int], None] = lambda count: None
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """Every metric's value of every pair, in the pairs' order; parts that `out/parts` has are not computed again.
+
+    Processes take turns at the parts and all return the same. `step` is called with the number of pairs done.
+    """
+    folder = out / "parts" / _key(pairs, scores, size)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [range(start, min(start + PART, len(pairs))) for start in range(0, len(pairs), PART)]
+    files = [folder / f"{number:06}.npz" for number in range(len(parts))]
+    for number, (rows, file) in enumerate(zip(parts, files, strict=True)):
+        if number % jax.process_count() == jax.process_index() and _read(file, len(rows)) is None:
+            found = []
+            for start in range(rows.start, rows.stop, scores.batch):
+                some = range(start, min(start + scores.batch, rows.stop))
+                boxes = [pairs.box(row, size) for row in some]
+                found.append(scores(*pairs.read(some, size), boxes))
+                step(len(some))
+            _write(file, {name: np.concatenate([part[name] for part in found]) for name in found[0]})
+        else:
+            step(len(rows))
+    barrier(f"pairs scored: {folder.name}")
+    done = [_read(file, len(rows)) for rows, file in zip(parts, files, strict=True)]
+    columns = {name: np.concatenate([part[name] for part in done]) for name in done[0]}
+    return {name: np.asarray(values, np.float64) for name, values in with_kid(columns).items()}
+
+
+def _key(pairs: FolderPairs, scores: PairScores, size: int) -> str:
+    """Names a run's parts: other pictures, sizes, boxes or protocols are other parts."""
+    protocols = {name: PROTOCOLS[name] for name in scores.metrics}
+    what = [pairs.real_hash, pairs.fake_hash, size, protocols, sorted(pairs.boxes.items())]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def _write(file: Path, columns: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **columns)
+    write_atomic(file, buffer.getvalue())
+
+
+def _read(file: Path, rows: int) -> dict[str, np.ndarray] | None:
+    """A part that was finished, or None."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            columns = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    return columns if all(len(column) == rows for column in columns.values()) else None

@@ -1,0 +1,95 @@
+"""results.json and pairs.jsonl: every number with what it needs to be compared, sealed against edits by hand."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ragdiff_jax.data.images import write_atomic
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.evaluation.bootstrap import LEVEL, RESAMPLES, mean_interval
+from ragdiff_jax.evaluation.pair_scores import PROTOCOLS, UPWARDS
+
+SCHEMA = 1
+FILE, ROWS = "results.json", "pairs.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """An evaluation: `record` as in results.json, `names` and each metric's values in one order (NaN: none)."""
+
+    record: dict[str, Any]
+    names: tuple[str, ...]
+    columns: dict[str, Float[np.ndarray, " n"]]
+
+
+def summarise(columns: dict[str, Float[np.ndarray, " n"]], seed: int) -> dict[str, dict[str, Any]]:
+    """{metric: value, interval, n, protocol, better}; pairs without a value (no logo) don't count."""
+    found = {}
+    for name in PROTOCOLS:
+        if name not in columns:
+            continue
+        values = columns[name][~np.isnan(columns[name])]
+        if not len(values):
+            continue
+        interval = mean_interval(values, seed=seed)
+        found[name] = {
+            "value": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "n": len(values),
+            "protocol": PROTOCOLS[name],
+            "better": "higher" if UPWARDS[name] else "lower",
+        }
+    return found
+
+
+def write_results(out: Path, record: dict[str, Any], names: tuple[str, ...], columns: dict[str, np.ndarray]) -> Results:
+    """Writes both files, the rows first; `record` gets metrics, schema and seals. Raises UserError."""
+    rows = []
+    for row, name in enumerate(names):
+        values = {metric: None if np.isnan(column[row]) else float(column[row]) for metric, column in columns.items()}
+        rows.append(json.dumps({"name": name, **values}, ensure_ascii=False))
+    data = ("\n".join(rows) + "\n").encode()
+    record = {"schema": SCHEMA, **record, "metrics": summarise(columns, record["seeds"]["bootstrap"])}
+    record["bootstrap"] = {"resamples": RESAMPLES, "level": LEVEL, "method": "percentile, over pairs"}
+    record["pairs_sha256"] = hashlib.sha256(data).hexdigest()
+    record["seal"] = _seal(record)
+    write_atomic(out / ROWS, data)
+    write_atomic(out / FILE, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    return Results(record=record, names=names, columns=dict(columns))
+
+
+def read_results(path: Path) -> Results:
+    """Of a folder or its results.json. Raises `UserError` if a file is missing, broken or was changed by hand."""
+    file = path / FILE if path.is_dir() else path
+    rows = file.parent / ROWS
+    try:
+        record, data = json.loads(file.read_bytes()), rows.read_bytes()
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); name an evaluation's folder") from error
+    except ValueError as error:
+        raise UserError(f"{file}: is no JSON ({error}); evaluate again") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise UserError(f"{file}: not a result file of schema {SCHEMA}; evaluate again with this version")
+    if record.get("seal") != _seal(record):
+        raise UserError(f"{file}: was changed after it was written; evaluate again")
+    if hashlib.sha256(data).hexdigest() != record["pairs_sha256"]:
+        raise UserError(f"{rows}: was changed after it was written; evaluate again")
+    lines = [json.loads(line) for line in data.decode().splitlines()]
+    columns = {
+        name: np.array([np.nan if line[name] is None else line[name] for line in lines], np.float64)
+        for name in lines[0]
+        if name != "name"
+    }
+    return Results(record=record, names=tuple(line["name"] for line in lines), columns=columns)
+
+
+def _seal(record: dict[str, Any]) -> str:
+    """Not a signature: it catches a number changed by hand, not one who recomputes it."""
+    rest = {name: value for name, value in record.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,117 @@
+"""`ragdiff evaluate`: results that say what they are, go on where they stopped, and can't be quietly edited."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ragdiff_jax.evaluation import pair_run
+
+
+def garment(rng, shift=0, noise=0):
+    picture = np.full((64, 48, 3), 255, np.int16)
+    top, left = rng.integers(4, 10, 2)
+    picture[top + shift : top + shift + 40, left : left + 30] = rng.integers(0, 200, 3)
+    picture[top + shift + 10 : top + shift + 20, left + 5 : left + 15] = rng.integers(0, 200, 3)
+    return np.clip(picture + rng.normal(0, noise, picture.shape) * (picture < 255), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """`real`, `near` and `far`: the last two resemble the first, more and less."""
+    for name, shift, noise in (("real", 0, 0), ("near", 1, 3), ("far", 5, 25)):
+        (tmp_path / name).mkdir()
+        for number in range(7):
+            picture = garment(np.random.default_rng(number), shift, noise)
+            Image.fromarray(picture).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def evaluate(ragdiff, base, fake, *argv, task="generation"):
+    paths = ("--real", base / "real", "--fake", base / fake, "--out", base / f"out_{fake}")
+    return ragdiff("evaluate", task, *paths, "--size", 64, "--json", *argv)
+
+
+def test_generation_and_compare(ragdiff, folders):
+    code, out, _ = evaluate(ragdiff, folders, "near")
+    assert code == 0
+    results = json.loads((folders / "out_near/results.json").read_text())
+    assert results["n"] == 7 and results["metrics"]["ssim"]["protocol"] == "ssim/gauss11-1.5/1"
+    row = results["metrics"]["ssim_aligned"]
+    assert row["low"] <= row["value"] <= row["high"] and row["value"] == out[0]["ssim_aligned"]
+    assert "lpips" in results["notes"][0] and "lpips" not in results["metrics"]
+    page = (folders / "out_near/results.html").read_text()
+    assert page.count("data:image/jpeg") == 2 * (4 + 4 + 4) and "<svg" in page
+    assert "| ssim |" in (folders / "out_near/results.md").read_text()
+
+    assert evaluate(ragdiff, folders, "far")[0] == 0
+    code, out, _ = ragdiff("evaluate", "compare", folders / "out_far", folders / "out_near", "--json")
+    assert code == 0
+    found = out[0]["metrics"]
+    assert found["ssim"]["verdict"] == "b better" and found["ssim"]["low"] > 0
+    assert found["ciede2000"]["verdict"] == "b better" and found["ciede2000"]["high"] < 0
+    same = ragdiff("evaluate", "compare", folders / "out_far", folders / "out_far", "--json")[1][0]["metrics"]
+    assert {row["verdict"] for row in same.values()} == {"undecided"}
+
+
+def test_the_same_call_gives_the_same_and_goes_on(ragdiff, folders, monkeypatch):
+    monkeypatch.setattr(pair_run, "PART", 2)
+    assert evaluate(ragdiff, folders, "near")[0] == 0
+    before = (folders / "out_near/results.json").read_bytes()
+    parts = sorted((folders / "out_near/parts").glob("*/*.npz"))
+    assert len(parts) == 4
+    kept = parts[0].stat().st_mtime_ns
+    parts[1].unlink()
+    parts[2].write_bytes(b"half")
+    assert evaluate(ragdiff, folders, "near")[0] == 0
+    assert (folders / "out_near/results.json").read_bytes() == before
+    assert parts[0].stat().st_mtime_ns == kept and parts[1].exists()
+
+
+def test_everything_wrong_is_listed_before_the_work(ragdiff, folders):
+    (folders / "near/3.png").write_bytes((folders / "near/3.png").read_bytes()[:60])
+    (folders / "near/5.png").rename(folders / "near/other.png")
+    Image.new("RGB", (64, 64), "white").save(folders / "real/6.png")
+    code, _, err = evaluate(ragdiff, folders, "near")
+    assert code == 2 and len(err) == 1
+    for words in (
+        "4 things",
+        "near/3.png",
+        "real/5.png: no picture",
+        "near/other.png: no picture",
+        "real/6.png: no garment",
+    ):
+        assert words in err[0]
+    assert not (folders / "out_near/parts").exists()
+
+
+def test_edited_and_unlike_results_are_refused(ragdiff, folders):
+    for fake in ("near", "far"):
+        assert evaluate(ragdiff, folders, fake, task="editing")[0] == 0
+    file = folders / "out_near/results.json"
+    before = file.read_text()
+    value = json.loads(before)["metrics"]["ssim"]["value"]
+    file.write_text(before.replace(str(value), "0.99"))
+    assert ragdiff("evaluate", "compare", file, folders / "out_far")[::2] == (
+        2, [f"ragdiff: {file}: was changed after it was written; evaluate again"],
+    )  # fmt: skip
+    file.write_text(before)
+    rows = folders / "out_near/pairs.jsonl"
+    rows.write_text(rows.read_text().replace('"ssim": 0', '"ssim": 1', 1))
+    assert "pairs.jsonl: was changed" in ragdiff("evaluate", "compare", file, folders / "out_far")[2][0]
+    assert evaluate(ragdiff, folders, "near", "--size", 48)[0] == 0
+    code, _, err = ragdiff("evaluate", "compare", folders / "out_near", folders / "out_far")
+    assert code == 2 and "different task" in err[0]
+
+
+def test_logos_need_boxes_that_lie_in_the_picture(ragdiff, folders):
+    boxes = folders / "boxes.jsonl"
+    boxes.write_text('{"image": "0.png", "box": [14, 10, 30, 25]}\n{"image": "1", "box": [14, 10, 30, 25]}\n')
+    assert evaluate(ragdiff, folders, "near", "--boxes", boxes)[0] == 0
+    results = json.loads((folders / "out_near/results.json").read_text())
+    assert results["metrics"]["logo_psnr"]["n"] == 2
+    boxes.write_text('{"image": "0.png", "box": [14, 10, 30, 250]}\nnothing\n{"image": "x", "box": [1, 1, 2, 2]}\n')
+    code, _, err = evaluate(ragdiff, folders, "near", "--boxes", boxes)
+    assert code == 2 and all(words in err[0] for words in ("3 things", "48 x 64", ":2: not", "no such pair"))
+    assert "weights aren't here" in evaluate(ragdiff, folders, "near", "--metrics", "lpips")[2][0]
