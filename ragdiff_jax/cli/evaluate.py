@@ -3,6 +3,7 @@
   ragdiff evaluate generation --real flats --fake out --size 256 --out eval
   ragdiff evaluate editing --real people --fake edited --out eval
   ragdiff evaluate compare eval_a eval_b
+  ragdiff evaluate study --photos photos --method ours=a --method theirs=b --out study
 
 Pictures belong together by their names. Everything is looked at before the long work starts, and what is done stays
 done: the same call goes on where it stopped.
@@ -11,6 +12,7 @@ done: the same call goes on where it stopped.
 import argparse
 from pathlib import Path
 
+from ragdiff_jax.cli import study
 from ragdiff_jax.cli.errors import Parser, Report
 from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out, remember_compilations
 
@@ -32,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the bootstrap (default %(default)s)")
     add_json(both)
     both.set_defaults(run=run_compare)
+    for name, add, help in (
+        ("study", study.add_study, "an anonymised page that collects scores of 1 to 10"),
+        ("scores", study.add_scores, "what participants' files of scores say"),
+    ):
+        add(tasks.add_parser(name, help=help, description=f"A user study as R Fig. 4: {help}."))
 
 
 def _add_folders(parser: argparse.ArgumentParser, task: str) -> None:

@@ -125,6 +125,15 @@ def open_folders(
     )
 
 
+def pictures(folder: Path) -> dict[str, Path]:
+    """{name without ending: file} of a folder's pictures. Raises `UserError` for no folder or two of one name."""
+    wrong: list[str] = []
+    found = _pictures(folder, wrong)
+    if wrong:
+        raise UserError(f"{'; '.join(wrong[:SHOWN])}; rename one of each")
+    return found
+
+
 def _pictures(folder: Path, wrong: list[str]) -> dict[str, Path]:
     """{name without ending: file}."""
     if not folder.is_dir():

@@ -115,3 +115,19 @@ def test_logos_need_boxes_that_lie_in_the_picture(ragdiff, folders):
     code, _, err = evaluate(ragdiff, folders, "near", "--boxes", boxes)
     assert code == 2 and all(words in err[0] for words in ("3 things", "48 x 64", ":2: not", "no such pair"))
     assert "weights aren't here" in evaluate(ragdiff, folders, "near", "--metrics", "lpips")[2][0]
+
+
+def test_a_study_goes_out_and_comes_back(ragdiff, folders):
+    base = ("evaluate", "study", "--photos", folders / "real", "--out", folders / "study")
+    methods = ("--method", f"ours={folders / 'near'}", "--method", f"theirs={folders / 'far'}")
+    code, out, _ = ragdiff(*base, *methods, "--limit", 3, "--json")
+    assert code == 0 and out[0]["photos"] == 3
+    key = json.loads((folders / "study/key.json").read_text())
+    names = [
+        f"{task}/{place}/{question}" for task in range(3) for place in (0, 1) for question in ("structure", "detail")
+    ]
+    (folders / "scores.json").write_text(json.dumps({"study": key["study"], "scores": dict.fromkeys(names, 7)}))
+    code, out, _ = ragdiff("evaluate", "scores", folders / "study/key.json", folders / "scores.json", "--json")
+    assert code == 0 and out[0]["methods"]["ours"]["structure"]["mean"] == 7
+    assert ragdiff(*base, "--method", "ours")[0] == 2
+    assert ragdiff("evaluate", "scores", folders / "scores.json", folders / "scores.json")[0] == 2
