@@ -116,7 +116,7 @@ def divergent(arguments):
         triples.append([row[0], row[second], row[third]])
     shown = _pictures(world, triples)
     methods = {"concat": {}} | {
-        f"pool {kind}": {"fusion": "pool", "weighting": kind} for kind in ("equal", "similarity", "agreement", "slle")
+        f"pool {kind}": {"fusion": "pool", "weighting": kind} for kind in ("equal", "similarity", "agreement")
     }
     found = {
         name: world.scores(world.edit(world.with_garments(triples), **options), shown)

@@ -69,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pool",
         action="store_true",
-        help="average the garments' words: any number of them fits, at the cost of detail (default: one after another)",
+        help="average the garments' words, by their similarity to the text: any number of them fits, and those that "
+        "contradict it count less (default: one after another)",
     )
     parser.add_argument(
         "--reject",
@@ -190,6 +191,7 @@ def load_editor(arguments: argparse.Namespace, report: Report, **options):
         (arguments.memory or shipped("memory")) if needs else None,
         on_build=lambda count: report.note(f"ragdiff: reading {count} garments for text, once"),
         fusion="pool" if getattr(arguments, "pool", False) else "concat",
+        weighting="similarity" if getattr(arguments, "pool", False) else "equal",
         reject=getattr(arguments, "reject", None),
         window=None if getattr(arguments, "whole", False) else WINDOW,
         **options,

@@ -201,7 +201,8 @@ class PersonEditor:
         noise = jax.random.normal(jax.random.key(seed), (1, *model.latent_size, model.vae.latent_channels))
         inputs["noise"] = jnp.repeat(noise, size, axis=0)
         denoise = partial(_denoise, model, self.fusion, self.prompts.placeholder, scale == 1)
-        latents = self._run("plain" if scale == 1 else "guided", denoise, inputs, table, np.float32(scale))
+        name = f"{self.fusion} {'plain' if scale == 1 else 'guided'}"
+        latents = self._run(name, denoise, inputs, table, np.float32(scale))
         latents.block_until_ready()
         denoised = time.perf_counter() - self._compiling
         images = np.asarray(self._run("decode", partial(_decode, model), latents))
@@ -235,11 +236,13 @@ class PersonEditor:
             names, pictures = found.ids, [self.database.picture(row) for row in found.rows]
             vectors, split = self.database.memory.embeddings[list(found.rows)], ", ".join(found.splits)
         weights, similarities = np.full(count, 1.0, np.float32), [None] * count
+        if self.fusion == "pool" or self.weighting != "equal":
+            # Without a text the garments can only be asked how well they agree.
+            kind = "agreement" if query is None and self.weighting != "equal" else self.weighting
+            text, looks = jnp.asarray(vectors[:1] if query is None else query[None]), jnp.asarray(vectors)[None]
+            weights = np.asarray(garment_weights(text, looks, kind))[0]
         if query is not None:
             similarities = (vectors @ query).tolist()
-            if self.fusion == "pool" or self.weighting != "equal":
-                text, looks = jnp.asarray(query)[None], jnp.asarray(vectors)[None]
-                weights = np.asarray(garment_weights(text, looks, self.weighting))[0]
             if self.reject is not None:
                 weights = weights * np.asarray(accepted(jnp.asarray([similarities]), self.reject))[0]
         used = [

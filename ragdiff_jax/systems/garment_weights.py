@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ragdiff_jax.retrieval.slle import slle_weights
-
 Fusion = Literal["concat", "pool"]
-Weighting = Literal["equal", "similarity", "agreement", "slle"]
+Weighting = Literal["equal", "similarity", "agreement"]
 
 
 def garment_weights(
@@ -22,15 +20,11 @@ def garment_weights(
     """Weights that sum to 1, of unit vectors of the text and of the garments.
 
     equal: all alike. similarity: softmax of the cosine with the text. agreement: softmax of the mean cosine with the
-    other garments, so that one that contradicts the rest counts less. slle: the text's best local linear combination
-    (R Eq. 2), negative ones set to 0.
+    other garments, so that one that contradicts the rest counts less: for garments without a text.
     """
     b, n, _ = garments.shape
     if kind == "equal" or n == 1:
         return jnp.full((b, n), 1 / n)
-    if kind == "slle":
-        weights = jnp.maximum(slle_weights(query, garments), 0.0)
-        return weights / weights.sum(axis=1, keepdims=True)
     if kind == "similarity":
         scores = jnp.einsum("bd,bnd->bn", query, garments)
     else:
