@@ -15,6 +15,7 @@ from pathlib import Path
 from ragdiff_jax.cli import study
 from ragdiff_jax.cli.errors import Parser, Report
 from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out, remember_compilations
+from ragdiff_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,14 @@ def _add_folders(parser: argparse.ArgumentParser, task: str) -> None:
             help='logos: JSONL, a line a true picture, {"image": NAME, "box": [top, left, bottom, right]}',
         )
     parser.add_argument(
+        "--lpips",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NET", "NETWORK", "WEIGHTINGS"),
+        help="LPIPS: alex or vgg, torchvision's file of that network, and the authors' file of version 0.1; may repeat",
+    )
+    parser.add_argument(
         "--batch", type=at_least(1), default=16, metavar="N", help="pairs at once (default %(default)s)"
     )
     parser.add_argument(
@@ -67,28 +76,38 @@ def _add_folders(parser: argparse.ArgumentParser, task: str) -> None:
 
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
-    from ragdiff_jax.evaluation.pair_scores import LEARNED, PairScores, chosen_metrics
+    from ragdiff_jax.evaluation.pair_scores import LEARNED, NETS, PairScores, chosen_metrics
 
     task, size = arguments.task, arguments.size
-    metrics = chosen_metrics(task, size, arguments.metrics, arguments.boxes is not None)
+    nets = [given[0] for given in arguments.lpips]
+    if len(set(nets)) < len(nets) or not set(nets) <= set(NETS):
+        raise UserError(f"--lpips {' '.join(nets)}: the networks are {' and '.join(NETS)}, each at most once")
+    metrics = chosen_metrics(task, size, arguments.metrics, arguments.boxes is not None, nets)
     prepare_out(arguments.out)
     remember_compilations(report)
     import jax
 
     from ragdiff_jax.data.images import write_atomic
     from ragdiff_jax.evaluation import folder_pairs
+    from ragdiff_jax.evaluation.lpips_weights import load_lpips
     from ragdiff_jax.evaluation.pair_run import run_pairs
     from ragdiff_jax.evaluation.result_file import FILE, write_results
     from ragdiff_jax.evaluation.result_page import markdown, page
+    from ragdiff_jax.models.lpips import LEAST_SIDE
     from ragdiff_jax.parallel import make_mesh
 
-    scores = PairScores(metrics, make_mesh(devices=jax.local_devices()), arguments.batch)
+    weights = [load_lpips(net, Path(network), Path(weightings)) for net, network, weightings in arguments.lpips]
+    for net in nets:
+        if size < LEAST_SIDE[net]:
+            raise UserError(f"--size {size}: LPIPS ({net}) needs {LEAST_SIDE[net]} or more")
+    scores = PairScores(metrics, make_mesh(devices=jax.local_devices()), arguments.batch, weights)
     pairs = folder_pairs.open_folders(arguments.real, arguments.fake, masks=scores.masks, boxes=arguments.boxes)
     with report.progress(len(pairs), "pair") as bar:
         columns = run_pairs(pairs, scores, size, arguments.out, bar.update)
     if jax.process_index():
         return
-    notes = [f"Not measured, their networks' weights aren't here: {', '.join(LEARNED)}."]
+    absent = [name for name in LEARNED if name.removeprefix("lpips-") not in nets]
+    notes = [f"Not measured, their networks' weights aren't here: {', '.join(absent)}."]
     missing = [name for name in metrics if name not in columns]
     if missing:
         notes.append(f"Not measured, fewer than 3 pairs: {', '.join(missing)}.")
@@ -105,7 +124,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         "seeds": {"bootstrap": arguments.seed},
         "notes": notes,
     }
-    results = write_results(arguments.out, record, pairs.names, columns)
+    results = write_results(arguments.out, record, pairs.names, columns, scores.protocols)
     write_atomic(arguments.out / "results.md", markdown(results).encode())
 
     def read(row: int):

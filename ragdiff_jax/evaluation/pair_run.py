@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from ragdiff_jax.data.images import write_atomic
 from ragdiff_jax.evaluation.folder_pairs import FolderPairs
-from ragdiff_jax.evaluation.pair_scores import PROTOCOLS, PairScores, with_kid
+from ragdiff_jax.evaluation.pair_scores import PairScores, with_kid
 from ragdiff_jax.parallel import barrier
 
 PART = 256  # pairs a part
@@ -49,8 +49,7 @@ def run_pairs(
 
 def _key(pairs: FolderPairs, scores: PairScores, size: int) -> str:
     """Names a run's parts: other pictures, sizes, boxes or protocols are other parts."""
-    protocols = {name: PROTOCOLS[name] for name in scores.metrics}
-    what = [pairs.real_hash, pairs.fake_hash, size, protocols, sorted(pairs.boxes.items())]
+    what = [pairs.real_hash, pairs.fake_hash, size, scores.protocols, sorted(pairs.boxes.items())]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

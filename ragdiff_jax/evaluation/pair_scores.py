@@ -16,13 +16,17 @@ from ragdiff_jax.evaluation.batches import Batched
 from ragdiff_jax.evaluation.colour import ciede2000, lab
 from ragdiff_jax.evaluation.kid import kid_of_pairs
 from ragdiff_jax.evaluation.logo import edge_correlation, psnr
+from ragdiff_jax.evaluation.lpips_weights import LpipsWeights
 from ragdiff_jax.evaluation.ms_ssim import LEAST_SIDE, ms_ssim
 from ragdiff_jax.evaluation.random_features import PROTOCOL as RANDOM
 from ragdiff_jax.evaluation.random_features import random_features, random_network
 from ragdiff_jax.evaluation.ssim import ssim
+from ragdiff_jax.models.lpips import lpips
 
 ALIGNED = "_aligned"
 UPWARDS = {"ssim": True, "ms_ssim": True, "silhouette_iou": True, "ciede2000": False, "colour_bias": False}
+NETS = ("alex", "vgg")
+UPWARDS |= {f"lpips_{net}{end}": False for net in NETS for end in ("", ALIGNED)}
 UPWARDS |= {"kid_random": False, "logo_psnr": True, "logo_edges": True} | {
     name + ALIGNED: up for name, up in UPWARDS.items()
 }
@@ -44,19 +48,22 @@ METRICS = {
 }
 LOGO = ("logo_psnr", "logo_edges")
 # What needs networks that someone trained; without them there is no number.
-LEARNED = ("lpips", "dists", "fid", "kid", "clip-fid", "clip-t", "clip-i")
+LEARNED = ("lpips-alex", "lpips-vgg", "dists", "fid", "kid", "clip-fid", "clip-t", "clip-i")
 
 Pictures = UInt8[np.ndarray, "b s s 3"]
 
 
-def chosen_metrics(task: str, size: int, asked: list[str] | None, boxes: bool) -> tuple[str, ...]:
-    """The metrics of a task, or those asked for; `boxes`: logos' boxes are known.
+def chosen_metrics(
+    task: str, size: int, asked: list[str] | None, boxes: bool, nets: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The metrics of a task, or those asked for; `boxes`: logos' are known; `nets`: LPIPS' that are here.
 
     Raises `UserError` naming what can't be measured and why.
     """
-    known = METRICS[task]
+    ends = ("", ALIGNED) if task == "generation" else ("",)
+    known = METRICS[task] + tuple(f"lpips_{net}{end}" for net in nets for end in ends)
     for name in asked or ():
-        if name.lower().replace("_", "-") in LEARNED:
+        if name not in known and name.lower().replace("_", "-").removesuffix("-aligned") in (*LEARNED, "lpips"):
             raise UserError(f"--metrics {name}: its network's weights aren't here, so no number is given; leave it out")
         if name not in known:
             raise UserError(f"--metrics {name}: not known of {task}; choose from {', '.join(known)}")
@@ -74,11 +81,23 @@ def chosen_metrics(task: str, size: int, asked: list[str] | None, boxes: bool) -
 class PairScores:
     """Scores batches of pairs: pictures' similarities and features on the devices, colours and masks on the host."""
 
-    def __init__(self, metrics: tuple[str, ...], mesh: Mesh | None = None, batch: int = 16):
+    def __init__(
+        self,
+        metrics: tuple[str, ...],
+        mesh: Mesh | None = None,
+        batch: int = 16,
+        lpips_weights: Sequence[LpipsWeights] = (),
+    ):
         self.metrics = metrics
         self.aligns = any(name.endswith(ALIGNED) or name in LOGO for name in metrics)
         self.masks = self.aligns or any(name.startswith(("silhouette", "ciede", "colour", "logo")) for name in metrics)
-        self._run = Batched(self._program, random_network(), mesh, batch)
+        params = {"random": random_network()} | {given.net: given.params for given in lpips_weights}
+        self.protocols = {name: PROTOCOLS[name] for name in metrics if name in PROTOCOLS}
+        for given in lpips_weights:
+            protocol = f"lpips-{given.net}/0.1/weights-{given.sha256[:12]}"
+            named = {f"lpips_{given.net}": protocol, f"lpips_{given.net}{ALIGNED}": f"{protocol}+{alignment.PROTOCOL}"}
+            self.protocols |= {name: protocol for name, protocol in named.items() if name in metrics}
+        self._run = Batched(self._program, params, mesh, batch)
         self.batch = self._run.batch
 
     def __call__(
@@ -103,11 +122,18 @@ class PairScores:
         measures: Mapping[str, Callable] = {"ssim": ssim, "ms_ssim": ms_ssim}
         truth, found = real / jnp.float32(255), {}
         for name in self.metrics:
+            other = (moved if name.endswith(ALIGNED) else fake) / jnp.float32(255)
             measure = measures.get(name.removesuffix(ALIGNED))
             if measure is not None:
-                found[name] = measure(truth, (moved if name.endswith(ALIGNED) else fake) / jnp.float32(255))
+                found[name] = measure(truth, other)
+            elif name.startswith("lpips"):
+                net = name.split("_")[1]
+                found[name] = lpips(net, params[net], 2 * truth - 1, 2 * other - 1)
         if "kid_random" in self.metrics:
-            found |= {"features_real": random_features(params, real), "features_fake": random_features(params, fake)}
+            found |= {
+                "features_real": random_features(params["random"], real),
+                "features_fake": random_features(params["random"], fake),
+            }
         return found
 
     def _host(

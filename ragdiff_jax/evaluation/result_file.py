@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Float
 from ragdiff_jax.data.images import write_atomic
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.bootstrap import LEVEL, RESAMPLES, mean_interval
-from ragdiff_jax.evaluation.pair_scores import PROTOCOLS, UPWARDS
+from ragdiff_jax.evaluation.pair_scores import UPWARDS
 
 SCHEMA = 1
 FILE, ROWS = "results.json", "pairs.jsonl"
@@ -27,10 +28,12 @@ class Results:
     columns: dict[str, Float[np.ndarray, " n"]]
 
 
-def summarise(columns: dict[str, Float[np.ndarray, " n"]], seed: int) -> dict[str, dict[str, Any]]:
+def summarise(
+    columns: dict[str, Float[np.ndarray, " n"]], protocols: Mapping[str, str], seed: int
+) -> dict[str, dict[str, Any]]:
     """{metric: value, interval, n, protocol, better}; pairs without a value (no logo) don't count."""
     found = {}
-    for name in PROTOCOLS:
+    for name, protocol in protocols.items():
         if name not in columns:
             continue
         values = columns[name][~np.isnan(columns[name])]
@@ -42,20 +45,26 @@ def summarise(columns: dict[str, Float[np.ndarray, " n"]], seed: int) -> dict[st
             "low": interval.low,
             "high": interval.high,
             "n": len(values),
-            "protocol": PROTOCOLS[name],
+            "protocol": protocol,
             "better": "higher" if UPWARDS[name] else "lower",
         }
     return found
 
 
-def write_results(out: Path, record: dict[str, Any], names: tuple[str, ...], columns: dict[str, np.ndarray]) -> Results:
+def write_results(
+    out: Path,
+    record: dict[str, Any],
+    names: tuple[str, ...],
+    columns: dict[str, np.ndarray],
+    protocols: Mapping[str, str],
+) -> Results:
     """Writes both files, the rows first; `record` gets metrics, schema and seals. Raises UserError."""
     rows = []
     for row, name in enumerate(names):
         values = {metric: None if np.isnan(column[row]) else float(column[row]) for metric, column in columns.items()}
         rows.append(json.dumps({"name": name, **values}, ensure_ascii=False))
     data = ("\n".join(rows) + "\n").encode()
-    record = {"schema": SCHEMA, **record, "metrics": summarise(columns, record["seeds"]["bootstrap"])}
+    record = {"schema": SCHEMA, **record, "metrics": summarise(columns, protocols, record["seeds"]["bootstrap"])}
     record["bootstrap"] = {"resamples": RESAMPLES, "level": LEVEL, "method": "percentile, over pairs"}
     record["pairs_sha256"] = hashlib.sha256(data).hexdigest()
     record["seal"] = _seal(record)

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from ragdiff_jax.evaluation import pair_run
+from ragdiff_jax.models.lpips import shapes
 
 
 def garment(rng, shift=0, noise=0):
@@ -131,3 +133,19 @@ def test_a_study_goes_out_and_comes_back(ragdiff, folders):
     assert code == 0 and out[0]["methods"]["ours"]["structure"]["mean"] == 7
     assert ragdiff(*base, "--method", "ours")[0] == 2
     assert ragdiff("evaluate", "scores", folders / "scores.json", folders / "scores.json")[0] == 2
+
+
+def test_lpips_comes_with_its_files(ragdiff, folders):
+    rng = np.random.default_rng(0)
+    tensors = {name: np.float32(0.05 * np.abs(rng.standard_normal(shape))) for name, shape in shapes("alex").items()}
+    files = folders / "alexnet.safetensors", folders / "alex.safetensors"
+    for file, part in zip(files, ("features", "lin"), strict=True):
+        save_file({name: value for name, value in tensors.items() if name.startswith(part)}, file)
+    code, out, _ = evaluate(ragdiff, folders, "near", "--lpips", "alex", *files)
+    assert code == 0 and out[0]["lpips_alex"] > 0
+    results = json.loads((folders / "out_near/results.json").read_text())
+    assert results["metrics"]["lpips_alex"]["protocol"].startswith("lpips-alex/0.1/weights-")
+    assert "lpips-alex" not in results["notes"][0] and "lpips-vgg" in results["notes"][0]
+    code, _, err = evaluate(ragdiff, folders, "near", "--lpips", "vgg", *files)
+    assert code == 2 and "features.0.weight is (64, 3, 11, 11)" in err[0]
+    assert "each at most once" in evaluate(ragdiff, folders, "near", "--lpips", "squeeze", *files)[2][0]
