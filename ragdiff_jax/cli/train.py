@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ragdiff_jax.cli.errors import Report
-from ragdiff_jax.cli.inputs import add_json
+from ragdiff_jax.cli.inputs import add_json, remember_compilations
 from ragdiff_jax.errors import UserError
 
 
@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.parallel import join_processes
 
     join_processes(arguments.coordinator, arguments.processes, arguments.process)
+    remember_compilations(report)
     import jax
 
     from ragdiff_jax.training.from_config import run as train
