@@ -15,6 +15,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.alignment import Box
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+_BESIDE = ("_landmark", "_panel", "_mask")
 SHOWN = 20  # complaints that one error lists; the rest is counted
 _TOGETHER = 64
 PROTOCOL = "square-white-bicubic/1"
@@ -135,7 +136,7 @@ def pictures(folder: Path) -> dict[str, Path]:
 
 
 def _pictures(folder: Path, wrong: list[str]) -> dict[str, Path]:
-    """{name without ending: file}."""
+    """{name without ending: file}, without panels, landmarks and masks of a picture that is there too."""
     if not folder.is_dir():
         raise UserError(f"{one_line(folder)}: no such folder; check the path")
     found: dict[str, Path] = {}
@@ -145,7 +146,12 @@ def _pictures(folder: Path, wrong: list[str]) -> dict[str, Path]:
         if file.stem in found:
             wrong.append(f"{one_line(file)}: the same name as {found[file.stem].name}")
         found[file.stem] = file
-    return found
+    # `generate` and `edit` lay these beside their pictures.
+    return {name: file for name, file in found.items() if not any(_base(name, end) in found for end in _BESIDE)}
+
+
+def _base(name: str, end: str) -> str | None:
+    return name.removesuffix(end) if name.endswith(end) else None
 
 
 def _boxes(path: Path, shapes: Mapping[str, tuple[int, int]], wrong: list[str]) -> dict[str, Box]:

@@ -36,6 +36,8 @@ def evaluate(ragdiff, base, fake, *argv, task="generation"):
 
 
 def test_generation_and_compare(ragdiff, folders):
+    for beside in ("0_panel", "3_landmark"):  # as `generate` leaves them there
+        Image.new("RGB", (9, 9)).save(folders / f"near/{beside}.png")
     code, out, _ = evaluate(ragdiff, folders, "near")
     assert code == 0
     results = json.loads((folders / "out_near/results.json").read_text())
