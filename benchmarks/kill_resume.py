@@ -130,11 +130,13 @@ def resumed_at(bench: Bench, run: str) -> list[int]:
 def seconds_to_first_step(bench: Bench, run: str) -> float:
     """From the command to the first new line of metrics, with everything compiled before."""
     metrics, before = bench.out / run / "metrics.jsonl", bench.saved(run)
-    began = time.monotonic()
+    began, since = time.monotonic(), time.time()
     process = bench.start(run, "--set", f"train.steps={bench.steps + 5}")
-    # The metrics of a step are written while the next one runs, so this is an upper bound.
+    # The metrics of a step are written while the next one runs, so this is an upper bound. A line that an earlier
+    # start wrote behind the checkpoint doesn't count: the file is cut to it first.
     while process.poll() is None:
-        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        fresh = metrics.exists() and metrics.stat().st_mtime > since
+        lines = metrics.read_text().splitlines() if fresh else []
         if any(f'"step": {before + 1},' in line for line in lines):
             break
         time.sleep(0.05)
