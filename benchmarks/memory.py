@@ -4,9 +4,9 @@ r"""The live memory: how long changes take, and what is left after kill -9.
     python benchmarks/memory.py --folder /tmp/memory --kills 0 --rows 8000 --landmark 768
 
 Timings: a memory of --rows garments of --dim; 1,000 garments added, updated and removed in one change each, landmarks
-encoded beforehand; five times. Recall is of exact search against NumPy's, before and after. Kills: a writer adds, updates,
-removes and compacts without end and is killed at a random moment; the memory must open and verify with the content of
-the last change that the writer reported, or of the one after it.
+encoded beforehand; five times. Recall is of exact search against NumPy's, before and after. Kills: a writer adds,
+updates, removes and compacts without end and is killed at a random moment; the memory must open and verify with the
+content of the last change that the writer reported, or of the one after it.
 """
 
 import argparse

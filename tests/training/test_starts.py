@@ -69,4 +69,4 @@ def test_noise_passes_a_fresh_unet():
 
 def test_a_unet_that_is_too_narrow_for_the_noise_is_named():
     with pytest.raises(UserError, match="twice as many"):
-        noise_start({}, UNetConfig(in_channels=9, out_channels=4))
+        noise_start({}, UNetConfig(in_channels=200, out_channels=200))
