@@ -1,5 +1,13 @@
-"""Eight virtual CPU devices for every test: set before jax looks at its devices."""
+"""Eight virtual CPU devices for every test, and quick compilation: both set before jax looks at its devices.
+
+Most of the suite's time is XLA optimising what runs once or twice, here and in the processes that tests start.
+"""
+
+import os
 
 import jax
+from quick import OPTIONS
 
+FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 jax.config.update("jax_num_cpu_devices", 8)

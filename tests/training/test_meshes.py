@@ -3,19 +3,12 @@
 import numpy as np
 import pytest
 import rag_world
-from quick import OPTIONS
 from test_processes import finish, pair, start
 from toy import losses
 
 from ragdiff_jax.training import TrainSettings
 
 SETTINGS = TrainSettings(steps=20, batch_size=8, learning_rate=1e-4, checkpoint_seconds=0.0)
-FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
-
-
-@pytest.fixture(autouse=True)
-def _compile_quickly(monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", FLAGS)
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +20,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_one(world, cache):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", FLAGS)
-        finish(start(world / "one", SETTINGS, cache, devices=1, world=str(world)))
+    finish(start(world / "one", SETTINGS, cache, devices=1, world=str(world)))
     return losses(world / "one")
 
 

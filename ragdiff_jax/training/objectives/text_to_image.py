@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int32, UInt8
 
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion.ddim import ddim
@@ -75,19 +76,18 @@ class TextToImageObjective(PairObjective):
         times = self.model.schedule.num_train_timesteps
         return losses_by_time(functools.partial(losses, params, batch), len(batch["flat"]), times)
 
+    def pictures(self, params, ids: Int32[Array, "b l"], key) -> UInt8[Array, "b h w 3"]:
+        """Flat-lays from captions: 20 DDIM steps under `guidance_scale`, a pure function."""
+        shape = (len(ids), self.model.latent_size, self.model.latent_size, self.model.unet.in_channels)
+        conditional = self.conditions(params, ids)
+        empty = self.conditions(params, jnp.broadcast_to(jnp.asarray(self.empty_ids, jnp.int32), ids.shape))
+        denoise = guided(functools.partial(self.model.denoise, params), conditional, empty, self.guidance_scale)
+        latents = sample(denoise, ddim(self.model.schedule, 20), jax.random.normal(key, shape))
+        return to_uint8(self.model.decode(params, latents))
+
     def sample(self, params, constants, key):
         batch = self.example_batch()
-        shape = (batch["flat"].shape[0], self.model.latent_size, self.model.latent_size, self.model.unet.in_channels)
-
-        @jax.jit
-        def run(params, ids):
-            conditional = self.conditions(params, ids)
-            empty = self.conditions(params, jnp.broadcast_to(jnp.asarray(self.empty_ids, jnp.int32), ids.shape))
-            denoise = guided(functools.partial(self.model.denoise, params), conditional, empty, self.guidance_scale)
-            latents = sample(denoise, ddim(self.model.schedule, 20), jax.random.normal(key, shape))
-            return self.model.decode(params, latents)
-
-        return {"flat": sheet(batch["flat"], to_uint8(run(params, batch["text_ids"])))}
+        return {"flat": sheet(batch["flat"], jax.jit(self.pictures)(params, batch["text_ids"], key))}
 
     def export(self, params, directory):
         save_part(directory / "unet", self.model.unet.to_dict(), params["unet"])
