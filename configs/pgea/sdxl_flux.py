@@ -33,6 +33,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
             "folder": "data",
             "image_size": 768,
             "cache": False,
+            "decoded": "",
             "tokenizer": "weights/sdxl/tokenizer",
             "held_out": "validation",
         }

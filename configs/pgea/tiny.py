@@ -37,6 +37,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
             "folder": f"{RUNS}/data",
             "image_size": 64,
             "cache": True,
+            "decoded": "",  # a folder that keeps the decoded pairs for the next stage
             "tokenizer": f"{RUNS}/tokenizer",
             "held_out": "validation",
         }
