@@ -11,6 +11,7 @@ content of the last change that the writer reported, or of the one after it.
 
 import argparse
 import json
+import os
 import random
 import shutil
 import signal
@@ -21,33 +22,45 @@ from pathlib import Path
 
 import numpy as np
 
-WRITER = """
-import sys
+# Imports once and forks for each line of stdin, so that 200 writers don't import JAX 200 times.
+WRITERS = """
+import os, sys
 import numpy as np
 from ragdiff_jax.retrieval import Memory, MemoryItem
-memory = Memory.open(sys.argv[1])
-rng = np.random.default_rng(int(sys.argv[2]))
-def item(name, version):
-    return MemoryItem(id=name, embedding=rng.normal(size=64), landmark=rng.random((64, 64)) < 0.5,
-                      metadata={"version": version})
-def tell(step):
-    # Before and after each change: the content at death is one of the two.
-    print(step, "|".join(sorted(f"{i.id}:{i.metadata['version']}" for i in memory.items)), flush=True)
-tell(0)
-step = 0
-while True:
-    step += 1
-    ids = [i.id for i in memory.items]
-    kind = step % 5
-    if kind in (1, 2):
-        memory.add([item(f"{sys.argv[2]}-{step}-{j}", step) for j in range(20)])
-    elif kind == 3 and ids:
-        memory.update([item(name, step) for name in ids[:10]])
-    elif kind == 4 and len(ids) > 30:
-        memory.remove(ids[:25])
-    else:
-        memory.compact()
-    tell(step)
+
+def write(path, number, log):
+    memory = Memory.open(path)
+    rng = np.random.default_rng(number)
+    log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    def item(name, version):
+        return MemoryItem(id=name, embedding=rng.normal(size=64), landmark=rng.random((64, 64)) < 0.5,
+                          metadata={"version": version})
+    def tell():
+        os.write(log, ("|".join(sorted(f"{i.id}:{i.metadata['version']}" for i in memory.items)) + chr(10)).encode())
+    tell()
+    step = 0
+    while True:
+        step += 1
+        ids = [i.id for i in memory.items]
+        kind = step % 5
+        if kind in (1, 2):
+            memory.add([item(f"{number}-{step}-{j}", step) for j in range(20)])
+        elif kind == 3 and ids:
+            memory.update([item(name, step) for name in ids[:10]])
+        elif kind == 4 and len(ids) > 30:
+            memory.remove(ids[:25])
+        else:
+            memory.compact()
+        tell()
+
+for line in sys.stdin:
+    path, number, log = line.rstrip(chr(10)).split(chr(9))
+    pid = os.fork()
+    if pid == 0:
+        write(path, int(number), log)
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("gone", flush=True)
 """
 
 
@@ -129,24 +142,33 @@ def kills(path: Path, count: int) -> dict:
 
     shutil.rmtree(path, ignore_errors=True)
     Memory.create(path, "0" * 64, 64, 64)
-    rng, kept, started = random.Random(0), {"old": 0, "new": 0}, time.perf_counter()
+    log = path.with_name("told")
+    writers = subprocess.Popen(
+        [sys.executable, "-c", WRITERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    rng, kept, changes, started = random.Random(0), {"old": 0, "new": 0}, 0, time.perf_counter()
     for number in range(count):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(number)], stdout=subprocess.PIPE, text=True
-        )
-        first = writer.stdout.readline()
+        log.unlink(missing_ok=True)
+        writers.stdin.write(f"{path}\t{number}\t{log}\n")
+        writers.stdin.flush()
+        writer = int(writers.stdout.readline())
+        while not (log.exists() and log.stat().st_size):
+            time.sleep(0.001)
         time.sleep(rng.uniform(0.0, 0.15))
-        writer.send_signal(signal.SIGKILL)
-        lines = [first, *writer.stdout.read().splitlines(keepends=True)]
-        writer.wait()
-        told = [line.rstrip("\n").split(" ", 1)[1] for line in lines if line.endswith("\n")]
+        os.kill(writer, signal.SIGKILL)
+        writers.stdout.readline()
+        told = log.read_text().split("\n")[:-1]  # what is behind the last line end is half a line
         memory = Memory.open(path)
         memory.verify()
         content = "|".join(sorted(f"{i.id}:{i.metadata['version']}" for i in memory.items))
         kept["old" if content == told[-1] else "new"] += 1
+        changes += len(told) - 1
         if content != told[-1]:
             check_new(told[-1], content)
-    return {"kills": count, "opened": count, "content": kept, "seconds": round(time.perf_counter() - started)}
+    writers.stdin.close()
+    writers.wait()
+    seconds = round(time.perf_counter() - started)
+    return {"kills": count, "opened": count, "content": kept, "changes_before_kills": changes, "seconds": seconds}
 
 
 def check_new(old: str, new: str) -> None:

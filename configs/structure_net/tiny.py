@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
             "resident": False,  # the whole data set on the device: for a card, 7 s^2 bytes a pair of s pixels
             "also": "",  # a folder of more pairs (photos/, flats/, masks/), each also_repeat times an epoch
             "also_repeat": 1,
+            "partners": "",  # of `ragdiff data partners`; empty: the records' own
             "categories": (),  # of these only; empty: all
             "tokenizer": "",
             "held_out": "validation",

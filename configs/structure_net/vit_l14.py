@@ -22,6 +22,7 @@ def get_config(arg: str = "128") -> ConfigDict:
             "resident": False,
             "also": "",
             "also_repeat": 1,
+            "partners": "",  # of `ragdiff data partners`; empty: the records' own
             "categories": (),
             "tokenizer": "",
             "held_out": "validation",

@@ -3,6 +3,7 @@
   ragdiff data synth --out data/synth --count 4096 --size 128
   ragdiff data synth --out data/synth --style studio --extreme 512
   ragdiff data tokenizer --dataset data/synth --out data/tokenizer
+  ragdiff data partners --dataset pairs --out partners.jsonl      # for --set data.partners=partners.jsonl
   ragdiff data people --out data/people --count 4096 --size 128
   ragdiff data dresscode --source DressCode --out data --height 512
   ragdiff data vitonhd --source VITON-HD --out data --height 512
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out
+from ragdiff_jax.cli.partners import add_partner_verb
 from ragdiff_jax.cli.person_data import add_person_verbs
 from ragdiff_jax.errors import UserError
 
@@ -46,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tokenizer.add_argument("--size", type=at_least(514), default=768, help="tokens (default %(default)s)")
     add_json(tokenizer)
     tokenizer.set_defaults(run=run_tokenizer)
+    add_partner_verb(verbs)
     add_person_verbs(verbs, parser.formatter_class)
 
 

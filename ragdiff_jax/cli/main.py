@@ -8,7 +8,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ragdiff_jax.cli import analyze, data, demo, edit, evaluate, generate, memory, plan, retrieve, train, weights, words
+from ragdiff_jax.cli import (
+    analyze,
+    annotate,
+    data,
+    demo,
+    edit,
+    evaluate,
+    generate,
+    memory,
+    plan,
+    retrieve,
+    train,
+    weights,
+    words,
+)
 from ragdiff_jax.cli.errors import INTERRUPTED, Parser, Report
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.version import __version__
@@ -26,6 +40,7 @@ VERBS = {
     "memory": (memory, "build, extend or describe a memory of flat-lays"),
     "weights": (weights, "published checkpoints in, yours out; what a model weighs"),
     "data": (data, "write generated garments, or folders that you have, as a data set"),
+    "annotate": (annotate, "attributes and captions for pictures that have none"),
 }
 
 

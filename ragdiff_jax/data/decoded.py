@@ -103,10 +103,11 @@ def decoded_pairs(
 
 
 def fingerprint(folders: Sequence[str | os.PathLike]) -> str:
-    """SHA-256 over the names, sizes and times of all files in `folders`."""
+    """SHA-256 over the names, sizes and times of all files in `folders`, of which some may be files."""
     digest = hashlib.sha256(str(SCHEMA).encode())
-    for folder in folders:
-        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+    for folder in map(Path, folders):
+        inside = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
+        for path in inside:
             status = path.stat()
             digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return digest.hexdigest()

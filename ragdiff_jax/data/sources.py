@@ -1,5 +1,7 @@
 """Several data sets as one, and which of their rows an epoch shows."""
 
+import dataclasses
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -29,10 +31,51 @@ class JoinedPairs:
         return self.sources[part][row - int(self.ends[part - 1] if part else 0)]
 
 
-def open_sources(folder: str, split: str, also: str = "") -> PairSource:
-    """A split of `folder`, and behind it the whole of the picture folder `also` if there is one."""
+class PartneredPairs:
+    """A source whose records have the structure partners of a file (`ragdiff data partners`), where it knows them."""
+
+    def __init__(self, source: PairSource, file: str | Path):
+        self.source, self.partners = source, read_partners(file)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, row: int) -> PairRecord:
+        record = self.source[row]
+        if record.id not in self.partners:
+            return record
+        return dataclasses.replace(record, structure_partner=self.partners[record.id])
+
+
+def read_partners(file: str | Path) -> dict[str, str | None]:
+    """Garment -> partner of a JSONL file with `id` and `structure_partner`. Raises `UserError` naming file and line."""
+    file = Path(file)
+    try:
+        lines = file.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: can't read the partners ({error}); make them: ragdiff data partners") from error
+    partners: dict[str, str | None] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            id, partner = value["id"], value["structure_partner"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"{file} line {number}: needs an object with id and structure_partner") from error
+        if not isinstance(id, str) or not isinstance(partner, str | None) or id in partners:
+            raise UserError(f"{file} line {number}: id {id!r} is no text, or twice, or its partner is no id")
+        partners[id] = partner
+    return partners
+
+
+def open_sources(folder: str, split: str, also: str = "", partners: str = "") -> PairSource:
+    """A split of `folder`, and behind it the whole of the picture folder `also` if there is one; with the structure
+    partners of the file `partners`.
+    """
     source = open_pairs(folder, split)
-    return JoinedPairs([source, FolderPairs(Path(also))]) if also else source
+    source = JoinedPairs([source, FolderPairs(Path(also))]) if also else source
+    return PartneredPairs(source, partners) if partners else source
 
 
 def repeated_rows(sizes: Sequence[int], repeat: int) -> Int32[np.ndarray, " rows"]:

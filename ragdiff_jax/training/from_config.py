@@ -37,19 +37,20 @@ class _NoText:
 def open_pairs(data: Any, split: str) -> PairArrays | DecodedPairs:
     """The pairs of `data.folder` (drawn garments or a folder data set) as arrays of `data.image_size`.
 
-    `data.also`: a folder of pictures whose pairs are trained on as well. `data.decoded`: a folder that keeps the pairs
+    `data.also`: a folder of pictures whose pairs are trained on as well. `data.partners`: a file of structure partners
+    (`ragdiff data partners`), in the place of the records' own. `data.decoded`: a folder that keeps the pairs
     decoded, for the next stage too.
     """
     tokenizer = Tokenizer.from_folder(data["tokenizer"]) if data.get("tokenizer") else _NoText()
-    also = data.get("also", "") if split == "train" else ""
-    opener = functools.partial(open_sources, data["folder"], split, also)
+    also, partners = (data.get(name, "") if split == "train" else "" for name in ("also", "partners"))
+    opener = functools.partial(open_sources, data["folder"], split, also, partners)
     if not data.get("decoded"):
         return PairArrays(
             opener(), image_size=data["image_size"], tokenizer=tokenizer, cache=data.get("cache", False)
         )
     return decoded_pairs(
         opener,
-        [data["folder"], *([also] if also else [])],
+        [data["folder"], *filter(None, (also, partners))],
         data["decoded"],
         name=split,
         image_size=data["image_size"],

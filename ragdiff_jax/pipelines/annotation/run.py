@@ -1,0 +1,177 @@
+"""One run over many pictures: several at once, one JSONL line each, resumed where it stopped.
+
+A line is written when its picture is done, in one write; a line that a killed run left half is cut off. A picture that
+failed has no line, is reported, and is tried again by the next run.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ragdiff_jax.data.answers import Answer, Kind
+from ragdiff_jax.data.folder import ENDINGS, open_pairs
+from ragdiff_jax.data.images import decode_image, load_image, one_line, resize
+from ragdiff_jax.errors import UserError
+
+MAX_SIDE = 768  # pixels of what is sent
+STOP_AFTER = 8  # pictures in a row without an answer: the annotator is gone
+
+
+@runtime_checkable
+class Annotator(Protocol):
+    """Says what a picture shows. `name` stands in each line."""
+
+    name: str
+
+    def annotate(self, image: UInt8[np.ndarray, "h w 3"], kind: Kind) -> Answer: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture to annotate: its name in the lines, what it is, and how to read it."""
+
+    name: str
+    kind: Kind
+    read: Callable[[], UInt8[np.ndarray, "h w 3"]]
+
+
+def pictures_of(source: Path, split: str, kind: str) -> list[Picture]:
+    """The pictures of a folder of pictures (`kind` photo or flat), or both sides of pairs (`kind` both, or one).
+
+    Names are those of `attributes.jsonl`: photos/x.jpg and flats/x.png of pairs, else the file's own. Raises
+    `UserError` for a folder of neither.
+    """
+    folder, kinds = Path(source), ("photo", "flat") if kind == "both" else (kind,)
+    if (folder / "photos").is_dir():
+        places = [(f"{name}s", name) for name in kinds]
+        return [
+            Picture(f"{place}/{path.name}", name, lambda path=path: load_image(path, max_side=MAX_SIDE))
+            for place, name in places
+            for path in _files(folder / place)
+        ]
+    if (folder / "dataset_info.json").is_file():
+        records = open_pairs(folder, split)
+
+        def reader(row, name):
+            record = records[row]
+            return decode_image(getattr(record, name), f"{name} of record {record.id}", max_side=MAX_SIDE)
+
+        return [
+            Picture(f"{name}s/{records[row].id}", name, lambda row=row, name=name: reader(row, name))
+            for name in kinds
+            for row in range(len(records))
+        ]
+    if kind == "both":
+        raise UserError(f"{one_line(folder)}: has no photos/; say what its pictures are: --kind photo or --kind flat")
+    return [
+        Picture(path.name, kind, lambda path=path: load_image(path, max_side=MAX_SIDE)) for path in _files(folder)
+    ]
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{one_line(folder)}: no such folder; check --source")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+    if not found:
+        raise UserError(f"{one_line(folder)}: holds no pictures")
+    return found
+
+
+def names_done(out: Path) -> set[str]:
+    """The pictures that have a line; a last line that was cut off is removed. Raises `UserError` for other damage."""
+    if not out.exists():
+        return set()
+    try:
+        content = out.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            with open(out, "r+b") as file:
+                file.truncate(len(whole))
+        lines = whole.decode("utf-8").splitlines()
+        return {json.loads(line)["image"] for line in lines if line.strip()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{one_line(out)}: is not lines of an earlier run ({error}); choose another --out") from error
+
+
+def annotate_all(
+    annotator: Annotator,
+    pictures: Sequence[Picture],
+    out: Path,
+    *,
+    concurrency: int = 8,
+    on_error: Callable[[str, UserError], None],
+    on_done: Callable[[dict], None] = lambda line: None,
+) -> int:
+    """Writes a line for each picture that has none yet; returns how many came.
+
+    `on_error` is told of pictures without an answer, `on_done` of each line. Raises `UserError` when the annotator
+    answers nothing any more; what was written stays, and the same call goes on.
+    """
+    done = names_done(out)
+    todo = [picture for picture in pictures if picture.name not in done]
+    count, in_a_row = 0, 0
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"{one_line(out)}: can't be written ({error.strerror}); choose another --out") from error
+    try:
+        for picture, found in _answers(annotator, todo, concurrency):
+            if isinstance(found, UserError):
+                on_error(picture.name, found)
+                in_a_row += 1
+                if in_a_row >= min(STOP_AFTER, len(todo)) and not count:
+                    raise UserError(f"{in_a_row} pictures and no answer: {found}")
+                if in_a_row >= STOP_AFTER:
+                    raise UserError(f"stopped after {in_a_row} pictures without an answer; run again to go on")
+                continue
+            in_a_row = 0
+            line = {"image": picture.name, "attributes": found.attributes, "annotator": annotator.name}
+            if picture.kind == "photo":
+                line["caption"] = found.caption
+            if found.invalid:
+                line["invalid"] = found.invalid
+            os.write(descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            count += 1
+            on_done(line)
+    finally:
+        os.close(descriptor)
+    return count
+
+
+def _answers(
+    annotator: Annotator, todo: Sequence[Picture], concurrency: int
+) -> Iterator[tuple[Picture, Answer | UserError]]:
+    """As they come; never more than `concurrency` under way, so that stopping loses little."""
+
+    def work(picture: Picture) -> Answer | UserError:
+        try:
+            image = picture.read()
+            if max(image.shape[:2]) > MAX_SIDE:
+                scale = MAX_SIDE / max(image.shape[:2])
+                image = resize(image, tuple(max(1, round(side * scale)) for side in image.shape[:2]))
+            return annotator.annotate(image, picture.kind)
+        except UserError as error:
+            return error
+
+    waiting, rest = {}, iter(todo)
+    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
+        try:
+            while True:
+                while len(waiting) < concurrency and (picture := next(rest, None)) is not None:
+                    waiting[pool.submit(work, picture)] = picture
+                if not waiting:
+                    return
+                finished, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in finished:
+                    yield waiting.pop(future), future.result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,202 @@
+"""Annotators that answer well, badly, late or not at all; a file of lines that stays whole."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ragdiff_jax.cli.main import main
+from ragdiff_jax.data.answers import asked, read_answer, schema
+from ragdiff_jax.data.attributes import read_attributes
+from ragdiff_jax.data.folder import FolderPairs
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.pipelines.annotation import run
+from ragdiff_jax.pipelines.annotation.server import RateLimit, ServerAnnotator
+
+GOOD = {"Category": "Hoodie", "Fit": "loose ", "Collar": "Unknown", "caption": "A red  hoodie."}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with what `script` holds next: a dict, a text, or a status code; the last one for ever."""
+
+    daemon_threads = True
+
+    def __init__(self, script):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.script, self.seen, self.lock = list(script), [], threading.Lock()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.seen.append((self.path, dict(self.headers), body))
+            answer = self.server.script.pop(0) if len(self.server.script) > 1 else self.server.script[0]
+        if answer == "cut off":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{")
+            self.close_connection = True
+            return
+        if isinstance(answer, int):
+            self.send_response(answer)
+            self.send_header("Retry-After", "7")
+            self.end_headers()
+            self.wfile.write(b"not now")
+            return
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        content = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*script):
+        servers.append(Server(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    folder = tmp_path / "pairs"
+    for name in ("photos", "flats"):
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (900, 1200), (40 * number, 0, 0)).save(folder / name / f"{number}.jpg")
+    return folder
+
+
+PICTURE = np.zeros((20, 10, 3), np.uint8)
+
+
+def asker(server, **options):
+    pauses = []
+    annotator = ServerAnnotator(server.url, "a-model", sleep=pauses.append, **{"retries": 2, "timeout": 5.0} | options)
+    return annotator, pauses
+
+
+def test_the_question_carries_picture_key_and_schema(serve):
+    server = serve(GOOD)
+    annotator, _ = asker(server, api_key="secret")
+    answer = annotator.annotate(PICTURE, "photo")
+    assert answer.attributes == {"Category": "Hoodie", "Fit": "Loose"} and answer.caption == "A red hoodie."
+    path, headers, body = server.seen[0]
+    assert path == "/v1/chat/completions" and headers["Authorization"] == "Bearer secret"
+    assert body["response_format"]["json_schema"]["schema"] == schema("photo")
+    picture, text = body["messages"][0]["content"]
+    assert picture["image_url"]["url"].startswith("data:image/jpeg;base64,") and "Down Jacket" in text["text"]
+
+
+def test_a_flat_lay_is_asked_for_less():
+    assert "caption" in schema("photo")["properties"] and "caption" not in schema("flat")["properties"]
+    assert "Gender" in asked("photo") and "Gender" not in asked("flat")
+    answer = read_answer(json.dumps(GOOD | {"Gender": "Male"}), "flat")
+    assert answer.caption == "" and "Gender" not in answer.attributes and answer.invalid["Gender"] == "Male"
+
+
+def test_values_that_table_6_lacks_are_reported_not_guessed():
+    said = '{"Category": "Hoody", "Fit": ["Slim"], "Sleeve Length": "long", "Mood": "x"}'
+    answer = read_answer(f"```json\n{said}\n```", "photo")
+    assert answer.attributes == {"Sleeve Length": "Long"}
+    assert answer.invalid == {"Category": "Hoody", "Fit": "['Slim']", "Mood": "x"}
+    for text in ("I see a shirt.", "[1, 2]", "{}", '{"Category": "Unknown"}', '{"Category": '):
+        with pytest.raises(ValueError):
+            read_answer(text, "photo")
+
+
+@pytest.mark.parametrize("trouble", ["I see a nice shirt.", "{}", 500, 429, "cut off"])
+def test_trouble_is_tried_again(serve, trouble):
+    server = serve(trouble, GOOD)
+    annotator, pauses = asker(server)
+    assert annotator.annotate(PICTURE, "photo").attributes["Category"] == "Hoodie"
+    assert len(server.seen) == 2 and pauses == [7.0 if isinstance(trouble, int) else 1.0]
+
+
+def test_an_annotator_that_never_answers_is_named(serve):
+    annotator, pauses = asker(serve("nonsense"))
+    with pytest.raises(UserError, match="no usable answer.*3 times"):
+        annotator.annotate(PICTURE, "photo")
+    assert pauses == [1.0, 2.0]
+    server = serve(401)
+    with pytest.raises(UserError, match="HTTP 401.*key"):
+        asker(server)[0].annotate(PICTURE, "photo")
+    assert len(server.seen) == 1
+    with pytest.raises(UserError, match="refused|3 times"):
+        ServerAnnotator("http://127.0.0.1:9/v1", "m", retries=2, sleep=lambda s: None).annotate(PICTURE, "photo")
+
+
+def test_requests_are_spaced():
+    now, pauses = [100.0], []
+    limit = RateLimit(120, clock=lambda: now[0], sleep=pauses.append)
+    for _ in range(3):
+        limit.wait()
+    assert pauses == [0.5, 1.0]
+    now[0] = 200.0
+    limit.wait()
+    assert len(pauses) == 2
+
+
+def test_a_run_that_dies_is_resumed_and_its_lines_are_the_folders_attributes(serve, pairs, capsys, monkeypatch):
+    monkeypatch.setattr(run, "STOP_AFTER", 2)
+    out = pairs / "attributes.jsonl"
+    server = serve(GOOD, GOOD | {"Fit": "Baggy"}, GOOD, 503)
+    call = ["annotate", "--source", str(pairs), "--out", str(out), "--annotator", "server", "--name", "m", "--json"]
+    call += ["--concurrency", "1", "--retries", "0", "--url"]
+    assert main([*call, server.url]) == 2
+    assert len(out.read_text().splitlines()) == 3
+    with open(out, "a") as file:
+        file.write('{"image": "flats/0.jpg", "attri')  # as a kill in the middle of a line leaves it
+    capsys.readouterr()
+    server = serve(GOOD)
+    assert main([*call, server.url]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["written"], result["there_before"], result["failed"]) == (3, 3, 0)
+    assert len(server.seen) == 3
+    lines = read_attributes(out)
+    assert set(lines) == {f"{name}/{number}.jpg" for name in ("photos", "flats") for number in range(3)}
+    assert lines["photos/1.jpg"]["invalid"] == {"Fit": "Baggy"} and "Fit" not in lines["photos/1.jpg"]["attributes"]
+    assert lines["photos/0.jpg"]["caption"] and "caption" not in lines["flats/0.jpg"]
+    record = FolderPairs(pairs)[0]
+    assert record.flat_attributes["Category"] == "Hoodie" and record.caption == "A red hoodie."
+    assert main([*call, server.url]) == 0 and len(server.seen) == 3
+
+
+def test_an_unreadable_picture_costs_only_itself(serve, pairs, capsys):
+    (pairs / "photos" / "1.jpg").write_bytes(b"no picture")
+    call = ["annotate", "--source", str(pairs / "photos"), "--kind", "photo", "--annotator", "server", "--name", "m"]
+    assert main([*call, "--out", str(pairs / "a.jsonl"), "--url", serve(GOOD).url, "--json"]) == 2
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1]["written"] == 2 and lines[-1]["failed"] == 1 and "1.jpg" in lines[0]["input"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--annotator", "server"], "--name"),
+        (["--annotator", "clip"], "--model"),
+        (["--annotator", "server", "--name", "m", "--url", "file:///etc"], "http://"),
+        (["--annotator", "transformers", "--name", "/no/such/folder"], "can't load"),
+    ],
+)
+def test_a_wrong_call_is_one_line(pairs, capsys, more, message):
+    code = main(["annotate", "--source", str(pairs), "--out", str(pairs / "a.jsonl"), *more])
+    assert code == 2 and message in capsys.readouterr().err
