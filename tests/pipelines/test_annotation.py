@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -40,6 +41,9 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.seen.append((self.path, dict(self.headers), body))
             answer = self.server.script.pop(0) if len(self.server.script) > 1 else self.server.script[0]
+        if answer == "late":
+            time.sleep(1.0)
+            return
         if answer == "cut off":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{")
             self.close_connection = True
@@ -136,6 +140,9 @@ def test_an_annotator_that_never_answers_is_named(serve):
     with pytest.raises(UserError, match="no usable answer.*3 times"):
         annotator.annotate(PICTURE, "photo")
     assert pauses == [1.0, 2.0]
+    late, pauses = asker(serve("late"), timeout=0.2, retries=1)
+    with pytest.raises(UserError, match="timed out, 2 times"):
+        late.annotate(PICTURE, "photo")
     server = serve(401)
     with pytest.raises(UserError, match="HTTP 401.*key"):
         asker(server)[0].annotate(PICTURE, "photo")

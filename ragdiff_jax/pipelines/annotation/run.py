@@ -138,7 +138,10 @@ def annotate_all(
                 line["caption"] = found.caption
             if found.invalid:
                 line["invalid"] = found.invalid
-            os.write(descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            try:
+                os.write(descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            except OSError as error:
+                raise UserError(f"{one_line(out)}: can't be written ({error.strerror}); run again to go on") from error
             count += 1
             on_done(line)
     finally:
