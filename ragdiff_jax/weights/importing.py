@@ -22,6 +22,7 @@ from ragdiff_jax.weights.ip_adapter import NewProjection, ip_adapter_view
 from ragdiff_jax.weights.kinds import KINDS, Kind
 from ragdiff_jax.weights.names import FLOATS
 from ragdiff_jax.weights.open_clip import is_open_clip, open_clip_view
+from ragdiff_jax.weights.safetensors_io import reusing_memory
 from ragdiff_jax.weights.sources import Source, renamed, whole
 from ragdiff_jax.weights.streaming import cast, disk_shapes, match, size_of, write_part
 
@@ -92,9 +93,11 @@ def import_weights(
     with progress(len(entries)) as step, appearing(Path(to)) as folder:
 
         def arrays() -> Iterator[np.ndarray]:
-            for name, (kept, shape) in entries.items():
-                yield cast(tensors.read(names[name], whole(shape)), kept, name)
-                step()
+            with reusing_memory() as scratch:
+                for name, (kept, shape) in entries.items():
+                    yield cast(tensors.read(names[name], whole(shape)), kept, name)
+                    scratch.give_back()
+                    step()
 
         write_part(folder, found.to_dict(), entries, arrays())
     return Imported(

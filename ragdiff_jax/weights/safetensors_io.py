@@ -3,10 +3,12 @@
 Reading is lazy: only the asked-for slices are copied. Whatever is wrong with a file is a `UserError`.
 """
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,47 @@ STEMS = ("diffusion_pytorch_model", "model")
 # The dtypes of parameters. safetensors' numpy reader knows bfloat16 once JAX has registered it.
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 CODES = {name: code for code, name in DTYPES.items()}
+
+
+_reused = threading.local()
+
+
+class Scratch:
+    """Memory that is handed out piece by piece, taken back all at once, and used again."""
+
+    def __init__(self):
+        self._memory, self._asked, self._most = np.empty(0, np.uint8), 0, 0
+
+    def take(self, size: int) -> np.ndarray:
+        """Bytes to fill; fresh ones where the memory doesn't reach."""
+        start, self._asked = self._asked, self._asked + -(-size // 64) * 64
+        self._most = max(self._most, self._asked)
+        return self._memory[start : start + size] if self._asked <= len(self._memory) else np.empty(size, np.uint8)
+
+    def give_back(self, start: int = 0) -> None:
+        """Whatever was taken since `asked` said `start` is needed no more."""
+        self._asked = start
+        if not start and self._most > len(self._memory):
+            self._memory = np.empty(0, np.uint8)  # both at once would be too much
+            self._memory = np.empty(self._most, np.uint8)
+
+    def asked(self) -> int:
+        return self._asked
+
+
+@contextlib.contextmanager
+def reusing_memory() -> Iterator[Scratch]:
+    """Within it, what this thread reads lies in memory that is used again: a fresh page costs more than reading it."""
+    scratch = _reused.scratch = Scratch()
+    try:
+        yield scratch
+    finally:
+        _reused.scratch = None
+
+
+def _bytes_to_fill(size: int) -> np.ndarray:
+    scratch = getattr(_reused, "scratch", None)
+    return np.empty(size, np.uint8) if scratch is None else scratch.take(size)
 
 
 class Tensors:
@@ -61,7 +104,10 @@ class Tensors:
         try:
             rows = range(*index[0].indices(shape[0])) if shape else range(1)
             row = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-            raw = np.fromfile(path, np.uint8, len(rows) * row, offset=start + rows.start * row)
+            raw = _bytes_to_fill(len(rows) * row)
+            with path.open("rb", buffering=0) as file:
+                file.seek(start + rows.start * row)
+                _fill(file, raw)
             array = raw.view(dtype).reshape(len(rows), *shape[1:]) if shape else raw.view(dtype).reshape(())
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: tensor {name} cannot be read ({_one_line(error)})") from error
@@ -69,6 +115,16 @@ class Tensors:
         if all(part.indices(size) == (0, size, 1) for part, size in zip(rest, shape[1:], strict=True)):
             return array
         return array[(slice(None), *rest)].copy()
+
+
+def _fill(file: Any, raw: np.ndarray) -> None:
+    """Reads until `raw` is full. Raises OSError for a file that ends before."""
+    view, done = memoryview(raw), 0
+    while done < len(raw):  # one call reads at most 2 GiB
+        got = file.readinto(view[done:])
+        if not got:
+            raise OSError("the file is shorter than its header says")
+        done += got
 
 
 def _starts(path: Path) -> dict[str, int]:

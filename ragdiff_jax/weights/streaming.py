@@ -3,10 +3,11 @@
 Neither way holds more on the host than one tensor beside what it is asked for: the arrays' own shards, or nothing.
 """
 
+import concurrent.futures
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from jax.typing import DTypeLike
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.weights.names import LeafPlan, flatten, plan, require_floats, resolve
-from ragdiff_jax.weights.safetensors_io import STEMS, write_file, write_text
+from ragdiff_jax.weights.safetensors_io import STEMS, Scratch, reusing_memory, write_file, write_text
 from ragdiff_jax.weights.sources import Source
 
 MAX_SHARD_BYTES = 5 * 10**9
+READERS = 2  # leaves that are loaded at once; each takes memory for the largest
 # diffusers looks for its own file name, transformers (and we) for the plain one.
 DIFFUSERS_CLASSES = frozenset({"AutoencoderKL", "UNet2DConditionModel"})
 
@@ -74,11 +76,29 @@ def load_tree(
         places = [shardings or jax.sharding.SingleDeviceSharding(_default_device())] * len(plans)
     else:
         places = treedef.flatten_up_to(shardings)
-    arrays = [
-        _load_leaf(source, p, names, place, np.dtype(dtype or leaf.dtype))
+    items = [
+        (p, place, np.dtype(dtype or leaf.dtype))
         for p, leaf, place in zip(plans, leaves.values(), places, strict=True)
     ]
-    return jax.tree.unflatten(treedef, arrays)
+    return jax.tree.unflatten(treedef, _load_leaves(source, names, items))
+
+
+def _load_leaves(source: Source, names: Mapping[str, str], items: Sequence[tuple[LeafPlan, Any, np.dtype]]) -> list:
+    """The leaves of `items`, in order. A few at once: one is read while another is laid out anew."""
+    arrays: list[Any] = [None] * len(items)
+    left = iter(range(len(items)))
+
+    def work() -> None:
+        with reusing_memory() as scratch:
+            for i in left:  # next() of a range iterator is one step of the interpreter: no leaf is taken twice
+                p, place, dtype = items[i]
+                arrays[i] = jax.block_until_ready(_load_leaf(source, p, names, place, dtype, scratch))
+                scratch.give_back()
+
+    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
+        for done in [pool.submit(work) for _ in range(READERS)]:
+            done.result()
+    return arrays
 
 
 def _default_device() -> jax.Device:
@@ -86,24 +106,33 @@ def _default_device() -> jax.Device:
     return device if isinstance(device, jax.Device) else jax.local_devices()[0]
 
 
-def _load_leaf(source: Source, p: LeafPlan, names: Mapping[str, str], sharding, dtype: np.dtype) -> jax.Array:
+def _load_leaf(
+    source: Source, p: LeafPlan, names: Mapping[str, str], sharding, dtype: np.dtype, scratch: Scratch
+) -> jax.Array:
     back = np.argsort(p.axes)  # the axes of the disk, in order, as ours
 
     def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
         return source.read(names[name], tuple(index[axis] for axis in back)).astype(dtype, copy=False)
+
+    def own(view: np.ndarray) -> np.ndarray:
+        """Memory of its own for what the runtime could take over as it lies; else it makes the array by copying."""
+        return view.copy() if view.flags.c_contiguous else view
 
     # Arrays keep the disk's layout and are handed over as transposed views: numpy's transposing copy was most of the
     # time of loading, the runtime's own transfer does it in blocks.
     def shard(index: tuple[slice, ...]) -> np.ndarray:
         index = tuple(slice(*part.indices(size)) for part, size in zip(index, p.shape, strict=True))
         if not p.stacked:
-            return read(p.names[0], index).transpose(p.axes)
+            return own(read(p.names[0], index).transpose(p.axes))
         layers, index = range(p.shape[0])[index[0]], index[1:]
         shape = tuple(part.stop - part.start for part in index)
-        out = np.empty((len(layers), *(shape[axis] for axis in back)), dtype)
+        shape = (len(layers), *(shape[axis] for axis in back))
+        out = scratch.take(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize).view(dtype).reshape(shape)
         for row, layer in enumerate(layers):  # into place: no second copy of the stack
+            start = scratch.asked()
             out[row] = read(p.names[layer], index)
-        return out.transpose(0, *(axis + 1 for axis in p.axes))
+            scratch.give_back(start)
+        return own(out.transpose(0, *(axis + 1 for axis in p.axes)))
 
     return jax.make_array_from_callback(p.shape, sharding, shard)
 
