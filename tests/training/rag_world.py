@@ -23,17 +23,22 @@ def records():
     return [synth_record(row, size=32) for row in range(PAIRS)]
 
 
+def params():
+    """What training starts from."""
+    random = random_params(MODEL)
+    return random | {"structure_net": jax.tree.map(np.asarray, twin_towers(random["structure_net"]))}
+
+
 def write(base: Path) -> None:
     """Everything that `objective` reads."""
     drawn = records()
     train_tokenizer([record.caption for record in drawn], 700, base / "tokenizer")
-    params = random_params(MODEL)
-    params["structure_net"] = jax.tree.map(np.asarray, twin_towers(params["structure_net"]))
+    start = params()
     for part, config in part_configs(MODEL).items():
-        save_part(base / part, config, params[part])
+        save_part(base / part, config, start[part])
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(8, MODEL.structure_net.embed_dim)).astype(np.float32)
-    memory = rd.Memory.create(base / "memory", rd.encoder_fingerprint(MODEL, params), 32, vectors.shape[1])
+    memory = rd.Memory.create(base / "memory", rd.encoder_fingerprint(MODEL, start), 32, vectors.shape[1])
     memory.add(
         [
             rd.MemoryItem(
