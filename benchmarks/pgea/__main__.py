@@ -6,7 +6,7 @@ From the repository's root. DATA: a data set of `ragdiff data synth`. Trains wha
 (the same command goes on with what was interrupted), then prints one JSON object a figure: logos (reconstruction
 inside the logo's box), residuals (conv_in by the closed form and by 20,000 gradient steps), starts (the loss that stage
 II begins with), kid (flat-lays from captions after stage III). Pictures: WORK/logos.png, WORK/captions.png.
-At --scale 1 about an hour and a half on two cores.
+At --scale 1 about an hour on two cores.
 """
 
 import argparse
