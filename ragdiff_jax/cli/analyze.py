@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     # A structure_net stage says nothing of retrieval: its defaults are the system's.
     settings = read_model_json(folder).settings
     own = {field: settings.get(field, getattr(RAGDiffusion, field)) for field in ("neighbours", "reg")}
-    predictor = _predictor(arguments.clip and model_folder(arguments.clip), folder, report)
+    predictor = find_predictor(arguments.clip and model_folder(arguments.clip), folder, report)
     size, count = memory.manifest.landmark_size[0], min(arguments.limit, len(source))
     knowledge = 2 if predictor is None else 3
     with report.progress((1 + knowledge) * count, "photo") as bar:
@@ -108,7 +108,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     report.result(record | {"analysis": str(file), "pictures": pictures}, _table(record, file))
 
 
-def _predictor(clip: Path | None, folder: Path, report: Report):
+def find_predictor(clip: Path | None, folder: Path, report: Report):
+    """What predicts attributes: the CLIP named, or the model's own; None, with a note, where there is none."""
     from ragdiff_jax.weights.folder import read_model_json
     from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, load_zero_shot
 

@@ -1,7 +1,8 @@
-"""Numbers that can be compared: generated pictures beside the true ones.
+"""Numbers that can be compared: generated pictures beside the true ones, and what retrieval finds.
 
   ragdiff evaluate generation --real flats --fake out --size 256 --out eval
   ragdiff evaluate editing --real people --fake edited --out eval
+  ragdiff evaluate retrieval --dataset pairs --sizes 1000 2000 4000 -k 4 8 --out eval
   ragdiff evaluate compare eval_a eval_b
   ragdiff evaluate study --photos photos --method ours=a --method theirs=b --out study
 
@@ -12,7 +13,7 @@ done: the same call goes on where it stopped.
 import argparse
 from pathlib import Path
 
-from ragdiff_jax.cli import study
+from ragdiff_jax.cli import evaluate_retrieval, study
 from ragdiff_jax.cli.errors import Parser, Report
 from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out, remember_compilations
 from ragdiff_jax.errors import UserError
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the bootstrap (default %(default)s)")
     add_json(both)
     both.set_defaults(run=run_compare)
+    evaluate_retrieval.add_verb(tasks, parser.formatter_class)
     for name, add, help in (
         ("study", study.add_study, "an anonymised page that collects scores of 1 to 10"),
         ("scores", study.add_scores, "what participants' files of scores say"),

@@ -1,4 +1,4 @@
-"""Two charts, drawn with Pillow: histograms over cosines, and pairs of points in a plane."""
+"""Charts, drawn with Pillow: histograms over cosines, pairs of points in a plane, curves over sizes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -68,6 +68,35 @@ def draw_pairs(
         for place, name in enumerate(shown):
             colour = PALETTE[min(place, len(PALETTE) - 1)]
             _text(draw, font, (MARGIN + side + 10, top + place * LINE), name or "no category", colour)
+    return _shrunk(page)
+
+
+def draw_lines(
+    panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[int, float]]]]], *, height: int = 260
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A panel under another: (title, {name: (x, y) of its points}), x on a logarithmic scale, y in [0, 1]."""
+    page, draw, font = _page(len(panels) * height)
+    for number, (title, curves) in enumerate(panels):
+        top, bottom, right = number * height + 2 * LINE, (number + 1) * height - 2 * LINE, WIDTH - 190
+        places = sorted({x for points in curves.values() for x, _ in points})
+        low, span = np.log(places[0]), max(np.log(places[-1]) - np.log(places[0]), 1e-9)
+
+        def at(x, y, low=low, span=span, bottom=bottom, top=top, right=right):
+            return MARGIN + (np.log(x) - low) / span * (right - MARGIN), bottom - y * (bottom - top)
+
+        _text(draw, font, (MARGIN, number * height + 6), title, INK)
+        for share in np.linspace(0, 1, 6):
+            _line(draw, [(MARGIN, at(places[0], share)[1]), (right, at(places[0], share)[1])], FAINT, 1)
+            _text(draw, font, (8, at(places[0], share)[1] - 7), f"{share:.1f}", INK)
+        for x in places:
+            _text(draw, font, (at(x, 0)[0] - 10, bottom + 4), f"{x:g}", INK)
+        for place, (name, points) in enumerate(curves.items()):
+            colour = PALETTE[place % len(PALETTE)]
+            dots = [at(x, y) for x, y in sorted(points)]
+            _line(draw, dots if len(dots) > 1 else [*dots, (dots[0][0] + 3, dots[0][1])], colour, 2)
+            for x, y in dots:
+                draw.ellipse([SCALE * edge for edge in (x - 3, y - 3, x + 3, y + 3)], fill=colour)
+            _text(draw, font, (right + 14, top + place * LINE), name, colour)
     return _shrunk(page)
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,6 +11,7 @@ from ragdiff_jax.retrieval import exact_search, fuse_landmarks, slle_weights
 
 ACCURATE = 0.85
 _ROWS = 256  # silhouettes of the memory compared at a time
+_PHOTOS = 64  # whose landmarks are chosen at a time
 
 
 def mask_ious(truth: Bool[np.ndarray, "n h w"], masks: Bool[np.ndarray, "m h w"]) -> Float[np.ndarray, "n m"]:
@@ -34,6 +36,44 @@ def nearest(
     return np.asarray(rows), np.asarray(cosines)
 
 
+def retrieval_rows(
+    embeddings: Float[np.ndarray, "n d"],
+    memory: Float[np.ndarray, "m d"],
+    masks: Bool[np.ndarray, "m h w"],
+    ious: Float[np.ndarray, "n m"],
+    own: Int[np.ndarray, " n"],
+    *,
+    k: int,
+    reg: float,
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """`retrieval_scores` of each photo."""
+    rows, _ = nearest(embeddings, memory, max(k, 5), own)
+    found = np.take_along_axis(ious, rows, axis=1)
+    weights = slle_weights(jnp.asarray(embeddings), jnp.asarray(memory[rows[:, :k]]), reg)
+    landmark = found[np.arange(len(rows)), _chosen(masks, rows[:, :k], np.asarray(weights))]
+    return {
+        "top1": (found[:, 0] > ACCURATE).astype(np.float64),
+        "top5": (found[:, :5] > ACCURATE).any(axis=1).astype(np.float64),
+        "iou": found[:, 0].astype(np.float64),
+        "landmark_top1": (landmark > ACCURATE).astype(np.float64),
+        "landmark_iou": landmark.astype(np.float64),
+    }
+
+
+def _chosen(masks, rows, weights) -> Int[np.ndarray, " n"]:
+    """Which of its neighbours each photo's landmark is; some at a time, all of one shape, so that one program does."""
+    found = []
+    for start in range(0, len(rows), _PHOTOS):
+        part = np.arange(start, start + _PHOTOS).clip(max=len(rows) - 1)
+        found.append(np.asarray(_fuse(masks[rows[part]], weights[part])))
+    return np.concatenate(found)[: len(rows)]
+
+
+@jax.jit
+def _fuse(masks, weights):
+    return fuse_landmarks(masks, weights)[1]
+
+
 def retrieval_scores(
     embeddings: Float[np.ndarray, "n d"],
     memory: Float[np.ndarray, "m d"],
@@ -49,20 +89,8 @@ def retrieval_scores(
     `top1`, `top5`: the nearest, or one of the five nearest, is right; `iou`: of the nearest. `landmark_top1` and
     `landmark_iou`: of the silhouette that K neighbours, SLLE and landmark fusion choose.
     """
-    rows, _ = nearest(embeddings, memory, max(k, 5), own)
-    found = np.take_along_axis(ious, rows, axis=1)
-    weights = slle_weights(jnp.asarray(embeddings), jnp.asarray(memory[rows[:, :k]]), reg)
-    chosen = [
-        int(fuse_landmarks(jnp.asarray(masks[rows[i : i + 1, :k]]), weights[i : i + 1])[1][0]) for i in range(len(rows))
-    ]
-    landmark = found[np.arange(len(rows)), chosen]
-    return {
-        "top1": float((found[:, 0] > ACCURATE).mean()),
-        "top5": float((found[:, :5] > ACCURATE).any(axis=1).mean()),
-        "iou": float(found[:, 0].mean()),
-        "landmark_top1": float((landmark > ACCURATE).mean()),
-        "landmark_iou": float(landmark.mean()),
-    }
+    rows = retrieval_rows(embeddings, memory, masks, ious, own, k=k, reg=reg)
+    return {name: float(values.mean()) for name, values in rows.items()}
 
 
 def bounds(ious: Float[np.ndarray, "n m"], own: Int[np.ndarray, " n"]) -> dict[str, dict[str, float]]:
