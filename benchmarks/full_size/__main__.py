@@ -11,6 +11,8 @@ lines, one for each of a network's steps:
   error                 |ours - theirs| / |theirs|, the worst of the outputs; the original computes in fp32
   load_mb_s             bytes of the file a second, cold page cache, into arrays of that dtype; beside it disk_mb_s, the
                         same bytes read in sequence and thrown away, and over_gb: the process's peak less the arrays
+  again_mb_s            the same a second time in one process, cold page cache again, into memory that it has had: on
+                        some virtual machines a page's first touch costs more than reading it
   export_s, _error      with --export: seconds of the command; the original, loaded from the result, against itself
 
 The largest needs 11 GB of memory and 31 GB of disk, which are freed at the end. Linux only (memory from /proc).
@@ -30,29 +32,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.full_size.disk import forget, read_speed
 from benchmarks.full_size.networks import NETWORKS
-
-CHUNK = 1 << 24
-
-
-def forget(folder: Path) -> None:
-    """Takes a folder's files out of the page cache."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def read_speed(folder: Path) -> float:
-    """MB/s of reading a folder's weights in sequence, cold."""
-    forget(folder)
-    buffer, total, started = bytearray(CHUNK), 0, time.perf_counter()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb", buffering=0) as file:
-            while got := file.readinto(buffer):
-                total += got
-    return total / 1e6 / (time.perf_counter() - started)
 
 
 def call(module: str, *arguments) -> str:
@@ -94,6 +75,7 @@ def measure(name: str, work: Path, export: bool) -> Iterator[dict]:
             "dtype": dtype,
             "error": float(f"{max(ours['errors'].values()):.2g}"),
             "load_mb_s": round(size * 1e3 / ours["load_s"]),
+            "again_mb_s": round(size * 1e3 / ours["again_s"]),
             "disk_mb_s": round(disk),
             "over_gb": round(ours["peak_gb"] - ours["gb"], 2),
         }

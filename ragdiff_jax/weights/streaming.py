@@ -111,30 +111,39 @@ def _load_leaf(
 ) -> jax.Array:
     back = np.argsort(p.axes)  # the axes of the disk, in order, as ours
 
-    def read(name: str, index: tuple[slice, ...]) -> np.ndarray:
-        return source.read(names[name], tuple(index[axis] for axis in back)).astype(dtype, copy=False)
+    def fill(out: np.ndarray, name: str, index: tuple[slice, ...]) -> None:
+        start = scratch.asked()
+        _lay_out(out, source.read(names[name], tuple(index[axis] for axis in back)).transpose(p.axes))
+        scratch.give_back(start)
 
-    def own(view: np.ndarray) -> np.ndarray:
-        """Memory of its own for what the runtime could take over as it lies; else it makes the array by copying."""
-        return view.copy() if view.flags.c_contiguous else view
-
-    # Arrays keep the disk's layout and are handed over as transposed views: numpy's transposing copy was most of the
-    # time of loading, the runtime's own transfer does it in blocks.
     def shard(index: tuple[slice, ...]) -> np.ndarray:
         index = tuple(slice(*part.indices(size)) for part, size in zip(index, p.shape, strict=True))
-        if not p.stacked:
-            return own(read(p.names[0], index).transpose(p.axes))
-        layers, index = range(p.shape[0])[index[0]], index[1:]
-        shape = tuple(part.stop - part.start for part in index)
-        shape = (len(layers), *(shape[axis] for axis in back))
-        out = scratch.take(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize).view(dtype).reshape(shape)
-        for row, layer in enumerate(layers):  # into place: no second copy of the stack
-            start = scratch.asked()
-            out[row] = read(p.names[layer], index)
-            scratch.give_back(start)
-        return own(out.transpose(0, *(axis + 1 for axis in p.axes)))
+        out = _aligned(tuple(part.stop - part.start for part in index), dtype)
+        if p.stacked:
+            for row, layer in enumerate(range(p.shape[0])[index[0]]):  # into place: no second copy of the stack
+                fill(out[row], p.names[layer], index[1:])
+        else:
+            fill(out, p.names[0], index)
+        return out
 
     return jax.make_array_from_callback(p.shape, sharding, shard)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that a host's runtime takes over as it lies, without a copy: it asks for 64 bytes."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _lay_out(out: np.ndarray, view: np.ndarray) -> None:
+    """out[...] = view, a few of the last axis at a time: a transposed view is read in pieces that the cache holds."""
+    if view.flags.c_contiguous:
+        out[...] = view
+        return
+    for start in range(0, out.shape[-1], 16):
+        out[..., start : start + 16] = view[..., start : start + 16]
 
 
 def cast(array: np.ndarray, dtype: str, name: str) -> np.ndarray:
