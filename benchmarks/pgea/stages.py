@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-STEM, SECOND, THIRD, SGD = 1500, 200, 600, 20_000  # steps at --scale 1
+STEM, SECOND, THIRD, SGD = 1500, 150, 450, 20_000  # steps at --scale 1
 EVERYTHING = (
     "autoencoder4", "autoencoder16", "stem", "stage1", "stage1_sgd", "out", "out_sgd", "stage2", "stage3", "more",
 )  # fmt: skip

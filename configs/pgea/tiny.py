@@ -1,7 +1,9 @@
 r"""PGEA in the tiny world (R 3.3): a 4-channel U-Net moved to the autoencoder of 16 channels, one stage after another.
 
-    ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder4 \
-        --set data.folder=runs/tiny/data --set model.vae.latent_channels=4
+    for CHANNELS in 4 16; do
+        ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder$CHANNELS \
+            --set data.folder=runs/tiny/data --set model.vae.latent_channels=$CHANNELS
+    done
     ragdiff train --config configs/text_to_image/tiny.py --workdir runs/tiny/text_to_image4 \
         --set data.folder=runs/tiny/data --set model.parts.vae=runs/tiny/autoencoder4/model/vae
     for STAGE in stage1 stage1_out stage2 stage3; do
@@ -47,7 +49,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
             "preset": "tiny",
             "parts": {
                 "unet": f"{RUNS}/{before.get(stage, 'text_to_image4')}/model/unet",
-                "vae": f"{RUNS}/autoencoder/model/vae",
+                "vae": f"{RUNS}/autoencoder16/model/vae",
                 "text_encoder": f"{RUNS}/clip/model/text_encoder",
             },
             "tokenizer": f"{RUNS}/tokenizer",
