@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import (
+    agree,
     barrier,
     ending_as_one,
     make_mesh,
