@@ -15,7 +15,7 @@ from gpu_parts.program import Measurement, Program, Run
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion import ddim, guided, sample
 from ragdiff_jax.parallel import batch_sharding, make_mesh, mesh_context, replicated
-from ragdiff_jax.retrieval.device_memory import DeviceMemory
+from ragdiff_jax.retrieval.device_memory import abstract_memory
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.training.loop import make_plan
 from ragdiff_jax.training.lora import LoRAObjective
@@ -186,9 +186,7 @@ def ragdiffusion_step(
         "row": ((), jnp.int32),
     }
     constants = {
-        "memory": DeviceMemory(
-            S((memory_size, width), jnp.float32), S((memory_size, side, side), jnp.bool_)
-        ),
+        "memory": abstract_memory(memory_size, width, side),
         "own_rows": S((memory_size,), jnp.int32),
         "empty_ids": S((TEXT_TOKENS,), jnp.int32),
     }

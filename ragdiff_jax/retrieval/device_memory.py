@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +16,27 @@ _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
+class BitMasks:
+    """Masks [N, h, w] of which a byte holds eight pixels of a row; `masks[ids]` unpacks those asked for. A pytree."""
+
+    packed: Any
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[N, h, w]."""
+        return (*self.packed.shape[:2], self.width)
+
+    def __getitem__(self, ids: Int[Array, "..."] | Int[np.ndarray, "..."]) -> Bool[Array, "... h w"]:
+        return jnp.unpackbits(self.packed[ids], axis=-1, count=self.width).astype(bool)
+
+
+@dataclasses.dataclass(frozen=True)
 class DeviceMemory:
-    """`embeddings` float32 [N, D], unit rows; `landmarks` bool [N, h, w]. A pytree: pass it to jitted
-    functions.
-    """
+    """`embeddings` float32 [N, D], unit rows; `landmarks` [N, h, w], bits. A pytree: pass it to jitted functions."""
 
     embeddings: Any
-    landmarks: Any
+    landmarks: BitMasks
 
     @property
     def size(self) -> int:
@@ -30,7 +44,14 @@ class DeviceMemory:
         return self.embeddings.shape[0]
 
 
+jax.tree_util.register_dataclass(BitMasks, data_fields=["packed"], meta_fields=["width"])
 jax.tree_util.register_dataclass(DeviceMemory, data_fields=["embeddings", "landmarks"], meta_fields=[])
+
+
+def abstract_memory(rows: int, dim: int, side: int, sharding: jax.sharding.Sharding | None = None) -> DeviceMemory:
+    """What `place` gives, as `ShapeDtypeStruct`s: `rows` embeddings of `dim` numbers, landmarks of side x side."""
+    packed = jax.ShapeDtypeStruct((rows, side, -(-side // 8)), jnp.uint8, sharding=sharding)
+    return DeviceMemory(jax.ShapeDtypeStruct((rows, dim), jnp.float32, sharding=sharding), BitMasks(packed, side))
 
 
 def place(
@@ -44,8 +65,9 @@ def place(
 
     Rows that don't divide over the axes are replicated, with a line in the log.
     """
+    width = landmarks.shape[-1]
     if mesh is None:
-        return DeviceMemory(jnp.asarray(embeddings), jnp.asarray(landmarks))
+        return DeviceMemory(jnp.asarray(embeddings), BitMasks(jnp.asarray(np.packbits(landmarks, axis=-1)), width))
     axes = (rows_over,) if isinstance(rows_over, str) else tuple(rows_over or ())
     parts = int(np.prod([mesh.shape[axis] for axis in axes]))
     if len(embeddings) % parts:
@@ -55,11 +77,12 @@ def place(
         axes = ()
     sharding = jax.NamedSharding(mesh, jax.P(axes or None))
 
-    def put(array: np.ndarray) -> jax.Array:
+    def put(array: np.ndarray, shape: tuple[int, ...], as_kept: Callable = lambda rows: rows) -> jax.Array:
         # Each process hands over the rows of its own devices only.
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        return jax.make_array_from_callback(shape, sharding, lambda index: as_kept(array[index[:1]]))
 
-    return DeviceMemory(put(embeddings), put(landmarks))
+    packed = put(landmarks, (*landmarks.shape[:2], -(-width // 8)), lambda rows: np.packbits(rows, axis=-1))
+    return DeviceMemory(put(embeddings, embeddings.shape), BitMasks(packed, width))
 
 
 def search(

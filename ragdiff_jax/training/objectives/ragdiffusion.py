@@ -22,7 +22,7 @@ from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
 from ragdiff_jax.parallel import replicated
-from ragdiff_jax.retrieval.device_memory import DeviceMemory
+from ragdiff_jax.retrieval.device_memory import abstract_memory
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.systems.encodings import encode_pairs
@@ -96,9 +96,7 @@ class RAGDiffusionObjective(PairObjective):
 
         side, width = self.model.image_size, self.model.structure_net.embed_dim
         return {
-            "memory": DeviceMemory(
-                whole((memory_rows, width), jnp.float32), whole((memory_rows, side, side), jnp.bool_)
-            ),
+            "memory": abstract_memory(memory_rows, width, side, replicated(mesh)),
             "own_rows": whole((len(self.pairs),), jnp.int32),
             "empty_ids": whole((len(self.empty_ids),), jnp.int32),
         }
