@@ -2,12 +2,13 @@
 
     python -m benchmarks.kill_resume --kills 50 --out runs/kill_resume
 
-Trains the tiny RAGDiffusion (every trained part, retrieval and SLLE in the step) by the command itself, once
-undisturbed and then in several chains that are killed again and again and started anew by the same command line. Checks
-that each start goes on from a checkpoint that stood at a kill (none but the one being written is lost), that the last
-checkpoint and the exported model of each chain are the undisturbed run's bit for bit, and that the undisturbed run,
-resumed on eight virtual devices, has the next 20 losses to 1e-5. Then the seconds from the command to the first step of
-a resumed run. Prints one JSON line. It takes about 20 seconds a kill on two cores.
+Trains the tiny RAGDiffusion (every trained part, retrieval and SLLE in the step), or with `--stage structure_net` the
+tiny StructureNet, which starts sooner, by the command itself, once undisturbed and then in several chains that are
+killed again and again and started anew by the same command line. Checks that each start goes on from a checkpoint that
+stood at a kill (none but the one being written is lost), that the last checkpoint and the exported model of each chain
+are the undisturbed run's bit for bit, and that the undisturbed run, resumed on eight virtual devices, has the next 20
+losses to 1e-5. Then the seconds from the command to the first step of a resumed run. Prints one JSON line. It takes
+about 20 seconds a kill on two cores.
 """
 
 import argparse
@@ -31,10 +32,10 @@ MOVED_STEPS = 20
 
 
 class Bench:
-    """`out` is the folder of everything; runs are its subfolders."""
+    """`out` is the folder of everything; runs are its subfolders. `stage`: ragdiffusion or structure_net."""
 
-    def __init__(self, out: Path, steps: int, every: int):
-        self.out, self.steps, self.every = out, steps, every
+    def __init__(self, out: Path, steps: int, every: int, stage: str = "ragdiffusion"):
+        self.out, self.steps, self.every, self.stage = out, steps, every, stage
         self.cache = out / "cache"
 
     def draw(self, pairs: int) -> None:
@@ -48,7 +49,6 @@ class Bench:
     def command(self, run: str, *extra: str) -> list[str]:
         fields = {
             "data.folder": next((self.out / "data").glob("*/*/*/dataset_info.json")).parent,
-            "model.memory": ROOT / "ragdiff_jax/assets/memory",
             "train.steps": self.steps,
             "train.batch_size": 8,
             "train.schedule": "constant",  # cosine would look at train.steps, which is changed here
@@ -58,9 +58,14 @@ class Bench:
             "train.validate_every": 0,
             "train.log_every": 5,
         }
+        config, start = ROOT / "configs" / self.stage / "tiny.py", ROOT / "ragdiff_jax/assets/tiny"
+        if self.stage == "structure_net":
+            fields |= {"model.init_from": start}
+        else:
+            config = f"{config}:{start}"
+            fields |= {"model.memory": ROOT / "ragdiff_jax/assets/memory"}
         settings = [item for key, value in fields.items() for item in ("--set", f"{key}={value}")]
-        config = f"{ROOT / 'configs/ragdiffusion/tiny.py'}:{ROOT / 'ragdiff_jax/assets/tiny'}"
-        return [sys.executable, "-m", "ragdiff_jax.cli.main", "train", "--config", config,
+        return [sys.executable, "-m", "ragdiff_jax.cli.main", "train", "--config", str(config),
                 "--workdir", str(self.out / run), *settings, *extra]  # fmt: skip
 
     def start(self, run: str, *extra: str, devices: int = 1) -> subprocess.Popen:
@@ -150,14 +155,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--chains", type=int, default=5, help="runs that the kills are spread over")
+    parser.add_argument("--chains", type=int, default=5, help="runs that the kills are spread over, or more")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--every", type=int, default=2, help="steps between checkpoints")
     parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--stage", choices=("ragdiffusion", "structure_net"), default="ragdiffusion")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     out = arguments.out.absolute()
-    bench = Bench(out, arguments.steps, arguments.every)
+    bench = Bench(out, arguments.steps, arguments.every, arguments.stage)
     out.mkdir(parents=True, exist_ok=True)
     bench.draw(arguments.pairs)
     began = time.monotonic()
@@ -170,16 +176,18 @@ def main() -> None:
     window = first + 0.25 * whole_seconds
     rng = random.Random(arguments.seed)
     kills, lost, report = 0, 0, []
-    for chain in range(arguments.chains):
+    each = -(-arguments.kills // arguments.chains)
+    while kills < arguments.kills:
+        chain = len(report)
         run = f"chain-{chain}"
         notes = []
-        for _ in range(arguments.kills // arguments.chains):
+        while len(notes) < min(each, arguments.kills - kills):
             note = kill_at_random(bench, run, window, rng)
-            if not note["killed"]:  # it got to its end; the rest of the chain's kills begin anew on a fresh run
+            if not note["killed"]:  # it got to its end; the rest of the kills begin anew on a fresh run
                 break
             notes.append(note)
-            kills += 1
             print(f"chain {chain}: killed at checkpoint {note['left']}, writing {note['writing']}", file=sys.stderr)
+        kills += len(notes)
         bench.finish(run)
         # Starts that came as far as their first line say where they went on: at what the kill before had left.
         starts = resumed_at(bench, run)
@@ -190,6 +198,7 @@ def main() -> None:
                        "losses_equal": bench.losses(run) == bench.losses("whole")})  # fmt: skip
     moved = _on_another_mesh(bench)
     result = {
+        "stage": arguments.stage,
         "kills": kills,
         "while_writing": sum(row["while_writing"] for row in report),
         "bitwise_equal": all(row["bitwise"] and row["losses_equal"] for row in report),

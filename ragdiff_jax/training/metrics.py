@@ -1,6 +1,7 @@
 """Where the numbers of a run go: step line, progress bar, metrics.jsonl, TensorBoard, sample pictures."""
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -93,15 +94,21 @@ class MetricWriter:
         self._workdir = workdir
         if not self._active:
             return
-        from tensorboardX import SummaryWriter
         from tqdm import tqdm
 
         _truncate(workdir / "metrics.jsonl", start_step)
         self._file = open(workdir / "metrics.jsonl", "a", buffering=1)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._start_step = start_step
         self._bar = tqdm(total=steps, initial=start_step, unit="step") if sys.stderr.isatty() else None
         self._last: tuple[int, float] | None = None
         self._wandb = _open_wandb(wandb, workdir, config) if wandb else None
+
+    @functools.cached_property
+    def _board(self) -> Any:
+        """TensorBoard's writer, from the first line on: a first step needn't wait for its import."""
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self._workdir / "tensorboard"), purge_step=self._start_step + 1)
 
     def reckon(self, flops_per_sample: float | None, mesh: Mesh) -> None:
         """From here on the step line has TFLOP/s a device, and MFU where the device is in the table of chips."""
@@ -194,7 +201,8 @@ class MetricWriter:
         """Flush and close the files."""
         if self._active:
             self._file.close()
-            self._board.close()
+            if "_board" in self.__dict__:
+                self._board.close()
             if self._bar is not None:
                 self._bar.close()
             if self._wandb is not None:
