@@ -18,6 +18,7 @@ _SHAPE = re.compile(r"\b([a-z]+[0-9a-z]*)\[([0-9,]*)\]")
 _HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$")
 _CALLS = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+_CALLING = ("calls=", "to_apply=", "body=", "condition=", "_computation=")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _LIMIT = re.compile(r"= [su]32\[\]\S* constant\((\d+)\)")
 _NAME = re.compile(r'op_name="([^"]*)"')
@@ -82,17 +83,18 @@ def _parse(hlo: str):
                 current = header[1]
                 entry = current if line.startswith("ENTRY") else entry
             continue
-        if match := _LIMIT.search(line):
+        # A plain search for a word first: a large program has a gigabyte of lines, nearly all without one.
+        if " constant(" in line and (match := _LIMIT.search(line)):
             limits[current] = max(limits.get(current, 0), int(match[1]))
-        called = dict(_CALLS.findall(line))
+        called = dict(_CALLS.findall(line)) if any(word in line for word in _CALLING) else {}
         trips: Any = 1
         if "body" in called:
             trips = int(match[1]) if (match := _TRIPS.search(line)) else called.get("condition", 1)
         for role, name in called.items():
             calls[current].append((name, trips if role in ("body", "condition") else 1))
-        for names in _BRANCHES.findall(line):
+        for names in _BRANCHES.findall(line) if "branch_computations=" in line else ():
             calls[current] += [(name.strip().lstrip("%"), 1) for name in names.split(",")]
-        if (match := _COLLECTIVE.search(line)) is not None:
+        if any(kind in line for kind in KINDS) and (match := _COLLECTIVE.search(line)) is not None:
             name = named[1] if (named := _NAME.search(line)) else ""
             found.append((current, match[2], _results(match[1], match[2], bool(match[3])), _group(line), name))
     counted = {

@@ -18,10 +18,11 @@ def count_flops(function: Callable, *arguments: Any) -> dict[str, int]:
     `arguments` are arrays or `jax.ShapeDtypeStruct`. Fused kernels of other libraries can't be looked into: count with
     `attention="xla"`. Raises ValueError for a `while` loop with products in it, which has no known length.
     """
-    return _count(jax.make_jaxpr(function)(*arguments))
+    return flops_of(jax.make_jaxpr(function)(*arguments))
 
 
-def _count(jaxpr: Any) -> dict[str, int]:
+def flops_of(jaxpr: Any) -> dict[str, int]:
+    """`count_flops` of a trace that is there already."""
     total = {"matrix": 0, "convolution": 0}
     for equation in jaxpr.eqns:
         for kind, flops in _equation(equation).items():
@@ -35,7 +36,7 @@ def _equation(equation: Any) -> dict[str, int]:
         return {"matrix": _product(equation)}
     if name == "conv_general_dilated":
         return {"convolution": _convolution(equation)}
-    inner = [_count(jaxpr) for value in params.values() for jaxpr in _jaxprs(value)]
+    inner = [flops_of(jaxpr) for value in params.values() for jaxpr in _jaxprs(value)]
     if not inner:
         return {}
     if name == "cond":

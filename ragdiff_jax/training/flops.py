@@ -15,13 +15,15 @@ from ragdiff_jax.parallel.flops import count_flops
 from ragdiff_jax.training.objective import Objective, Summing
 
 
-def sample_flops(objective: Objective, abstract_constants: Any, rows: int, *, remat: bool = False) -> float:
-    """Operations of one sample's forward and backward pass in a batch of `rows`, counted from the trace.
+def sample_flops(objective: Objective, abstract_constants: Any, rows: int, params: Any = None) -> float:
+    """Useful operations of one sample's forward and backward pass in a batch of `rows`, counted from the trace.
 
-    With `remat` those that rematerialisation runs again count too: what the chip executes, not what the model needs.
+    What rematerialisation would run again doesn't count. `params`: their shapes, if known already.
     """
-    objective = objective if remat else objective.without_remat()
-    params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
+    objective = objective.without_remat()
+    if params is None:
+        params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     batch = objective.abstract_batch(rows)
     key = jax.random.key(0)
     if isinstance(objective, Summing):

@@ -22,6 +22,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import batch_sharding, batch_shards, make_mesh, mesh_context
 from ragdiff_jax.parallel.chips import CHIPS, Chip, chip_of
 from ragdiff_jax.parallel.collectives import Collective, collectives
+from ragdiff_jax.parallel.flops import flops_of
 from ragdiff_jax.parallel.memory import held_on_device, replicated_bytes
 from ragdiff_jax.training.flops import sample_flops
 from ragdiff_jax.training.loop import Plan, make_plan
@@ -165,7 +166,7 @@ def plan_step(
     topology: str,
     memory_rows: int,
     exact: bool = False,
-    flops: tuple[float, float] | None = None,
+    flops: float | None = None,
 ) -> Report:
     """Compiles the train step for `mesh` and says what it takes.
 
@@ -177,7 +178,7 @@ def plan_step(
         memory_rows: garments in the memory that training retrieves from.
         exact: the compiler's default effort, which the machine will use; else its quickest, whose memory is the same
             within a per cent or so.
-        flops: `step_flops`, if it is known already.
+        flops: `sample_flops`, if they are known already.
     """
     abstract = make_plan(objective, settings, mesh)
     constants = objective.abstract_constants(mesh, memory_rows)
@@ -185,11 +186,13 @@ def plan_step(
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
         for name, x in objective.abstract_batch(settings.batch_size).items()
     }
-    useful, executed = flops or step_flops(objective, constants, settings.batch_size)
+    useful = sample_flops(objective, constants, settings.batch_size, abstract.params) if flops is None else flops
     began = time.monotonic()
     step = jit_step(objective, settings, mesh, abstract.state)
     with mesh_context(mesh):
-        lowered = step.lower(abstract.state, abstract.frozen, constants, batch)
+        traced = step.trace(abstract.state, abstract.frozen, constants, batch)
+        lowered = traced.lower()
+    executed = sum(flops_of(traced.jaxpr).values()) / settings.batch_size
     with _effort("UNKNOWN" if exact else "O0"):
         compiled = lowered.compile()
     took = time.monotonic() - began
@@ -242,11 +245,6 @@ def _effort(level: str) -> Iterator[None]:
         jax.config.update("jax_optimization_level", old)
 
 
-def step_flops(objective: Objective, constants: Any, rows: int) -> tuple[float, float]:
-    """(useful, executed) operations of one sample in a batch of `rows`."""
-    return sample_flops(objective, constants, rows), sample_flops(objective, constants, rows, remat=True)
-
-
 def _remat(objective: Any) -> str:
     base = getattr(objective, "base", objective)
     if hasattr(base, "model"):
@@ -274,7 +272,7 @@ def search(
     left = tries
     for mode, candidate in objective.remat_modes().items():
         constants = candidate.abstract_constants(make_mesh(devices=devices), memory_rows)
-        flops = step_flops(candidate, constants, fixed_batch or len(devices))
+        flops = sample_flops(candidate, constants, fixed_batch or len(devices))
 
         def compiled(mesh, rows, candidate=candidate, flops=flops, mode=mode) -> Report:
             changed = dataclasses.replace(settings, batch_size=rows, accumulate=1)

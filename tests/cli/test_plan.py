@@ -131,7 +131,7 @@ def test_the_search_fills_the_chips_and_takes_the_fastest(monkeypatch):
             return {}
 
     monkeypatch.setattr(plan, "plan_step", compiled)
-    monkeypatch.setattr(plan, "step_flops", lambda *a: (1.0, 1.0))
+    monkeypatch.setattr(plan, "sample_flops", lambda *a: 1.0)
     monkeypatch.setattr(plan, "make_plan", lambda objective, settings, mesh: mesh.shape["fsdp"])
     # The state fits from fsdp=4 on.
     monkeypatch.setattr(plan, "held_bytes", lambda fsdp, constants: {"params": 48 * 10**9 // fsdp})
