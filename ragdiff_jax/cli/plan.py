@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ragdiff_jax.cli.errors import Report
-from ragdiff_jax.cli.inputs import add_json
+from ragdiff_jax.cli.inputs import add_json, trace_undisturbed
 from ragdiff_jax.cli.train import apply_settings, fill_train, read_config
 from ragdiff_jax.errors import UserError
 
@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # the compiler alone: no chip to quarrel about
+    trace_undisturbed()
     fill_train(config)
     apply_settings(config, arguments.set)
     from ragdiff_jax.parallel import make_mesh

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ragdiff_jax.cli.errors import Report
-from ragdiff_jax.cli.inputs import add_json, remember_compilations
+from ragdiff_jax.cli.inputs import add_json, remember_compilations, trace_undisturbed
 from ragdiff_jax.errors import UserError
 
 
@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     apply_settings(config, arguments.set)
     if arguments.profile < 0:
         raise UserError(f"--profile {arguments.profile}: a number of steps, at least 0")
+    trace_undisturbed()
     from ragdiff_jax.parallel import join_processes
 
     join_processes(arguments.coordinator, arguments.processes, arguments.process)
