@@ -19,6 +19,8 @@ def get_config() -> ConfigDict:
             "resident": False,  # the whole data set on the device: for a card, 7 s^2 bytes a pair of s pixels
             "also": "",  # a folder of more pairs (photos/, flats/, masks/), each also_repeat times an epoch
             "also_repeat": 1,
+            "encodings": "",  # a folder that keeps what the frozen networks make of each sample
+            "encoding_variants": 1,  # nothing is augmented in this stage
             "tokenizer": "runs/tiny/tokenizer",
             "held_out": "validation",
         }

@@ -1,7 +1,8 @@
-"""Does a run fit, and how fast is it at most: its train step, compiled for a machine that isn't there.
+"""Does a run fit, and how fast is it at most: its train (or generate) step, compiled for a machine that isn't there.
 
   ragdiff plan --config configs/ragdiffusion/sdxl.py --topology v5p:2x2x2
   ragdiff plan --config configs/ragdiffusion/sdxl.py --topology v6e:4x4 --search
+  ragdiff plan --config configs/ragdiffusion/sdxl.py --topology v6e:2x2 --mesh fsdp=4 --batch 4 --step generate
 
 Needs libtpu (pip install libtpu) and no TPU; with --topology gpu it compiles for the cards of this machine. No data
 and no weights need to be here. The default is the compiler's quickest effort; --exact is what the machine will do.
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="as for train")
     where = "v5e:8x8, v5p:2x2x2, v6e:4x4 ..., or gpu (this machine's)"
     parser.add_argument("--topology", required=True, metavar="CHIP:AxBxC", help=where)
+    parser.add_argument("--step", choices=("train", "generate"), default="train", help="what is compiled")
     parser.add_argument("--slices", type=int, default=1, metavar="N", help="that many of them, joined by the data axis")
     parser.add_argument("--mesh", metavar="AXIS=N,...", help="e.g. data=-1,fsdp=8 in place of the config's mesh")
     parser.add_argument("--batch", type=int, metavar="N", help="global batch in place of the config's")
@@ -58,7 +60,10 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     settings = TrainSettings(**fields)
     with _quiet_start():
         devices, chip = plan.target_devices(arguments.topology, arguments.slices)
-    objective = plan.abstract_objective(config)
+    drawing = arguments.step == "generate"
+    if drawing and arguments.search:
+        raise UserError("--search looks for a way to train; leave --step generate or --search away")
+    objective = plan.abstract_objective(config, wrap=not drawing)
     if absent := plan.absent_parts(config):
         report.note(f"not here, so as the preset has them: {', '.join(absent)}")
     name = arguments.topology + (f" x {arguments.slices}" if arguments.slices > 1 else "")
@@ -75,7 +80,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
             raise UserError(f"nothing that was tried fits {name}; take more chips, or remat=block and a smaller batch")
     else:
         mesh = make_mesh(**(_mesh(arguments.mesh) if arguments.mesh else dict(config["mesh"])), devices=devices)
-        best = plan.plan_step(objective, settings, mesh, chip, **common)
+        best = (plan.plan_generation if drawing else plan.plan_step)(objective, settings, mesh, chip, **common)
     report.result(best.as_dict(), describe(best))
 
 
@@ -102,11 +107,11 @@ def _line(found: Any) -> str:
 
 def describe(found: Any) -> str:
     """The report for a person."""
-    held, chip = found.bytes_per_chip, found.chip
+    held, chip, drawing = found.bytes_per_chip, found.chip, found.step == "generate"
     mesh = " ".join(f"{axis}={n}" for axis, n in found.mesh.items())
     lines = [
         f"{found.topology}: {found.chips} x {chip.name}, mesh {mesh}, global batch {found.global_batch} "
-        f"({found.global_batch / found.chips:g} a chip), remat {found.remat}",
+        f"({found.global_batch / found.chips:g} a chip), " + ("generate" if drawing else f"remat {found.remat}"),
         f"  fits: {'yes' if found.fits else 'NO'}, {held['peak'] / GIB:.2f} of {held['hbm'] / GIB:.1f} GiB a chip ("
         + ", ".join(f"{part} {held[part] / GIB:.2f}" for part in held if part not in ("peak", "hbm"))
         + f"); {100 * found.replicated_share:.2f} % of the state lies whole on each",
@@ -117,12 +122,12 @@ def describe(found: Any) -> str:
         lines.append(f"  sends {row.bytes / 1e6:>10.1f} MB a chip and step: {row.count} {row.kind} of {row.purpose}")
     seconds = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in found.seconds.items())
     half = 2 * found.step_seconds
-    lines += [
-        f"  a step takes at least {1e3 * found.step_seconds:.3g} ms ({seconds}): at most "
-        f"{found.global_batch / found.step_seconds:.4g} samples/s, {found.steps} steps in "
-        f"{found.steps * found.step_seconds / 3600:.3g} h; at half the peak {found.steps * half / 3600:.3g} h",
-        f"  compiled in {found.compile_seconds:.0f} s, not run",
-    ]
+    least = f"a step takes at least {1e3 * found.step_seconds:.3g} ms ({seconds}): at most "
+    least += f"{found.global_batch / found.step_seconds:.4g} samples/s"
+    if found.step == "train":
+        least += f", {found.steps} steps in {found.steps * found.step_seconds / 3600:.3g} h; at half the peak "
+        least += f"{found.steps * half / 3600:.3g} h"
+    lines += [f"  {least}", f"  compiled in {found.compile_seconds:.0f} s, not run"]
     return "\n".join(lines)
 
 

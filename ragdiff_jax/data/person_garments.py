@@ -4,11 +4,13 @@ A batch has the fields of `person_pipeline` and besides: `garments` uint8 [B,1+K
 the K retrieved ones by rank; `prompt_ids` int32 [B,2,L], the prompt for an edit with garments and the one without.
 """
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jaxtyping import Int32, UInt8
 
@@ -118,6 +120,30 @@ class PersonsWithGarments:
             pair = [self.prompts.encode(*text, most, cut=True)[0] for most in (self.most, 0)]
             self._ids[row] = np.stack(pair)
         return self._ids[row]
+
+
+@dataclasses.dataclass(frozen=True)
+class PersonShapes:
+    """Stands for `PersonsWithGarments` that aren't here: what their batches look like, to plan a run with.
+
+    `shape`: (height, width) of a person; `garment_size` of a garment's square; `most` garments are retrieved for each.
+    """
+
+    shape: tuple[int, int]
+    garment_size: int
+    most: int
+    text_length: int
+
+    def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of `PersonsWithGarments.batch`."""
+        picture, s, length = ((*self.shape, 3), np.uint8), self.garment_size, self.text_length
+        fields = {
+            "person": picture, "garment": picture, "mask": (self.shape, np.uint8),
+            "keypoints": ((18, 3), np.float32), "text_ids": ((length,), np.int32),
+            "category": ((), np.int32), "row": ((), np.int32),
+            "garments": ((1 + self.most, s, s, 3), np.uint8), "prompt_ids": ((2, length), np.int32),
+        }  # fmt: skip
+        return {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
 
 
 def category_names(source: PersonSource) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ragdiff_jax.data.person_folder import open_persons
-from ragdiff_jax.data.person_garments import Garments, PersonsWithGarments
+from ragdiff_jax.data.person_garments import Garments, PersonShapes, PersonsWithGarments
 from ragdiff_jax.data.person_pipeline import PersonArrays
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
@@ -158,8 +158,8 @@ def pgea_conv_out(model: Any, **data) -> PGEAConvOut:
     )
 
 
-def fashion_rag(model: Mapping[str, Any], data: Mapping[str, Any]) -> FashionRAGObjective:
-    """The system of the preset with the parts' own architectures, and its people with what is retrieved for them."""
+def _editing_system(model: Mapping[str, Any]) -> FashionRAG:
+    """The system of the preset with the parts' own architectures."""
     parts = _given(model["parts"])
     system = FashionRAG.from_config(model["preset"], **model.get("changes", {}))
     kinds = {part: type(config) for part, config in system.configs().items()}
@@ -167,10 +167,32 @@ def fashion_rag(model: Mapping[str, Any], data: Mapping[str, Any]) -> FashionRAG
         raise UserError(f"model.parts.{unknown[0]}: no such part; there are {', '.join(kinds)}")
     own = {part: kinds[part].from_dict(read_config(folder)) for part, folder in parts.items() if part != "unet"}
     system = dataclasses.replace(system, **own)
-    if not model["pose"]:
-        system = without_pose(system)
-    tokenizer, most = Tokenizer.from_folder(model["tokenizer"]), model["most"]
-    prompts = Prompts(kind=system.prompt, tokenizer=tokenizer, tokens=system.inversion.num_tokens)
+    return system if model["pose"] else without_pose(system)
+
+
+def _prompts(system: FashionRAG, model: Mapping[str, Any]) -> Prompts:
+    tokenizer = Tokenizer.from_folder(model["tokenizer"])
+    return Prompts(kind=system.prompt, tokenizer=tokenizer, tokens=system.inversion.num_tokens)
+
+
+def _editing_objective(model: Mapping[str, Any], system: FashionRAG, people: Any, held_out: Any) -> FashionRAGObjective:
+    return FashionRAGObjective(
+        model=system,
+        parts=_given(model["parts"]),
+        people=people,
+        held_out=held_out,
+        tokenizer=model["tokenizer"],
+        empty_ids=_empty_ids(model["tokenizer"]),
+        placeholder=_prompts(system, model).placeholder,
+        dropout=EditDropout(**model.get("dropout", {})),
+        **_rest(model, "preset", "changes", "parts", "pose", "tokenizer", "dropout"),
+    )
+
+
+def fashion_rag(model: Mapping[str, Any], data: Mapping[str, Any]) -> FashionRAGObjective:
+    """The system and its people with what is retrieved for them."""
+    parts, system = _given(model["parts"]), _editing_system(model)
+    prompts, most = _prompts(system, model), model["most"]
     splits = [open_persons(data["folder"], split) for split in ("train", data.get("held_out", "validation"))]
     database = Garments(splits[0], system.image_encoder.image_size, system.garment_fit)
     towers = {}
@@ -184,31 +206,29 @@ def fashion_rag(model: Mapping[str, Any], data: Mapping[str, Any]) -> FashionRAG
         people = PersonArrays(
             source,
             shape=system.image_size,
-            tokenizer=tokenizer,
+            tokenizer=prompts.tokenizer,
             mask_mode=data.get("mask_mode", "mask"),
             cache=data.get("cache", False),
         )
         rows = np.zeros((len(source), 0), np.int32)
         if most:
             rows = retrieved_rows(
-                system, towers, tokenizer, source, database, most, keep=data.get("retrieved", "")
+                system, towers, prompts.tokenizer, source, database, most, keep=data.get("retrieved", "")
             )
         ready.append(PersonsWithGarments(people, database, rows, prompts, most=most))
-    return FashionRAGObjective(
-        model=system,
-        parts=parts,
-        people=ready[0],
-        held_out=ready[1],
-        tokenizer=model["tokenizer"],
-        empty_ids=_empty_ids(model["tokenizer"]),
-        placeholder=prompts.placeholder,
-        dropout=EditDropout(**model.get("dropout", {})),
-        **_rest(model, "preset", "changes", "parts", "pose", "tokenizer", "dropout"),
-    )
+    return _editing_objective(model, system, *ready)
+
+
+def fashion_rag_shapes(model: Mapping[str, Any], text_length: int) -> FashionRAGObjective:
+    """The same over people who needn't be here: to plan a run with."""
+    system = _editing_system(model)
+    people = PersonShapes(tuple(system.image_size), system.image_encoder.image_size, model["most"], text_length)
+    return _editing_objective(model, system, people, people)
 
 
 # Stages that read people in place of pairs; they open their data themselves.
 PERSON_BUILDERS = {"fashion_rag": fashion_rag}
+SHAPE_BUILDERS = {"fashion_rag": fashion_rag_shapes}
 
 BUILDERS = {
     "autoencoder": autoencoder,

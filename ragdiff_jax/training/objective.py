@@ -114,6 +114,10 @@ class Objective(Protocol):
         del params, constants, key
         return {}
 
+    def generate(self, params: Params, constants: Any, batch: Batch, key: jax.Array) -> Float[Array, "b h w 3"]:
+        """Pictures in [-1, 1] of a batch, conditions, sampler and decoder included; pure, to be traced."""
+        raise UserError(f"{type(self).__name__} draws no pictures; there is no generate step to plan")
+
     def validation(self, params: Params, constants: Any, key: jax.Array) -> dict[str, float]:
         """Scalars; called at intervals with the EMA parameters and the same key: fixed noise, fixed times."""
         del params, constants, key

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from ragdiff_jax.data.pipeline import PairShapes
+from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import batch_sharding, batch_shards, make_mesh, mesh_context
 from ragdiff_jax.parallel.chips import CHIPS, Chip, chip_of
@@ -28,7 +30,7 @@ from ragdiff_jax.training.flops import sample_flops
 from ragdiff_jax.training.loop import Plan, make_plan
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.training.settings import TrainSettings
-from ragdiff_jax.training.step import jit_step
+from ragdiff_jax.training.step import check_rows, jit_step
 
 TEXT_LENGTH = 77
 SHIPPED_TOKENIZER = Path(__file__).parents[1] / "assets" / "tiny" / "tokenizer"
@@ -45,7 +47,9 @@ class Report:
         `hbm`.
       replicated_share: of parameters, optimizer and EMA, what every chip holds whole.
       flops_per_sample: useful operations, forward and backward; `executed_flops_per_sample` with rematerialisation.
-      seconds: `compute`, `memory` (state read and written once), `network` of a step, each at the chip's peak.
+      seconds: `compute`, `memory` (state read and written once; to generate, parameters read in each of the sampler's
+        steps), `network` of a step, each at the chip's peak.
+      steps: of the whole run. `step`: `train` or `generate`.
     """
 
     topology: str
@@ -61,6 +65,7 @@ class Report:
     seconds: dict[str, float]
     steps: int
     compile_seconds: float
+    step: str = "train"
 
     @property
     def fits(self) -> bool:
@@ -78,6 +83,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """The `--json` line (docs/contracts.md)."""
         return {
+            "step": self.step,
             "topology": self.topology,
             "chips": self.chips,
             "mesh": self.mesh,
@@ -135,8 +141,9 @@ def absent_parts(config: Any) -> list[str]:
     return [part for part, folder in parts.items() if folder and not os.path.isdir(folder)]
 
 
-def abstract_objective(config: Any) -> Objective:
-    """The objective of a config, over data that needn't be here."""
+def abstract_objective(config: Any, wrap: bool = True) -> Objective:
+    """The objective of a config, over data that needn't be here; without `wrap` no kept encodings and adapters."""
+    from ragdiff_jax.training.builders import SHAPE_BUILDERS
     from ragdiff_jax.training.from_config import builder_of, wrapped
 
     model = dict(config["model"])
@@ -146,8 +153,13 @@ def abstract_objective(config: Any) -> Objective:
     for name in ("tokenizer", "tokenizers"):
         if name in model:
             model[name] = _tokenizers(model[name])
-    pairs = PairShapes(config["data"]["image_size"], TEXT_LENGTH, count=config["train"]["batch_size"])
-    return wrapped(builder_of(config)(model, pairs=pairs), config)
+    if config["objective"] in SHAPE_BUILDERS:
+        length = len(Tokenizer.from_folder(model["tokenizer"]).encode([""])[0])
+        objective = SHAPE_BUILDERS[config["objective"]](model, length)
+    else:
+        pairs = PairShapes(config["data"]["image_size"], TEXT_LENGTH, count=config["train"]["batch_size"])
+        objective = builder_of(config)(model, pairs=pairs)
+    return wrapped(objective, config) if wrap else objective
 
 
 def _tokenizers(folders: Any) -> Any:
@@ -182,10 +194,7 @@ def plan_step(
     """
     abstract = make_plan(objective, settings, mesh)
     constants = objective.abstract_constants(mesh, memory_rows)
-    batch = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
-        for name, x in objective.abstract_batch(settings.batch_size).items()
-    }
+    batch = _placed_batch(objective, settings, mesh)
     useful = sample_flops(objective, constants, settings.batch_size, abstract.params) if flops is None else flops
     began = time.monotonic()
     step = jit_step(objective, settings, mesh, abstract.state)
@@ -196,22 +205,14 @@ def plan_step(
     with _effort("UNKNOWN" if exact else "O0"):
         compiled = lowered.compile()
     took = time.monotonic() - began
-    traffic = collectives(compiled.as_text(), jax.tree.leaves((abstract.state.params, abstract.frozen)))
-    memory = compiled.memory_analysis()
     held = held_bytes(abstract, constants)
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
-    state = held["params"] + held["optimizer"] + held["ema"]
-    whole, everything, _ = replicated_bytes((abstract.state, abstract.frozen))
+    state = (abstract.state, abstract.frozen)
+    measured = _measured(compiled, held, state, (abstract.state.params, abstract.frozen), mesh, chip)
     rows = settings.batch_size / mesh.size
     seconds = {
         "compute": executed * rows / chip.flops,
-        "memory": 2 * state / chip.memory_bandwidth,
-        "network": sum(row.bytes for row in traffic) / chip.link_bandwidth,
+        "memory": 2 * (held["params"] + held["optimizer"] + held["ema"]) / chip.memory_bandwidth,
+        "network": sum(row.bytes for row in measured["collectives"]) / chip.link_bandwidth,
     }
     return Report(
         topology=topology,
@@ -219,20 +220,100 @@ def plan_step(
         mesh=dict(mesh.shape),
         global_batch=settings.batch_size,
         remat=_remat(objective),
-        bytes_per_chip={
+        flops_per_sample=useful,
+        executed_flops_per_sample=executed,
+        seconds=seconds,
+        steps=settings.steps,
+        compile_seconds=took,
+        **measured,
+    )
+
+
+def plan_generation(
+    objective: Objective,
+    settings: TrainSettings,
+    mesh: Mesh,
+    chip: Chip,
+    *,
+    topology: str,
+    memory_rows: int,
+    exact: bool = False,
+) -> Report:
+    """`plan_step` of drawing `settings.batch_size` pictures: conditions, all of the sampler's steps, the decoder.
+
+    Parameters lie in `settings.frozen_dtype`. Raises UserError where the objective draws none, or the batch doesn't
+    divide.
+    """
+    check_rows(settings, mesh)
+    abstract = make_plan(objective, settings, mesh)
+    dtype = jnp.dtype(settings.frozen_dtype)
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), abstract.params)
+    constants = objective.abstract_constants(mesh, memory_rows)
+    batch = _placed_batch(objective, settings, mesh)
+    began = time.monotonic()
+    step = jax.jit(
+        lambda params, constants, batch: objective.generate(params, constants, batch, jax.random.key(settings.seed)),
+        out_shardings=batch_sharding(mesh),
+    )
+    with mesh_context(mesh):
+        traced = step.trace(params, constants, batch)
+        lowered = traced.lower()
+    flops = sum(flops_of(traced.jaxpr).values()) / settings.batch_size
+    with _effort("UNKNOWN" if exact else "O0"):
+        compiled = lowered.compile()
+    took = time.monotonic() - began
+    held = {"params": held_on_device(params), "optimizer": 0, "ema": 0, "constants": held_on_device(constants)}
+    measured = _measured(compiled, held, params, params, mesh, chip)
+    seconds = {
+        "compute": flops * settings.batch_size / mesh.size / chip.flops,
+        "memory": getattr(objective, "sample_steps", 1) * held["params"] / chip.memory_bandwidth,
+        "network": sum(row.bytes for row in measured["collectives"]) / chip.link_bandwidth,
+    }
+    return Report(
+        topology=topology,
+        chip=chip,
+        mesh=dict(mesh.shape),
+        global_batch=settings.batch_size,
+        remat="none",
+        flops_per_sample=flops,
+        executed_flops_per_sample=flops,
+        seconds=seconds,
+        steps=1,
+        compile_seconds=took,
+        step="generate",
+        **measured,
+    )
+
+
+def _placed_batch(objective: Objective, settings: TrainSettings, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
+        for name, x in objective.abstract_batch(settings.batch_size).items()
+    }
+
+
+def _measured(
+    compiled: Any, held: dict[str, int], state: Any, weights: Any, mesh: Mesh, chip: Chip
+) -> dict[str, Any]:
+    """What the compiled program says: bytes a chip, collectives, what of `state` lies whole on each."""
+    memory = compiled.memory_analysis()
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    whole, everything, _ = replicated_bytes(state)
+    return {
+        "bytes_per_chip": {
             **held,
             "activations": max(0, peak - sum(held.values())),
             "peak": peak,
             "hbm": chip.memory,
         },
-        replicated_share=whole / everything if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 else 0.0,
-        flops_per_sample=useful,
-        executed_flops_per_sample=executed,
-        collectives=traffic,
-        seconds=seconds,
-        steps=settings.steps,
-        compile_seconds=took,
-    )
+        "replicated_share": whole / everything if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 else 0.0,
+        "collectives": collectives(compiled.as_text(), jax.tree.leaves(weights)),
+    }
 
 
 @contextlib.contextmanager

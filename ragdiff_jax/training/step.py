@@ -120,8 +120,8 @@ def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Call
     return step
 
 
-def jit_step(objective: Objective, settings: TrainSettings, mesh: Mesh, targets: TrainState) -> Callable:
-    """`make_step` under jit: the state donated and kept in its place, the metrics on every device."""
+def check_rows(settings: TrainSettings, mesh: Mesh) -> None:
+    """Raises UserError where the batch doesn't divide over the devices, with the nearest sizes that do."""
     rows = settings.batch_size // settings.accumulate
     if rows % batch_shards(mesh):
         every = batch_shards(mesh) * settings.accumulate
@@ -132,6 +132,11 @@ def jit_step(objective: Objective, settings: TrainSettings, mesh: Mesh, targets:
             f"do not divide over {batch_shards(mesh)} devices (data x fsdp); "
             f"choose a multiple of {every}: the nearest batch_size is {nearest}"
         )
+
+
+def jit_step(objective: Objective, settings: TrainSettings, mesh: Mesh, targets: TrainState) -> Callable:
+    """`make_step` under jit: the state donated and kept in its place, the metrics on every device."""
+    check_rows(settings, mesh)
     state = jax.tree.map(lambda leaf: leaf.sharding, targets)
     return jax.jit(
         make_step(objective, settings, mesh), donate_argnums=0, out_shardings=(state, replicated(mesh))

@@ -48,8 +48,28 @@ def load_parts(params: Mapping[str, Any], folders: Mapping[str, str | Path]) -> 
     return out
 
 
+class RematObjective(Objective):
+    """An objective whose `model`, or itself, has a field `remat`."""
+
+    def remat_modes(self):
+        if hasattr(self, "model"):
+            models = {mode: dataclasses.replace(self.model, remat=mode) for mode in ("block", "dots", "none")}
+            return {mode: dataclasses.replace(self, model=model) for mode, model in models.items()}
+        if hasattr(self, "remat"):
+            return {mode: dataclasses.replace(self, remat=mode == "block") for mode in ("block", "none")}
+        return {"none": self}
+
+    def without_remat(self):
+        plain = self.remat_modes()["none"]
+        if hasattr(plain, "model"):  # a fused kernel's operations can't be counted
+            plain = dataclasses.replace(plain, model=dataclasses.replace(plain.model, attention="xla"))
+        if hasattr(plain, "micro_batches"):  # GradCache computes them again
+            plain = dataclasses.replace(plain, micro_batches=1)
+        return plain
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairObjective(Objective):
+class PairObjective(RematObjective):
     """An objective over pairs. `examples` rows of the data are what `sample` draws and `validation` measures.
 
     Attributes:
@@ -76,22 +96,6 @@ class PairObjective(Objective):
             return self.pairs.abstract_batch(rows)
         first = self.pairs.batch(np.zeros(1, np.int32))
         return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in first.items()}
-
-    def remat_modes(self):
-        if hasattr(self, "model"):
-            models = {mode: dataclasses.replace(self.model, remat=mode) for mode in ("block", "dots", "none")}
-            return {mode: dataclasses.replace(self, model=model) for mode, model in models.items()}
-        if hasattr(self, "remat"):
-            return {mode: dataclasses.replace(self, remat=mode == "block") for mode in ("block", "none")}
-        return {"none": self}
-
-    def without_remat(self):
-        plain = self.remat_modes()["none"]
-        if hasattr(plain, "model"):  # a fused kernel's operations can't be counted
-            plain = dataclasses.replace(plain, model=dataclasses.replace(plain.model, attention="xla"))
-        if hasattr(plain, "micro_batches"):  # GradCache computes them again
-            plain = dataclasses.replace(plain, micro_batches=1)
-        return plain
 
     def example_batch(self) -> dict[str, np.ndarray]:
         """The first rows of the held-out set."""

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ragdiff_jax.data.person_garments import PersonsWithGarments
+from ragdiff_jax.data.person_garments import PersonShapes, PersonsWithGarments
 from ragdiff_jax.data.pipeline import make_batches
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion.ddim import ddim
@@ -26,8 +26,8 @@ from ragdiff_jax.diffusion.sampler import sample
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.initialise import widen_inputs
-from ragdiff_jax.training.objective import Objective, blank
-from ragdiff_jax.training.objectives.common import load_parts, sheet
+from ragdiff_jax.training.objective import blank
+from ragdiff_jax.training.objectives.common import RematObjective, load_parts, sheet
 from ragdiff_jax.training.objectives.noise_start import noise_start
 from ragdiff_jax.weights.fashion_folder import save_fashion
 from ragdiff_jax.weights.folder import read_config
@@ -49,7 +49,7 @@ class EditDropout:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FashionRAGObjective(Objective):
+class FashionRAGObjective(RematObjective):
     """Attributes:
     model: the system.
     parts: folder of each part that starts from given weights; a U-Net with fewer inputs is widened with zeros.
@@ -62,8 +62,8 @@ class FashionRAGObjective(Objective):
 
     model: FashionRAG
     parts: Mapping[str, str]
-    people: PersonsWithGarments
-    held_out: PersonsWithGarments
+    people: PersonsWithGarments | PersonShapes
+    held_out: PersonsWithGarments | PersonShapes
     tokenizer: str
     empty_ids: tuple[int, ...]
     placeholder: int
@@ -101,6 +101,12 @@ class FashionRAGObjective(Objective):
 
     def batches(self, **arguments):
         return make_batches(self.people, order=self.people.rows(), **arguments)
+
+    def abstract_batch(self, rows):
+        if isinstance(self.people, PersonShapes):
+            return self.people.abstract_batch(rows)
+        first = self.people.batch(self.people.rows()[:1])
+        return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in first.items()}
 
     def shown(self, garments, key, share):
         """(garments [b, most, s, s, 3] that a sample sees, how many of them count [b]); the first K by rank, with the
@@ -204,6 +210,11 @@ class FashionRAGObjective(Objective):
                 columns.append(_fitted(seen[:, 0], batch["person"].shape[1:3]))
             columns.append(to_uint8(edit(params, batch, seen, np.full(len(hole), count, np.int32), key)))
         return {"edited": sheet(*columns)}
+
+    def generate(self, params, constants, batch, key):
+        most = self.most
+        garments = batch["garments"][:, 1:] if most else None
+        return self.edit(params, batch, garments, jnp.full(len(batch["person"]), most, jnp.int32), key)
 
     def edit(self, params, batch, garments, count, key):
         """Edited people of a batch, in [-1, 1]; with the first `count` [b] of `garments` uint8 [b, n, s, s, 3]."""

@@ -198,31 +198,31 @@ class RAGDiffusionObjective(PairObjective):
         shown = np.repeat(np.where(np.asarray(landmarks), 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
         return {"generated": sheet(batch["photo"], shown, to_uint8(images), batch["flat"])}
 
+    def generate(self, params, constants, batch, key):
+        return self._generated(params, constants, batch, key)[0]
+
     def _generate(self, params, constants, batch, key):
+        return jax.jit(self._generated)(params, constants, batch, key)
+
+    def _generated(self, params, constants, batch, key):
         """(pictures [b,H,W,3] of the batch's photos, landmarks [b,H,W]), attributes unknown."""
-        model = self.model
-
-        @jax.jit
-        def run(params, constants, batch):
-            photo = to_float(batch["photo"])
-            e = model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))
-            ids, _, neighbours, weights = model.retrieve(constants["memory"], e)
-            landmark, _ = fuse_landmarks(constants["memory"].landmarks[ids], weights)
-            empty = model.encode_text(params, constants["empty_ids"][None])
-            text = model.encode_text(params, jnp.broadcast_to(constants["empty_ids"], batch["text_ids"].shape))
-            conditions = model.condition(params, photo, e, neighbours, weights, None, text, landmark=landmark)
-            denoise = guided(
-                functools.partial(model.denoise, params),
-                conditions,
-                model.unconditional(params, conditions, empty),
-                model.guidance_scale,
-                batch_axes=conditions.batch_axes(),
-            )
-            shape = (photo.shape[0], model.latent_size, model.latent_size, model.unet.in_channels)
-            latents = sample(denoise, ddim(model.schedule, self.sample_steps), jax.random.normal(key, shape))
-            return model.decode(params, latents), landmark
-
-        return run(params, constants, batch)
+        model, photo = self.model, to_float(batch["photo"])
+        e = model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))
+        ids, _, neighbours, weights = model.retrieve(constants["memory"], e)
+        landmark, _ = fuse_landmarks(constants["memory"].landmarks[ids], weights)
+        empty = model.encode_text(params, constants["empty_ids"][None])
+        text = model.encode_text(params, jnp.broadcast_to(constants["empty_ids"], batch["text_ids"].shape))
+        conditions = model.condition(params, photo, e, neighbours, weights, None, text, landmark=landmark)
+        denoise = guided(
+            functools.partial(model.denoise, params),
+            conditions,
+            model.unconditional(params, conditions, empty),
+            model.guidance_scale,
+            batch_axes=conditions.batch_axes(),
+        )
+        shape = (photo.shape[0], model.latent_size, model.latent_size, model.unet.in_channels)
+        latents = sample(denoise, ddim(model.schedule, self.sample_steps), jax.random.normal(key, shape))
+        return model.decode(params, latents), landmark
 
     def calibration(self, params) -> dict[str, Calibration] | None:
         """Of the attributes that the model's CLIP predicts, on the held-out photos; None without an image encoder."""

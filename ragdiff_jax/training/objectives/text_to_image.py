@@ -13,6 +13,7 @@ from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
 from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.systems.conditions import Conditions
+from ragdiff_jax.systems.encodings import flat_latents, text_of
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, losses_by_time, sheet
@@ -30,6 +31,7 @@ class TextToImageObjective(PairObjective):
     empty_ids: the empty prompt's ids, one tuple for all encoders.
     text_dropout: chance that a sample's caption is the empty prompt.
     noise_start: begin a fresh U-Net with a linear path for the noise (`objectives/noise_start.py`).
+    sample_steps: of the pictures drawn at intervals.
     """
 
     model: RAGDiffusion
@@ -38,6 +40,7 @@ class TextToImageObjective(PairObjective):
     text_dropout: float = 0.1
     guidance_scale: float = 3.0
     noise_start: bool = False
+    sample_steps: int = 20
     trainable: str = "^unet/"
 
     def init(self, key):
@@ -51,24 +54,42 @@ class TextToImageObjective(PairObjective):
         return load_parts(params, self.parts)
 
     def conditions(self, params, ids) -> Conditions:
-        text = self.model.encode_text(params, ids)
+        return self._of_text(self.model.encode_text(params, ids))
+
+    def _of_text(self, text) -> Conditions:
         return Conditions(text=text, landmark_features=None, reference=None, adapter=None, gates=Gates())
 
-    def draw(self, params, batch, key):
-        """What a step draws: (conditions, latents, the keys of time and noise)."""
-        drop, posterior, time, noise = jax.random.split(key, 4)
-        b = batch["flat"].shape[0]
-        empty = jnp.asarray(self.empty_ids, jnp.int32)[None]
-        ids = jnp.where(jax.random.bernoulli(drop, self.text_dropout, (b, 1)), empty, batch["text_ids"])
-        latents = self.model.encode(params, to_float(batch["flat"]), posterior)
-        return self.conditions(params, ids), latents, time, noise
+    def encode(self, params, constants, batch, key):
+        """What the frozen networks make of a batch, to be kept (`data.encodings`); nothing is drawn."""
+        mean, logvar = self.model.moments(params, to_float(batch["flat"]))
+        text = self.model.encode_text(params, batch["text_ids"])
+        return {"flat_mean": mean, "flat_logvar": logvar, "context": text.context, "pooled": text.pooled}
 
-    def denoising_loss(self, params, batch, key, timesteps=None):
+    def empty_text(self, params, constants):
+        """The empty prompt's encoding [1, ...]."""
+        return self.model.encode_text(params, jnp.asarray(self.empty_ids, jnp.int32)[None])
+
+    def draw(self, params, batch, key, empty_text=None):
+        """What a step draws: (conditions, latents, the keys of time and noise).
+
+        Kept encodings stand for flat-lays and ids, and then `empty_text` for the empty prompt's ids.
+        """
+        drop, posterior, time, noise = jax.random.split(key, 4)
+        b = batch["row"].shape[0] if "row" in batch else batch["flat"].shape[0]
+        dropped = jax.random.bernoulli(drop, self.text_dropout, (b, 1))[:, 0]
+        empty = jnp.asarray(self.empty_ids, jnp.int32) if empty_text is None else empty_text
+        kept = "flat_mean" in batch
+        rows = batch if kept else {**batch, "flat": to_float(batch["flat"])}
+        latents = flat_latents(self.model, params, rows, posterior)
+        return self._of_text(text_of(self.model, params, rows, dropped, empty)), latents, time, noise
+
+    def denoising_loss(self, params, batch, key, timesteps=None, empty_text=None):
         """Text-to-image loss of each row, at random times or at `timesteps`."""
-        return self.model.denoising_loss(params, *self.draw(params, batch, key), timesteps)
+        return self.model.denoising_loss(params, *self.draw(params, batch, key, empty_text), timesteps)
 
     def loss(self, params, constants, batch, key):
-        return self.denoising_loss(params, batch, key), {}
+        kept = constants.get("empty_text") if "flat_mean" in batch else None
+        return self.denoising_loss(params, batch, key, empty_text=kept), {}
 
     def validation(self, params, constants, key):
         batch = self.example_batch()
@@ -76,14 +97,18 @@ class TextToImageObjective(PairObjective):
         times = self.model.schedule.num_train_timesteps
         return losses_by_time(functools.partial(losses, params, batch), len(batch["flat"]), times)
 
-    def pictures(self, params, ids: Int32[Array, "b l"], key) -> UInt8[Array, "b h w 3"]:
-        """Flat-lays from captions: 20 DDIM steps under `guidance_scale`, a pure function."""
-        shape = (len(ids), self.model.latent_size, self.model.latent_size, self.model.unet.in_channels)
+    def generate(self, params, constants, batch, key):
+        model, ids = self.model, batch["text_ids"]
+        shape = (len(ids), model.latent_size, model.latent_size, model.unet.in_channels)
         conditional = self.conditions(params, ids)
         empty = self.conditions(params, jnp.broadcast_to(jnp.asarray(self.empty_ids, jnp.int32), ids.shape))
-        denoise = guided(functools.partial(self.model.denoise, params), conditional, empty, self.guidance_scale)
-        latents = sample(denoise, ddim(self.model.schedule, 20), jax.random.normal(key, shape))
-        return to_uint8(self.model.decode(params, latents))
+        denoise = guided(functools.partial(model.denoise, params), conditional, empty, self.guidance_scale)
+        latents = sample(denoise, ddim(model.schedule, self.sample_steps), jax.random.normal(key, shape))
+        return model.decode(params, latents)
+
+    def pictures(self, params, ids: Int32[Array, "b l"], key) -> UInt8[Array, "b h w 3"]:
+        """Flat-lays from captions: `sample_steps` of DDIM under `guidance_scale`, a pure function."""
+        return to_uint8(self.generate(params, {}, {"text_ids": ids}, key))
 
     def sample(self, params, constants, key):
         batch = self.example_batch()
