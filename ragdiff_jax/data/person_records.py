@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ragdiff_jax.data.inpainting_masks import CATEGORIES
+from ragdiff_jax.data.records import opened_split
 from ragdiff_jax.errors import UserError
 
 Joint = tuple[float, float, float]
@@ -173,7 +174,7 @@ class TfdsPersons:
         if missing := _TYPES.keys() - builder.info.features.keys():
             raise UserError(f"{folder}: holds no people ({', '.join(sorted(missing))} missing); name another data set")
         self.folder, self.split = folder, split
-        self._source = builder.as_data_source(split=split)
+        self._source = opened_split(builder, split)
 
     def __len__(self) -> int:
         return len(self._source)

@@ -186,6 +186,18 @@ def _cached_features():
     return _features
 
 
+def opened_split(builder: Any, split: str) -> Any:
+    """The records of a split of a TFDS builder. Raises `UserError` for a file of it that isn't there."""
+    files = [Path(path) for path in builder.info.splits[split].filepaths]
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{missing[0]}: this file of split {split!r} is missing ({len(missing)} of {len(files)} are); "
+            "copy it there or write the data set anew"
+        )
+    return builder.as_data_source(split=split)
+
+
 class TfdsPairs:
     """A split of a TFDS data set of pair records in ArrayRecord files, e.g. one that `prepare_synth` wrote.
 
@@ -205,7 +217,7 @@ class TfdsPairs:
                 f"{folder}: has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}"
             )
         self.folder, self.split = folder, split
-        self._source = builder.as_data_source(split=split)
+        self._source = opened_split(builder, split)
 
     def __len__(self) -> int:
         return len(self._source)

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 
@@ -144,3 +145,12 @@ def test_an_interrupted_run_leaves_nothing_half(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(open_synth(tmp_path, "train", **NUMBERS)) == 12
+
+
+def test_a_missing_file_is_named(prepared, tmp_path):
+    folder = tmp_path / "half"
+    shutil.copytree(prepared[1], folder)
+    next(folder.glob("*-train.array_record*")).unlink()
+    with pytest.raises(UserError, match=r"train.array_record-00000-of-00001: .*missing \(1 of 1"):
+        open_pairs(folder, "train")
+    assert len(open_pairs(folder, "test")) == 4
