@@ -38,10 +38,10 @@ class Collective:
     bytes: int
 
 
-def collectives(hlo: str, weights: Iterable[Any] = ()) -> list[Collective]:
+def collectives(hlo: str, weights: Iterable[Any] = (), trained: bool = True) -> list[Collective]:
     """The collectives of a compiled module's text (`compiled.as_text()`), the costliest first.
 
-    `weights`: the parameters, arrays or `ShapeDtypeStruct`s with shardings.
+    `weights`: the parameters, arrays or `ShapeDtypeStruct`s with shardings. Without `trained` there are no gradients.
     """
     shapes = _weight_shapes(weights)
     calls, found, entry = _parse(hlo)
@@ -51,7 +51,8 @@ def collectives(hlo: str, weights: Iterable[Any] = ()) -> list[Collective]:
     for computation, kind, results, group, name in found:
         sizes: dict[str, float] = defaultdict(float)
         for dims, size in results:
-            sizes[_purpose(kind, dims, shapes, name)] += _sent(kind, size, group)
+            purpose = _purpose(kind, dims, shapes, name)
+            sizes["weights" if purpose == "gradients" and not trained else purpose] += _sent(kind, size, group)
         for purpose, size in sizes.items():
             total[kind, purpose][0] += runs[computation]
             total[kind, purpose][1] += runs[computation] * size

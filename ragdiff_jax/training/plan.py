@@ -263,7 +263,7 @@ def plan_generation(
         compiled = lowered.compile()
     took = time.monotonic() - began
     held = {"params": held_on_device(params), "optimizer": 0, "ema": 0, "constants": held_on_device(constants)}
-    measured = _measured(compiled, held, params, params, mesh, chip)
+    measured = _measured(compiled, held, params, params, mesh, chip, trained=False)
     seconds = {
         "compute": flops * settings.batch_size / mesh.size / chip.flops,
         "memory": getattr(objective, "sample_steps", 1) * held["params"] / chip.memory_bandwidth,
@@ -293,7 +293,7 @@ def _placed_batch(objective: Objective, settings: TrainSettings, mesh: Mesh) -> 
 
 
 def _measured(
-    compiled: Any, held: dict[str, int], state: Any, weights: Any, mesh: Mesh, chip: Chip
+    compiled: Any, held: dict[str, int], state: Any, weights: Any, mesh: Mesh, chip: Chip, *, trained: bool = True
 ) -> dict[str, Any]:
     """What the compiled program says: bytes a chip, collectives, what of `state` lies whole on each."""
     memory = compiled.memory_analysis()
@@ -312,7 +312,7 @@ def _measured(
             "hbm": chip.memory,
         },
         "replicated_share": whole / everything if mesh.shape["fsdp"] * mesh.shape["tensor"] > 1 else 0.0,
-        "collectives": collectives(compiled.as_text(), jax.tree.leaves(weights)),
+        "collectives": collectives(compiled.as_text(), jax.tree.leaves(weights), trained),
     }
 
 

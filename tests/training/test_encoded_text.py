@@ -4,20 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from quick import quick_jit
+from small_model import random_params, small_system
 
-import ragdiff_jax as rd
 from ragdiff_jax.data.pipeline import PairShapes
-from ragdiff_jax.parallel import unboxed
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
 
 
 def test_what_is_kept_stands_for_pictures_and_captions():
-    model = rd.RAGDiffusion.from_config("tiny")
-    length = 77
+    model, length = small_system(), 77
     objective = TextToImageObjective(
-        model=model, parts={}, empty_ids=(3,) + (0,) * (length - 1), text_dropout=0.5, pairs=PairShapes(64, 77)
+        model=model, parts={}, empty_ids=(3,) + (0,) * (length - 1), text_dropout=0.5, pairs=PairShapes(32, 77)
     )
-    params = unboxed(model.init(jax.random.key(0), ["vae", "text_encoder"]))
+    params = random_params(model)
     rng = np.random.default_rng(0)
     batch = {
         "flat": rng.integers(0, 256, (4, model.image_size, model.image_size, 3)).astype(np.uint8),
