@@ -4,6 +4,9 @@ The paper trains with a batch of 15; 16 divides over 8 chips. Needs the parts na
 layout.
 
     ragdiff train --config configs/ragdiffusion/sdxl.py --workdir runs/sdxl --set data.folder=DIR
+
+`ragdiff plan` (compiled, not run): batch 16 on v5p 2x2x2, fsdp 8, takes 21.3 of 95 GiB a chip and at least 0.14 s a
+step; batch 32 on v6e 4x4, fsdp 16, 16.0 of 32 GiB and 0.09 s. Both with 4.5 GiB for a memory that is 0.6 GiB now.
 """
 
 from ml_collections import ConfigDict
