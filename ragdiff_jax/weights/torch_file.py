@@ -1,6 +1,6 @@
-"""Tensors of a torch file (`torch.save`, torch >= 1.6) without torch and without executing anything.
+"""Tensors of a torch file (`torch.save`) without torch and without executing anything.
 
-Such a file is an uncompressed zip: `NAME/data.pkl`, a pickle of nested dictionaries, and `NAME/data/KEY`, the bytes of
+The layout before torch 1.6 is told in `old_torch_file.py`. Since then such a file is an uncompressed zip: `NAME/data.pkl`, a pickle of nested dictionaries, and `NAME/data/KEY`, the bytes of
 each storage. A pickle is a program. This reader is an interpreter of its own for the few instructions that a dictionary
 of tensors needs; it can build dictionaries, lists, tuples, strings, numbers and descriptions of tensors, and nothing
 else. A name outside of `_CALLABLE` and `_STORAGES` is refused before anything is made of it, and those are never
@@ -8,6 +8,7 @@ imported either: what they stand for is done here.
 """
 
 import dataclasses
+import io
 import pickletools
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.weights.old_torch_file import is_old, read_old
 from ragdiff_jax.weights.sources import Index
 
 MAX_PICKLE_BYTES = 64 * 2**20  # the pickle of SDXL's U-Net is 300 kB
@@ -37,6 +39,7 @@ _STORAGES = {
 _CALLABLE = frozenset(
     {
         "collections OrderedDict",
+        "torch._utils _rebuild_tensor",  # before 0.4
         "torch._utils _rebuild_tensor_v2",
         "torch._utils _rebuild_parameter",
         "torch Size",
@@ -77,21 +80,10 @@ class TorchFile:
         """Reads the description of the tensors. Raises `UserError` for another format, damage, and code."""
         self.path = Path(path)
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                members = {info.filename: info for info in archive.infolist()}
-                root = self._root(members)
-                if root is None:
-                    raise _Refused("it has no data.pkl; save it again with torch.save of torch 1.6 or newer")
-                self._check(archive, members, root)
-                info = members[f"{root}/data.pkl"]
-                if info.file_size > MAX_PICKLE_BYTES:
-                    raise _Refused(f"its data.pkl has {info.file_size} bytes, more than any dictionary of tensors")
-                value = _run(archive.read(info))
-                self._tensors = dict(_flatten(value))
-                self._starts = {
-                    tensor.storage.key: self._start(archive, members, root, tensor.storage)
-                    for tensor in self._tensors.values()
-                }
+            if is_old(self.path):
+                self._read_old()
+            else:
+                self._read_archive()
             for name, tensor in self._tensors.items():
                 _check_bounds(name, tensor)
         except FileNotFoundError as error:
@@ -104,6 +96,30 @@ class TorchFile:
             raise UserError(f"{self.path}: cannot be read: {error}") from error
         self.shapes: dict[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in self._tensors.items()}
         self.dtypes: dict[str, str] = {name: tensor.storage.dtype.name for name, tensor in self._tensors.items()}
+
+    def _read_old(self) -> None:
+        try:
+            value, self._starts = read_old(self.path, _run)
+        except ValueError as error:
+            raise _Refused(str(error)) from error
+        self._tensors = dict(_flatten(value))
+
+    def _read_archive(self) -> None:
+        with zipfile.ZipFile(self.path) as archive:
+            members = {info.filename: info for info in archive.infolist()}
+            root = self._root(members)
+            if root is None:
+                raise _Refused("it has no data.pkl; save it again with torch.save of torch 1.6 or newer")
+            self._check(archive, members, root)
+            info = members[f"{root}/data.pkl"]
+            if info.file_size > MAX_PICKLE_BYTES:
+                raise _Refused(f"its data.pkl has {info.file_size} bytes, more than any dictionary of tensors")
+            value = _run(io.BytesIO(archive.read(info)), {})
+            self._tensors = dict(_flatten(value))
+            self._starts = {
+                tensor.storage.key: self._start(archive, members, root, tensor.storage)
+                for tensor in self._tensors.values()
+            }
 
     def _root(self, members: Mapping[str, zipfile.ZipInfo]) -> str | None:
         found = [name.removesuffix("/data.pkl") for name in members if name.count("/") == 1]
@@ -201,7 +217,9 @@ def _global(module: str, name: str) -> _Global:
 
 
 def _storage(persistent: Any) -> _Storage:
-    kind, of, key, _, count = persistent
+    kind, of, key, _, count, *view = persistent
+    if view not in ([], [None]):
+        raise _Refused("one of its storages is a part of another; save it again with torch 1.6 or newer")
     name = of.name.removeprefix("torch ")
     if kind != "storage" or not isinstance(key, str) or type(count) is not int or count < 0:
         raise _Refused(f"its storage {key!r} is described wrongly")
@@ -220,7 +238,7 @@ def _call(function: Any, arguments: Any) -> Any:
             if not isinstance(arguments[0], _Tensor):
                 raise _Refused("one of its parameters is no tensor")
             return arguments[0]
-        case "torch._utils _rebuild_tensor_v2":
+        case "torch._utils _rebuild_tensor" | "torch._utils _rebuild_tensor_v2":
             storage, offset, shape, strides = arguments[:4]
             if not isinstance(storage, _Storage):
                 raise _Refused("one of its tensors has no storage")
@@ -229,24 +247,25 @@ def _call(function: Any, arguments: Any) -> Any:
             raise _Refused(f"it calls {other}")
 
 
-def _run(data: bytes) -> Any:
-    """The value that a pickle describes, by the instructions below and no others."""
+def _run(data: Any, storages: dict[str, _Storage]) -> Any:
+    """The value that a pickle describes, by the instructions below and no others; its storages go to `storages`."""
     try:
-        return _Machine().run(data)
+        return _Machine(storages).run(data)
     except _Refused:
         raise
     except Exception as error:  # whatever a malformed program trips over
-        raise _Refused(f"its data.pkl is damaged ({type(error).__name__}: {error})") from error
+        raise _Refused(f"its pickle is damaged ({type(error).__name__}: {error})") from error
 
 
 class _Machine:
     """A pickle machine: a stack, a memo, and one method of a few lines for each group of instructions."""
 
-    def __init__(self):
+    def __init__(self, storages: dict[str, _Storage]):
+        self.storages = storages
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, data: bytes) -> Any:
+    def run(self, data: Any) -> Any:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name == "STOP":
                 return self.stack.pop()
@@ -266,7 +285,7 @@ class _Machine:
                 pass
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                 stack.append(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINSTRING" | "SHORT_BINSTRING":
                 stack.append(argument)
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
@@ -302,6 +321,7 @@ class _Machine:
                 stack.append(_global(module, attribute))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
+                self.storages[stack[-1].key] = stack[-1]
             case "REDUCE":
                 arguments = stack.pop()
                 stack.append(_call(stack.pop(), arguments))

@@ -33,6 +33,40 @@ def test_a_state_dict_is_read_as_torch_reads_it(tmp_path):
     assert source.dtypes["0.weight"] == "float32" and source.dtypes["1.num_batches_tracked"] == "int64"
 
 
+def old(value, path):
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+
+
+def test_the_layout_before_torch_1_6_is_read_and_not_run(tmp_path):
+    base = torch.arange(24.0).reshape(4, 6)
+    tree = collections.OrderedDict(a=base[1:, 2:5], turned=base.T, b=torch.nn.Parameter(base.half()), n=torch.tensor(3))
+    old({"state_dict": tree, "epoch": 3}, tmp_path / "a.pth")
+    read = everything(TorchFile(tmp_path / "a.pth"))
+    assert set(read) == {f"state_dict.{name}" for name in tree}
+    for name, tensor in tree.items():
+        np.testing.assert_array_equal(read[f"state_dict.{name}"], tensor.detach().numpy())
+    old({"a": torch.ones(2), "b": Evil(f"touch {tmp_path / 'ran'}")}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"evil.pth: .*(posix|nt|os).system"):
+        TorchFile(tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_damaged_old_file_is_one_line(tmp_path):
+    old({"a": torch.arange(40.0)}, tmp_path / "a.pth")
+    data = (tmp_path / "a.pth").read_bytes()
+    sizes = data.index((40).to_bytes(8, "little"))
+    for change, words in (
+        (data[:-8], "ends behind the file"),
+        (data[:60], "damaged|version"),
+        (data[:sizes] + (41).to_bytes(8, "little") + data[sizes + 8 :], "41 numbers"),
+        (data.replace(b"little_endian\x94\x88", b"").replace(b"little_endianq", b"bittle_endianq"), "endian"),
+    ):
+        (tmp_path / "b.pth").write_bytes(change)
+        with pytest.raises(UserError, match=words) as error:
+            TorchFile(tmp_path / "b.pth")
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_views_parameters_dtypes_and_nesting(protocol, tmp_path):
     base = torch.arange(24.0).reshape(4, 6)
@@ -143,10 +177,9 @@ def test_hostile_and_damaged_archives_are_one_line(changes, words, tmp_path):
 
 def test_other_formats_are_refused(tmp_path):
     (tmp_path / "raw.pth").write_bytes(pickle.dumps({"a": 1}))
-    torch.save({"a": torch.ones(2)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     torch.save({"a": torch.ones(2000)}, tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:4000])
-    for name in ("raw", "old", "cut"):
+    for name in ("raw", "cut"):
         with pytest.raises(UserError, match="torch 1.6"):
             TorchFile(tmp_path / f"{name}.pth")
     with pytest.raises(UserError, match="no such file"):
