@@ -5,6 +5,8 @@ r"""Weights in and out, in the layouts of diffusers and transformers, and what t
   ragdiff weights import clip/ --kind clip-vision --to vision           # transformers' or OpenCLIP's layout
   ragdiff weights import unet_120000.pth --kind unet --config fashion-rag --to unet
   ragdiff weights import ip-adapter-plus_sdxl_vit-h.safetensors --kind ip-adapter --embed-dim 768 --to ep_adapter
+  ragdiff weights import pt_inception-2015-12-05-6726825d.pth --kind inception --to metrics/inception
+  ragdiff weights import alexnet-owt-7be5be79.pth --with alex.pth --kind lpips-alex --to metrics/lpips
   ragdiff weights export runs/mine --to out --dtype bfloat16            # a model folder, or one of its parts
   ragdiff weights export runs/mine --to out --lora adapters/            # with LoRA merged in
   ragdiff weights info runs/mine --mesh data=1,fsdp=8
@@ -21,6 +23,7 @@ from typing import Any
 
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import add_json, model_folder
+from ragdiff_jax.errors import UserError
 
 # Kind -> published architectures. Written out, because help must not import JAX; a test holds them to weights.kinds.
 KINDS = {
@@ -32,6 +35,8 @@ KINDS = {
     "ip-adapter": ("plus-sdxl",),
     "f-theta": ("vit-h",),
 }
+# Networks of `ragdiff evaluate --networks`; a test holds them to weights.metric_networks.
+METRIC_KINDS = ("inception", "lpips-alex", "lpips-vgg", "dists")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -46,7 +51,12 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", help="folder, .safetensors or torch file, or a hub id OWNER/NAME with --revision"
     )
-    parser.add_argument("--kind", required=True, choices=KINDS, help="what network it is: %(choices)s", metavar="KIND")
+    parser.add_argument(
+        "--kind", required=True, choices=(*KINDS, *METRIC_KINDS), help="what network it is: %(choices)s", metavar="KIND"
+    )
+    parser.add_argument(
+        "--with", dest="beside", metavar="FILE", help="lpips-alex, lpips-vgg, dists: the authors' file of weightings"
+    )
     parser.add_argument("--to", required=True, type=Path, metavar="DIR", help="the part folder, not there yet")
     parser.add_argument(
         "--config",
@@ -101,6 +111,10 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def run_import(arguments: argparse.Namespace, report: Report) -> None:
+    if arguments.kind in METRIC_KINDS:
+        return _run_import_metric(arguments, report)
+    if arguments.beside is not None:
+        raise UserError(f"--with goes with --kind {', '.join(METRIC_KINDS[1:])}, not {arguments.kind}")
     from ragdiff_jax.weights.importing import import_weights
 
     done = import_weights(
@@ -128,6 +142,30 @@ def run_import(arguments: argparse.Namespace, report: Report) -> None:
     text = f"{done.folder}: {_count(done.parameters)} parameters, {_size(done.bytes)}, {', '.join(done.dtypes)}"
     if done.started_anew:
         text += f"; started anew: {', '.join(done.started_anew)}"
+    report.result(record, text)
+
+
+def _run_import_metric(arguments: argparse.Namespace, report: Report) -> None:
+    from ragdiff_jax.weights.checkpoints import fetch
+    from ragdiff_jax.weights.metric_networks import import_metric_network
+
+    for name in ("config", "variant", "dtype", "embed_dim"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} doesn't go with --kind {arguments.kind}")
+    first = fetch(arguments.source, revision=arguments.revision, subfolder=arguments.subfolder, file=arguments.file)
+    files = [first] if arguments.beside is None else [first, Path(arguments.beside)]
+    done = import_metric_network(arguments.kind, files, arguments.to, _bar(report))
+    record = {
+        "source": arguments.source,
+        "kind": arguments.kind,
+        "folder": str(done.folder),
+        "parameters": done.parameters,
+        "bytes": done.bytes,
+        "public": done.public,
+    }
+    text = f"{done.folder}: {_count(done.parameters)} parameters, {_size(done.bytes)}"
+    for name, known in done.public.items():
+        text += f"; {name} is {'the published file' if known else 'not the published file (another SHA-256)'}"
     report.result(record, text)
 
 

@@ -1,10 +1,10 @@
 """Tensors of a torch file (`torch.save`) without torch and without executing anything.
 
-The layout before torch 1.6 is told in `old_torch_file.py`. Since then such a file is an uncompressed zip: `NAME/data.pkl`, a pickle of nested dictionaries, and `NAME/data/KEY`, the bytes of
-each storage. A pickle is a program. This reader is an interpreter of its own for the few instructions that a dictionary
-of tensors needs; it can build dictionaries, lists, tuples, strings, numbers and descriptions of tensors, and nothing
-else. A name outside of `_CALLABLE` and `_STORAGES` is refused before anything is made of it, and those are never
-imported either: what they stand for is done here.
+The layout before torch 1.6 is `old_torch_file`'s. Since then such a file is an uncompressed zip: `NAME/data.pkl`, a
+pickle of nested dictionaries, and `NAME/data/KEY`, the bytes of each storage. A pickle is a program. This reader is an
+interpreter of its own for the few instructions that a dictionary of tensors needs; it can build dictionaries, lists,
+tuples, strings, numbers and descriptions of tensors, and nothing else. A name outside of `_CALLABLE` and `_STORAGES` is
+refused before anything is made of it, and those are never imported either: what they stand for is done here.
 """
 
 import dataclasses

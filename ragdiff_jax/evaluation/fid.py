@@ -1,0 +1,59 @@
+"""Frechet distances between features (Heusel et al. 2017, arXiv 1706.08500), and how pictures come to the network.
+
+float64 on the host, as the covariances' root needs it; the features come from the devices.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num, UInt8
+
+GROUPS = 20
+"""Of the delete-a-group jackknife, by which FID's intervals are found (Shao, Tu 1995, 2.3)."""
+
+Features = Num[np.ndarray, "n d"]
+
+
+def clean_resize(pictures: UInt8[Array, "b h w 3"], side: int) -> Float[Array, "b s s 3"]:
+    """clean-fid's: bicubic, antialiased, in floating point, cut to [0, 255] (Parmar, Zhang, Zhu 2022, 2104.11222)."""
+    x = pictures.astype(jnp.float32)
+    if x.shape[1:3] != (side, side):
+        x = jax.image.resize(x, (x.shape[0], side, side, 3), "cubic", antialias=True, precision="highest")
+    return jnp.clip(x, 0.0, 255.0)
+
+
+def fid(real: Features, fake: Num[np.ndarray, "m e"]) -> float:
+    """The distance of two sets of features, at least two rows each. Raises ValueError for what can't be compared.
+
+    The trace of the covariances' root is the sum of singular values of a product, which is exact where there are
+    fewer pictures than numbers and a root by `sqrtm` is not.
+    """
+    if real.shape[1] != fake.shape[1]:
+        raise ValueError(f"features of {real.shape[1]} and {fake.shape[1]} numbers can't be compared")
+    for name, rows in (("real", real), ("generated", fake)):
+        if len(rows) < 2:
+            raise ValueError(f"FID of {len(rows)} {name} pictures; at least 2 are needed")
+        if not np.isfinite(rows).all():
+            raise ValueError(f"features of {int((~np.isfinite(rows)).any(axis=1).sum())} {name} pictures aren't finite")
+    centred, mean, total = [], [], 0.0
+    for rows in (np.asarray(real, np.float64), np.asarray(fake, np.float64)):
+        mean.append(rows.mean(axis=0))
+        rows = (rows - mean[-1]) / np.sqrt(len(rows) - 1)
+        total += float((rows * rows).sum())
+        if len(rows) > rows.shape[1]:  # R of QR has the same covariance
+            rows = np.linalg.qr(rows, mode="r")
+        centred.append(rows)
+    shared = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    return float(((mean[0] - mean[1]) ** 2).sum() + total - 2 * shared)
+
+
+def fid_without_groups(real: Features, fake: Features, groups: int = GROUPS) -> Float[np.ndarray, " g"]:
+    """FID of the pairs without each group in turn; row i of both is one pair, group i modulo `groups`."""
+    count = min(groups, len(real) // 2)
+    place = np.arange(len(real)) % count
+    return np.array([fid(real[place != group], fake[place != group]) for group in range(count)])
+
+
+def jackknife_error(without: Float[np.ndarray, " g"]) -> float:
+    """The standard error that values without each of g groups say."""
+    return float(np.sqrt((len(without) - 1) / len(without) * ((without - without.mean()) ** 2).sum()))
