@@ -3,10 +3,12 @@
   ragdiff evaluate generation --real flats --fake out --size 256 --out eval
   ragdiff evaluate editing --real people --fake edited --out eval
   ragdiff evaluate retrieval --dataset pairs --sizes 1000 2000 4000 -k 4 8 --out eval
+  ragdiff evaluate generation --real flats --fake out --networks metrics/inception metrics/lpips --out eval
   ragdiff evaluate compare eval_a eval_b
   ragdiff evaluate study --photos photos --method ours=a --method theirs=b --out study
 
-Pictures belong together by their names. Everything is looked at before the long work starts, and what is done stays
+FID, LPIPS, DISTS and CLIP's numbers need networks that `ragdiff weights import` makes of their public files; what has none
+is not measured. Pictures belong together by their names. Everything is looked at before the long work starts, and what is done stays
 done: the same call goes on where it stopped.
 """
 
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from ragdiff_jax.cli import evaluate_retrieval, study
 from ragdiff_jax.cli.errors import Parser, Report
-from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out, remember_compilations
+from ragdiff_jax.cli.inputs import add_json, at_least, model_folder, prepare_out, remember_compilations
 from ragdiff_jax.errors import UserError
 
 
@@ -68,6 +70,27 @@ def _add_folders(parser: argparse.ArgumentParser, task: str) -> None:
         help="LPIPS: alex or vgg, torchvision's file of that network, and the authors' file of version 0.1; may repeat",
     )
     parser.add_argument(
+        "--networks",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="of `weights import`: inception (fid, kid), lpips-alex, lpips-vgg, dists, clip-vision (clip_fid, clip_i), "
+        "clip-text with its tokenizer (clip_t)",
+    )
+    parser.add_argument(
+        "--edits",
+        type=Path,
+        metavar="FILE",
+        help='for clip_t and clip_i: JSONL, a line a picture, {"image": NAME, "caption": TEXT, "mask": FILE, '
+        '"category": NAME, "retrieved": [FILE, ...]}',
+    )
+    parser.add_argument("--model", type=Path, metavar="DIR", help="that generated them: its fingerprint is recorded")
+    parser.add_argument("--memory", type=Path, metavar="DIR", help="that it retrieved from, recorded as well")
+    parser.add_argument("--memory-split", metavar="NAME", help="of the data set that the memory was made of, recorded")
+    parser.add_argument("--generation-seed", type=int, metavar="S", help="the pictures' own seed, recorded")
+    parser.add_argument("--filter", default="none", metavar="NAME", help="how the pairs were chosen, recorded")
+    parser.add_argument(
         "--batch", type=at_least(1), default=16, metavar="N", help="pairs at once (default %(default)s)"
     )
     parser.add_argument(
@@ -78,41 +101,52 @@ def _add_folders(parser: argparse.ArgumentParser, task: str) -> None:
 
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
-    from ragdiff_jax.evaluation.pair_scores import LEARNED, NETS, PairScores, chosen_metrics
+    from ragdiff_jax.evaluation.lpips_weights import load_lpips
+    from ragdiff_jax.evaluation.networks import load_networks
+    from ragdiff_jax.evaluation.pair_scores import FEWEST, NEEDS, NETS, PairScores, chosen_metrics, needs_masks
 
     task, size = arguments.task, arguments.size
     nets = [given[0] for given in arguments.lpips]
     if len(set(nets)) < len(nets) or not set(nets) <= set(NETS):
         raise UserError(f"--lpips {' '.join(nets)}: the networks are {' and '.join(NETS)}, each at most once")
-    metrics = chosen_metrics(task, size, arguments.metrics, arguments.boxes is not None, nets)
+    made_by = _made_by(arguments)
+    weights = [load_lpips(net, Path(network), Path(weightings)) for net, network, weightings in arguments.lpips]
+    networks = load_networks(arguments.networks, weights)
+    nets = [given.net for given in networks.lpips]
+    nets += [name for name in ("inception", "dists", "vision", "text") if getattr(networks, name) is not None]
+    with_edits = arguments.edits is not None
+    metrics = chosen_metrics(task, size, arguments.metrics, arguments.boxes is not None, nets, with_edits)
     prepare_out(arguments.out)
     remember_compilations(report)
     import jax
 
     from ragdiff_jax.data.images import write_atomic
     from ragdiff_jax.evaluation import folder_pairs
-    from ragdiff_jax.evaluation.lpips_weights import load_lpips
     from ragdiff_jax.evaluation.pair_run import run_pairs
     from ragdiff_jax.evaluation.result_file import FILE, write_results
     from ragdiff_jax.evaluation.result_page import markdown, page
     from ragdiff_jax.models.lpips import LEAST_SIDE
     from ragdiff_jax.parallel import make_mesh
 
-    weights = [load_lpips(net, Path(network), Path(weightings)) for net, network, weightings in arguments.lpips]
-    for net in nets:
+    for net in set(NETS) & set(nets):
         if size < LEAST_SIDE[net]:
             raise UserError(f"--size {size}: LPIPS ({net}) needs {LEAST_SIDE[net]} or more")
-    scores = PairScores(metrics, make_mesh(devices=jax.local_devices()), arguments.batch, weights)
-    pairs = folder_pairs.open_folders(arguments.real, arguments.fake, masks=scores.masks, boxes=arguments.boxes)
+    pairs = folder_pairs.open_folders(
+        arguments.real, arguments.fake, masks=needs_masks(metrics), boxes=arguments.boxes, edits=arguments.edits
+    )
+    most = max((len(edit.retrieved) for edit in pairs.edits.values()), default=0)
+    scores = PairScores(metrics, make_mesh(devices=jax.local_devices()), arguments.batch, networks, most)
     with report.progress(len(pairs), "pair") as bar:
-        columns = run_pairs(pairs, scores, size, arguments.out, bar.update)
+        columns, sets = run_pairs(pairs, scores, size, arguments.out, bar.update)
     if jax.process_index():
         return
-    absent = [name for name in LEARNED if name.removeprefix("lpips-") not in nets]
-    notes = [f"Not measured, their networks' weights aren't here: {', '.join(absent)}."]
-    missing = [name for name in metrics if name not in columns]
+    absent = [name for name, needs in NEEDS.items() if not set(needs) <= set(nets)]
+    notes = [f"Not measured, their networks' weights aren't here: {', '.join(absent)}."] if absent else []
+    if not with_edits and len(absent) < len(NEEDS):
+        notes.append("Not measured without --edits: clip_t, clip_i.")
+    missing = [name for name in metrics if name in FEWEST and name not in columns and name not in sets]
     if missing:
-        notes.append(f"Not measured, fewer than 3 pairs: {', '.join(missing)}.")
+        notes.append(f"Not measured, too few pairs: {', '.join(missing)}.")
     record = {
         "task": task,
         "real": str(arguments.real),
@@ -120,13 +154,14 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         "n": len(pairs),
         "size": size,
         "resize": folder_pairs.PROTOCOL,
-        "filter": "none",
+        "filter": arguments.filter,
         "split_sha256": pairs.real_hash,
         "fake_sha256": pairs.fake_hash,
-        "seeds": {"bootstrap": arguments.seed},
+        "seeds": {"bootstrap": arguments.seed, "generation": arguments.generation_seed},
+        **made_by,
         "notes": notes,
     }
-    results = write_results(arguments.out, record, pairs.names, columns, scores.protocols)
+    results = write_results(arguments.out, record, pairs.names, columns, scores.protocols, sets)
     write_atomic(arguments.out / "results.md", markdown(results).encode())
 
     def read(row: int):
@@ -136,6 +171,18 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     write_atomic(arguments.out / "results.html", page(results, read).encode())
     numbers = {name: row["value"] for name, row in results.record["metrics"].items()}
     report.result({"results": str(arguments.out / FILE), "n": len(pairs), **numbers}, markdown(results).rstrip())
+
+
+def _made_by(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Fingerprints of the model and the memory that were named. Raises `UserError` for a folder that is none."""
+    from ragdiff_jax.evaluation.fingerprints import folder_fingerprint, memory_fingerprint
+
+    model, memory = arguments.model, arguments.memory
+    return {
+        "model": None if model is None else folder_fingerprint(model_folder(model)),
+        "memory": None if memory is None else memory_fingerprint(memory),
+        "memory_split": arguments.memory_split,
+    }
 
 
 def run_compare(arguments: argparse.Namespace, report: Report) -> None:

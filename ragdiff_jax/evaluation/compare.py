@@ -1,13 +1,15 @@
 """Two evaluations of the same pairs: paired differences with intervals, or a refusal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.bootstrap import difference_interval
+from ragdiff_jax.evaluation.fid import jackknife_error
 from ragdiff_jax.evaluation.pair_scores import UPWARDS
-from ragdiff_jax.evaluation.result_file import Results
+from ragdiff_jax.evaluation.result_file import Results, Z
 
 _SAME = ("task", "size", "resize", "filter", "split_sha256")
 
@@ -38,12 +40,15 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
             )
     found = {}
     for name in shared:
+        rows = a.record["metrics"][name], b.record["metrics"][name]
+        if "without" in rows[0]:
+            found[name] = _of_sets(name, *rows)
+            continue
         x, y = a.columns[name], b.columns[name]
         both = ~(np.isnan(x) | np.isnan(y))
         if not both.any():
             continue
         interval = difference_interval(y[both], x[both], seed=seed)
-        gain = (interval.low, interval.high) if UPWARDS[name] else (-interval.high, -interval.low)
         found[name] = {
             "a": float(x[both].mean()),
             "b": float(y[both].mean()),
@@ -51,9 +56,24 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
             "low": interval.low,
             "high": interval.high,
             "n": int(both.sum()),
-            "verdict": "b better" if gain[0] > 0 else "a better" if gain[1] < 0 else "undecided",
+            "verdict": _verdict(name, interval.low, interval.high),
         }
     return found
+
+
+def _of_sets(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a metric of all pairs: the groups left out are the same pairs in both, so that the jackknife is paired."""
+    difference = b["value"] - a["value"]
+    error = Z * jackknife_error(np.array(b["without"]) - np.array(a["without"]))
+    low, high = difference - error, difference + error
+    found = {"a": a["value"], "b": b["value"], "difference": difference, "low": low, "high": high, "n": a["n"]}
+    return found | {"verdict": _verdict(name, low, high)}
+
+
+def _verdict(name: str, low: float, high: float) -> str:
+    if not UPWARDS[name]:
+        low, high = -high, -low
+    return "b better" if low > 0 else "a better" if high < 0 else "undecided"
 
 
 def comparison_table(found: dict[str, dict[str, Any]]) -> str:

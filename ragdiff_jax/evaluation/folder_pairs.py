@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from ragdiff_jax.data.images import decode_image, flat_mask, load_image, one_line, pad_to_square, square
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.alignment import Box
+from ragdiff_jax.evaluation.edits import Edit, read_edits
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _BESIDE = ("_landmark", "_panel", "_mask")
@@ -33,6 +34,8 @@ class FolderPairs:
     fake_hash: str
     boxes: Mapping[str, Box]  # logos, in pixels of the true file's picture
     shapes: Mapping[str, tuple[int, int]]
+    edits: Mapping[str, Edit] = dataclasses.field(default_factory=dict)
+    edits_hash: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,12 +64,13 @@ def open_folders(
     *,
     masks: bool,
     boxes: Path | None = None,
+    edits: Path | None = None,
     step: Callable[[], None] = lambda: None,
 ) -> FolderPairs:
     """Every picture of both folders, each decoded once to know that it can be.
 
     `masks`: the true pictures must show a garment on a plain background. `boxes`: JSONL, a line a true picture:
-    {"image": name, "box": [top, left, bottom, right]}. `step` is called after each pair.
+    {"image": name, "box": [top, left, bottom, right]}. `edits`: as `edits.read_edits`. `step` is called after each pair.
 
     Raises `UserError` that lists all that is wrong: names without a partner, unreadable pictures, empty silhouettes.
     """
@@ -112,6 +116,8 @@ def open_folders(
                 for digest, own in zip(hashes, (first, second), strict=True):
                     digest.update(name.encode() + b"\0" + own)
     logos = _boxes(boxes, shapes, wrong) if boxes is not None else {}
+    fakes = {name: theirs[name] for name in names}
+    asked = read_edits(edits, fakes, wrong) if edits is not None else {}
     if wrong:
         rest = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise UserError(f"{len(wrong)} things are wrong: {'; '.join(wrong[:SHOWN])}{rest}; mend or remove them")
@@ -123,7 +129,18 @@ def open_folders(
         fake_hash=hashes[1].hexdigest(),
         boxes=logos,
         shapes=shapes,
+        edits=asked,
+        edits_hash=_hash_of_edits(asked),
     )
+
+
+def _hash_of_edits(edits: Mapping[str, Edit]) -> str:
+    digest = hashlib.sha256()
+    for name, edit in sorted(edits.items()):
+        digest.update(json.dumps([name, edit.caption, edit.lower]).encode())
+        for file in (edit.mask, *edit.retrieved):
+            digest.update(b"-" if file is None else hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def pictures(folder: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from ragdiff_jax.data.images import write_atomic
 from ragdiff_jax.evaluation.folder_pairs import FolderPairs
-from ragdiff_jax.evaluation.pair_scores import PairScores, with_kid
+from ragdiff_jax.evaluation.pair_scores import PairScores, without_features
 from ragdiff_jax.parallel import barrier
 
 PART = 256  # pairs a part
@@ -21,10 +21,10 @@ PART = 256  # pairs a part
 
 def run_pairs(
     pairs: FolderPairs, scores: PairScores, size: int, out: Path, step: Callable[[int], None] = lambda count: None
-) -> dict[str, Float[np.ndarray, " n"]]:
-    """Every metric's value of every pair, in the pairs' order; parts that `out/parts` has are not computed again.
+) -> tuple[dict[str, Float[np.ndarray, " n"]], dict[str, tuple[float, Float[np.ndarray, " g"]]]]:
+    """(every metric's value of every pair in the pairs' order, {metric of all pairs: value, and without each group}).
 
-    Processes take turns at the parts and all return the same. `step` is called with the number of pairs done.
+    Parts that `out/parts` has are not computed again. Processes take turns at the parts and all return the same. `step` is called with the number of pairs done.
     """
     folder = out / "parts" / _key(pairs, scores, size)
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,6 +37,9 @@ def run_pairs(
                 some = range(start, min(start + scores.batch, rows.stop))
                 boxes = [pairs.box(row, size) for row in some]
                 found.append(scores(*pairs.read(some, size), boxes))
+                if scores.clip is not None:
+                    edits = [pairs.edits.get(pairs.names[row]) for row in some]
+                    found[-1] |= scores.clip([pairs.fake[row] for row in some], edits)
                 step(len(some))
             _write(file, {name: np.concatenate([part[name] for part in found]) for name in found[0]})
         else:
@@ -44,12 +47,13 @@ def run_pairs(
     barrier(f"pairs scored: {folder.name}")
     done = [_read(file, len(rows)) for rows, file in zip(parts, files, strict=True)]
     columns = {name: np.concatenate([part[name] for part in done]) for name in done[0]}
-    return {name: np.asarray(values, np.float64) for name, values in with_kid(columns).items()}
+    columns, sets = without_features(columns, scores.metrics)
+    return {name: np.asarray(values, np.float64) for name, values in columns.items()}, sets
 
 
 def _key(pairs: FolderPairs, scores: PairScores, size: int) -> str:
     """Names a run's parts: other pictures, sizes, boxes or protocols are other parts."""
-    what = [pairs.real_hash, pairs.fake_hash, size, scores.protocols, sorted(pairs.boxes.items())]
+    what = [pairs.real_hash, pairs.fake_hash, size, scores.protocols, sorted(pairs.boxes.items()), pairs.edits_hash]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

@@ -13,20 +13,29 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation import alignment
 from ragdiff_jax.evaluation.alignment import Box, align
 from ragdiff_jax.evaluation.batches import Batched
+from ragdiff_jax.evaluation.clip_scores import ClipScores
 from ragdiff_jax.evaluation.colour import ciede2000, lab
+from ragdiff_jax.evaluation.edits import PROTOCOL as EDITS
+from ragdiff_jax.evaluation.fid import clean_resize, fid, fid_without_groups
 from ragdiff_jax.evaluation.kid import kid_of_pairs
 from ragdiff_jax.evaluation.logo import edge_correlation, psnr
-from ragdiff_jax.evaluation.lpips_weights import LpipsWeights
 from ragdiff_jax.evaluation.ms_ssim import LEAST_SIDE, ms_ssim
+from ragdiff_jax.evaluation.networks import Networks
 from ragdiff_jax.evaluation.random_features import PROTOCOL as RANDOM
 from ragdiff_jax.evaluation.random_features import random_features, random_network
 from ragdiff_jax.evaluation.ssim import ssim
+from ragdiff_jax.models.clip_vision import CLIPVisionModel, preprocess
+from ragdiff_jax.models.dists import dists
+from ragdiff_jax.models.inception import SIDE as INCEPTION_SIDE
+from ragdiff_jax.models.inception import inception
 from ragdiff_jax.models.lpips import lpips
 
 ALIGNED = "_aligned"
 UPWARDS = {"ssim": True, "ms_ssim": True, "silhouette_iou": True, "ciede2000": False, "colour_bias": False}
 NETS = ("alex", "vgg")
 UPWARDS |= {f"lpips_{net}{end}": False for net in NETS for end in ("", ALIGNED)}
+UPWARDS |= {"dists": False, "dists" + ALIGNED: False, "fid": False, "kid": False, "clip_fid": False}
+UPWARDS |= {"clip_t": True, "clip_i": True}
 UPWARDS |= {"kid_random": False, "logo_psnr": True, "logo_edges": True} | {
     name + ALIGNED: up for name, up in UPWARDS.items()
 }
@@ -47,24 +56,36 @@ METRICS = {
     "editing": ("ssim", "ms_ssim", "kid_random"),
 }
 LOGO = ("logo_psnr", "logo_edges")
-# What needs networks that someone trained; without them there is no number.
-LEARNED = ("lpips-alex", "lpips-vgg", "dists", "fid", "kid", "clip-fid", "clip-t", "clip-i")
+# What needs networks that someone trained, and which; without them there is no number.
+NEEDS = {"lpips_alex": ("alex",), "lpips_vgg": ("vgg",), "dists": ("dists",), "fid": ("inception",)}
+NEEDS |= {"kid": ("inception",), "clip_fid": ("vision",), "clip_t": ("vision", "text"), "clip_i": ("vision",)}
+SETS = {"fid": "inception", "clip_fid": "vision"}
+"""Metrics of all pairs together, that no pair has a value of, and whose features they are."""
+FEWEST = {"kid": 3, "kid_random": 3, "fid": 4, "clip_fid": 4}
 
 Pictures = UInt8[np.ndarray, "b s s 3"]
 
 
 def chosen_metrics(
-    task: str, size: int, asked: list[str] | None, boxes: bool, nets: Sequence[str] = ()
+    task: str, size: int, asked: list[str] | None, boxes: bool, nets: Sequence[str] = (), edits: bool = False
 ) -> tuple[str, ...]:
-    """The metrics of a task, or those asked for; `boxes`: logos' are known; `nets`: LPIPS' that are here.
+    """The metrics of a task, or those asked for.
+
+    `boxes`: logos' are known; `nets`: networks that are here, of NEEDS; `edits`: masks, words and garments are known.
 
     Raises `UserError` naming what can't be measured and why.
     """
-    ends = ("", ALIGNED) if task == "generation" else ("",)
-    known = METRICS[task] + tuple(f"lpips_{net}{end}" for net in nets for end in ends)
+    learned = [name for name, needs in NEEDS.items() if set(needs) <= set(nets)]
+    learned = [name for name in learned if edits or name not in ("clip_t", "clip_i")]
+    if task == "generation":
+        learned += [name + ALIGNED for name in learned if name.startswith(("lpips", "dists"))]
+    known = METRICS[task] + tuple(learned)
     for name in asked or ():
-        if name not in known and name.lower().replace("_", "-").removesuffix("-aligned") in (*LEARNED, "lpips"):
-            raise UserError(f"--metrics {name}: its network's weights aren't here, so no number is given; leave it out")
+        plain = name.lower().replace("-", "_").removesuffix(ALIGNED)
+        if plain in ("clip_t", "clip_i") and not edits:
+            raise UserError(f"--metrics {name}: needs words, masks and garments; --edits names their file")
+        if name not in known and (plain in NEEDS or plain == "lpips"):
+            raise UserError(f"--metrics {name}: its network's weights aren't here (--networks), so no number is given")
         if name not in known:
             raise UserError(f"--metrics {name}: not known of {task}; choose from {', '.join(known)}")
         if name.startswith("ms_ssim") and size < LEAST_SIDE:
@@ -78,6 +99,12 @@ def chosen_metrics(
     )
 
 
+def needs_masks(metrics: Sequence[str]) -> bool:
+    """Whether any of them looks at silhouettes, so that the true pictures must show one."""
+    starts = ("silhouette", "ciede", "colour", "logo")
+    return any(name.endswith(ALIGNED) or name.startswith(starts) for name in metrics)
+
+
 class PairScores:
     """Scores batches of pairs: pictures' similarities and features on the devices, colours and masks on the host."""
 
@@ -86,24 +113,31 @@ class PairScores:
         metrics: tuple[str, ...],
         mesh: Mesh | None = None,
         batch: int = 16,
-        lpips_weights: Sequence[LpipsWeights] = (),
+        networks: Networks | None = None,
+        garments: int = 0,
     ):
+        """`garments`: the most that an edit retrieved, for CLIP-I."""
+        networks = networks or Networks()
         self.metrics = metrics
         self.aligns = any(name.endswith(ALIGNED) or name in LOGO for name in metrics)
-        self.masks = self.aligns or any(name.startswith(("silhouette", "ciede", "colour", "logo")) for name in metrics)
-        params = {"random": random_network()} | {given.net: given.params for given in lpips_weights}
-        self.protocols = {name: PROTOCOLS[name] for name in metrics if name in PROTOCOLS}
-        for given in lpips_weights:
-            protocol = f"lpips-{given.net}/0.1/weights-{given.sha256[:12]}"
-            named = {f"lpips_{given.net}": protocol, f"lpips_{given.net}{ALIGNED}": f"{protocol}+{alignment.PROTOCOL}"}
-            self.protocols |= {name: protocol for name, protocol in named.items() if name in metrics}
+        self.masks = needs_masks(metrics)
+        params = {"random": random_network()} | {given.net: given.params for given in networks.lpips}
+        for name in ("dists", "inception", "vision"):
+            if getattr(networks, name) is not None:
+                params[name] = getattr(networks, name).params
+        self._vision = networks.vision and networks.vision.config
+        named = PROTOCOLS | _learned_protocols(networks)
+        self.protocols = {name: named[name] for name in metrics}
+        self.clip = None
+        if {"clip_t", "clip_i"} & set(metrics):
+            self.clip = ClipScores(metrics, networks.vision, networks.text, mesh, batch, garments)
         self._run = Batched(self._program, params, mesh, batch)
         self.batch = self._run.batch
 
     def __call__(
         self, real: Pictures, fake: Pictures, boxes: Sequence[Box | None]
     ) -> dict[str, Float[np.ndarray, "b ..."]]:
-        """Each metric's values [b] but for KID, which follows from `features_real`, `features_fake` [b, 960].
+        """Each metric's values [b] but for KID and FID, which follow from `features_KIND_real` and `_fake` [b, d].
 
         `boxes`: of each pair's logo in the true picture; the logo's numbers are NaN where there is none.
         """
@@ -129,12 +163,26 @@ class PairScores:
             elif name.startswith("lpips"):
                 net = name.split("_")[1]
                 found[name] = lpips(net, params[net], 2 * truth - 1, 2 * other - 1)
+            elif name.startswith("dists"):
+                found[name] = dists(params["dists"], truth, other)
         if "kid_random" in self.metrics:
             found |= {
-                "features_real": random_features(params["random"], real),
-                "features_fake": random_features(params["random"], fake),
+                "features_random_real": random_features(params["random"], real),
+                "features_random_fake": random_features(params["random"], fake),
             }
+        for kind, features in (("inception", self._inception), ("vision", self._clip)):
+            if any(NEEDS.get(name) == (kind,) and name != "clip_i" for name in self.metrics):
+                found[f"features_{kind}_real"] = features(params[kind], real)
+                found[f"features_{kind}_fake"] = features(params[kind], fake)
         return found
+
+    def _inception(self, params: Any, pictures: UInt8[Array, "b s s 3"]) -> Float[Array, "b d"]:
+        return inception(params, (clean_resize(pictures, INCEPTION_SIDE) - 128) / 128)
+
+    def _clip(self, params: Any, pictures: UInt8[Array, "b s s 3"]) -> Float[Array, "b d"]:
+        side = self._vision.image_size
+        pixels = preprocess(clean_resize(pictures, side) / 127.5 - 1, side)
+        return CLIPVisionModel(self._vision).apply({"params": params}, pixels).image_embeds
 
     def _host(
         self,
@@ -160,9 +208,42 @@ class PairScores:
         return {name: np.array(column) for name, column in values.items()}
 
 
-def with_kid(columns: dict[str, np.ndarray]) -> dict[str, Float[np.ndarray, " n"]]:
-    """All pairs' columns with their features replaced by KID's pseudo-values; without KID below three pairs."""
+def without_features(
+    columns: dict[str, np.ndarray], metrics: Sequence[str]
+) -> tuple[dict[str, Float[np.ndarray, " n"]], dict[str, tuple[float, Float[np.ndarray, " g"]]]]:
+    """(columns with KID's pseudo-values, {metric of SETS: its value, and without each group}) from features.
+
+    KID and FID are left out where there are fewer pairs than FEWEST.
+    """
     found = {name: values for name, values in columns.items() if not name.startswith("features_")}
-    if "features_real" in columns and len(columns["features_real"]) >= 3:
-        found["kid_random"] = kid_of_pairs(columns["features_real"], columns["features_fake"])
+    sets = {}
+    for name in metrics:
+        kind = {"kid_random": "random", "kid": "inception"}.get(name) or SETS.get(name)
+        if kind is None or len(columns[f"features_{kind}_real"]) < FEWEST[name]:
+            continue
+        features = columns[f"features_{kind}_real"], columns[f"features_{kind}_fake"]
+        if name in SETS:
+            sets[name] = fid(*features), fid_without_groups(*features)
+        else:
+            found[name] = kid_of_pairs(*features)
+    return found, sets
+
+
+def _learned_protocols(networks: Networks) -> dict[str, str]:
+    """Of each metric that a network measures: the way and the weights."""
+    found = {}
+    for given in networks.lpips:
+        found[f"lpips_{given.net}"] = f"lpips-{given.net}/0.1/weights-{given.sha256[:12]}"
+    if networks.dists is not None:
+        found["dists"] = f"dists/own-size/1/weights-{networks.dists.sha256[:12]}"
+    found |= {name + ALIGNED: f"{protocol}+{alignment.PROTOCOL}" for name, protocol in found.items()}
+    if networks.inception is not None:
+        how = f"clean-299/inception-2015/1/weights-{networks.inception.sha256[:12]}"
+        found |= {"fid": f"fid/{how}", "kid": f"kid/pairs/{how}"}
+    if networks.vision is not None:
+        how = f"weights-{networks.vision.sha256[:12]}"
+        found["clip_fid"] = f"clip-fid/clean-{networks.vision.config.image_size}/1/{how}"
+        found["clip_i"] = f"clip-i/{EDITS}+patch-64/{how}"
+        if networks.text is not None:
+            found["clip_t"] = f"clip-t/{EDITS}/{how}-{networks.text.sha256[:12]}"
     return found

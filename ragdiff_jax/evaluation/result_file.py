@@ -13,9 +13,12 @@ from jaxtyping import Float
 from ragdiff_jax.data.images import write_atomic
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.bootstrap import LEVEL, RESAMPLES, mean_interval
+from ragdiff_jax.evaluation.fid import jackknife_error
 from ragdiff_jax.evaluation.pair_scores import UPWARDS
 
 SCHEMA = 1
+Z = 1.959963984540054  # of the normal distribution's middle 95 %
+Sets = Mapping[str, tuple[float, Float[np.ndarray, " g"]]]
 FILE, ROWS = "results.json", "pairs.jsonl"
 
 
@@ -29,11 +32,26 @@ class Results:
 
 
 def summarise(
-    columns: dict[str, Float[np.ndarray, " n"]], protocols: Mapping[str, str], seed: int
+    columns: dict[str, Float[np.ndarray, " n"]], protocols: Mapping[str, str], seed: int, sets: Sets
 ) -> dict[str, dict[str, Any]]:
-    """{metric: value, interval, n, protocol, better}; pairs without a value (no logo) don't count."""
+    """{metric: value, interval, n, protocol, better}; pairs without a value (no logo) don't count.
+
+    Of a metric of all pairs the interval is a delete-a-group jackknife's, and `without` its values without each group.
+    """
     found = {}
     for name, protocol in protocols.items():
+        if name in sets:
+            value, without = sets[name]
+            error = Z * jackknife_error(without)
+            found[name] = {
+                "value": value,
+                "low": value - error,
+                "high": value + error,
+                "protocol": protocol,
+                "better": "higher" if UPWARDS[name] else "lower",
+                "without": without.tolist(),
+            }
+            continue
         if name not in columns:
             continue
         values = columns[name][~np.isnan(columns[name])]
@@ -57,6 +75,7 @@ def write_results(
     names: tuple[str, ...],
     columns: dict[str, np.ndarray],
     protocols: Mapping[str, str],
+    sets: Sets | None = None,
 ) -> Results:
     """Writes both files, the rows first; `record` gets metrics, schema and seals. Raises UserError."""
     rows = []
@@ -64,7 +83,10 @@ def write_results(
         values = {metric: None if np.isnan(column[row]) else float(column[row]) for metric, column in columns.items()}
         rows.append(json.dumps({"name": name, **values}, ensure_ascii=False))
     data = ("\n".join(rows) + "\n").encode()
-    record = {"schema": SCHEMA, **record, "metrics": summarise(columns, protocols, record["seeds"]["bootstrap"])}
+    metrics = summarise(columns, protocols, record["seeds"]["bootstrap"], sets or {})
+    for name in sets or {}:
+        metrics[name]["n"] = len(names)
+    record = {"schema": SCHEMA, **record, "metrics": metrics}
     record["bootstrap"] = {"resamples": RESAMPLES, "level": LEVEL, "method": "percentile, over pairs"}
     record["pairs_sha256"] = hashlib.sha256(data).hexdigest()
     record["seal"] = _seal(record)

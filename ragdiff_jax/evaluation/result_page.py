@@ -48,9 +48,9 @@ def page(results: Results, read: Reader) -> str:
         f"<td>{row['better']}<td>{row['n']}<td><code>{html.escape(row['protocol'])}</code>"
         for name, row in record["metrics"].items()
     )
-    plots = "".join(
-        _histogram(name, values[~np.isnan(values)]) for name, values in results.columns.items() if name != "kid_random"
-    )
+    # KID's are pseudo-values, which say nothing of one picture.
+    shown = {name: values for name, values in results.columns.items() if not name.startswith("kid")}
+    plots = "".join(_histogram(name, values[~np.isnan(values)]) for name, values in shown.items())
     facts = "".join(
         f"<li>{html.escape(name)}: {html.escape(str(record[name]))}"
         for name in ("real", "fake", "n", "size", "resize", "filter", "split_sha256", "fake_sha256", "seeds")

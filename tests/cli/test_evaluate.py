@@ -147,7 +147,7 @@ def test_lpips_comes_with_its_files(ragdiff, folders):
     assert code == 0 and out[0]["lpips_alex"] > 0
     results = json.loads((folders / "out_near/results.json").read_text())
     assert results["metrics"]["lpips_alex"]["protocol"].startswith("lpips-alex/0.1/weights-")
-    assert "lpips-alex" not in results["notes"][0] and "lpips-vgg" in results["notes"][0]
+    assert "lpips_alex" not in results["notes"][0] and "lpips_vgg" in results["notes"][0]
     code, _, err = evaluate(ragdiff, folders, "near", "--lpips", "vgg", *files)
     assert code == 2 and "features.0.weight is (64, 3, 11, 11)" in err[0]
     assert "each at most once" in evaluate(ragdiff, folders, "near", "--lpips", "squeeze", *files)[2][0]

@@ -1,0 +1,36 @@
+"""What made the pictures: hashes of a model's folder and of a memory, for results.json."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.retrieval import Memory
+
+_BLOCK = 2**20
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and contents of a folder's files. Raises `UserError` for an empty or unreadable one."""
+    digest, files = hashlib.sha256(), sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise UserError(f"{folder}: holds no files; name the folder of a model")
+    for path in files:
+        own = hashlib.sha256()
+        try:
+            with open(path, "rb") as file:
+                while block := file.read(_BLOCK):
+                    own.update(block)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); mend its rights") from error
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + own.digest())
+    return digest.hexdigest()
+
+
+def memory_fingerprint(folder: Path) -> str:
+    """SHA-256 over what a memory shows a reader: its encoder, and each garment's id and vector, in order of ids."""
+    memory = Memory.open(folder)
+    digest = hashlib.sha256(json.dumps([memory.manifest.fingerprint, len(memory)]).encode())
+    for row in sorted(range(len(memory)), key=lambda row: memory.items[row].id):
+        digest.update(memory.items[row].id.encode() + b"\0" + memory.embeddings[row].tobytes())
+    return digest.hexdigest()
