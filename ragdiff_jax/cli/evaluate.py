@@ -7,9 +7,9 @@
   ragdiff evaluate compare eval_a eval_b
   ragdiff evaluate study --photos photos --method ours=a --method theirs=b --out study
 
-FID, LPIPS, DISTS and CLIP's numbers need networks that `ragdiff weights import` makes of their public files; what has none
-is not measured. Pictures belong together by their names. Everything is looked at before the long work starts, and what is done stays
-done: the same call goes on where it stopped.
+FID, LPIPS, DISTS and CLIP's numbers need networks that `ragdiff weights import` makes of their public files; what has
+none is not measured. Pictures belong together by their names. Everything is looked at before the long work starts, and
+what is done stays done: the same call goes on where it stopped.
 """
 
 import argparse

@@ -70,7 +70,8 @@ def open_folders(
     """Every picture of both folders, each decoded once to know that it can be.
 
     `masks`: the true pictures must show a garment on a plain background. `boxes`: JSONL, a line a true picture:
-    {"image": name, "box": [top, left, bottom, right]}. `edits`: as `edits.read_edits`. `step` is called after each pair.
+    {"image": name, "box": [top, left, bottom, right]}. `edits`: as `edits.read_edits` says. `step` is called after
+    each pair.
 
     Raises `UserError` that lists all that is wrong: names without a partner, unreadable pictures, empty silhouettes.
     """

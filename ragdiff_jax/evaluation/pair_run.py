@@ -24,7 +24,8 @@ def run_pairs(
 ) -> tuple[dict[str, Float[np.ndarray, " n"]], dict[str, tuple[float, Float[np.ndarray, " g"]]]]:
     """(every metric's value of every pair in the pairs' order, {metric of all pairs: value, and without each group}).
 
-    Parts that `out/parts` has are not computed again. Processes take turns at the parts and all return the same. `step` is called with the number of pairs done.
+    Parts that `out/parts` has are not computed again. Processes take turns at the parts and all return the same. `step`
+    is called with the number of pairs done.
     """
     folder = out / "parts" / _key(pairs, scores, size)
     folder.mkdir(parents=True, exist_ok=True)
