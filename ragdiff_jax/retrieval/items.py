@@ -80,7 +80,8 @@ def decode_mask(content: bytes, size: tuple[int, int], where: str) -> Bool[np.nd
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             # The header is checked before any pixel is unpacked.
             if image.mode == "1" and image.size == (size[1], size[0]):
-                return np.array(image, dtype=bool)
+                # Pillow's booleans are bytes of 0 and 255: True to NumPy, but compiled programs count with 255.
+                return np.array(image, dtype=bool).view(np.uint8) != 0
             found = f"{image.mode} {image.size[1]} x {image.size[0]}"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{where}: landmark is not a PNG; build the memory again") from error

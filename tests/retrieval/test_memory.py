@@ -7,7 +7,7 @@ import pytest
 from memory_items import DIM, FINGERPRINT, SIZE, make_item
 
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.retrieval import Memory, make_searcher, search
+from ragdiff_jax.retrieval import Memory, fuse_landmarks, make_searcher, search
 
 KEPT = [0, 2, 3, 4, 5, 6, 7]
 
@@ -40,6 +40,16 @@ def test_compacting_keeps_ids_and_order_and_frees_the_disk(memory):
     assert b"garment-1" not in stored and b"garment-2" in stored
     memory.compact()
     check_content(Memory.open(memory.path), KEPT)
+
+
+def test_a_stored_landmark_is_0_or_1_to_compiled_programs_too(memory):
+    landmarks = Memory.open(memory.path).landmarks
+    assert landmarks.view(np.uint8).max() == 1
+    clean = np.stack([make_item(i).landmark != 0 for i in KEPT])
+    weights = jnp.asarray([[0.1, *[0.15] * 6]])
+    expected = fuse_landmarks(jnp.asarray(clean[None]), weights)[1]
+    for found in (jnp.asarray(landmarks[None]), Memory.open(memory.path).to_device().landmarks[np.arange(7)[None]]):
+        assert jax.jit(fuse_landmarks)(found, weights)[1] == expected
 
 
 def test_a_removed_garment_is_not_found_any_more(memory):
