@@ -12,6 +12,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.errors import ScopeParamShapeError
 from jax.typing import DTypeLike
 
@@ -39,7 +40,7 @@ def weight(
 
 def parameter(
     module: nn.Module, name: str, axes: tuple[str | None, ...], init: Initializer | None, shape: tuple[int, ...]
-) -> jax.Array:
+) -> jax.Array | np.ndarray:
     """As `module.param` gives it, without tracing the initializer where the parameter is there.
 
     Flax does that to compare shapes, a quarter of the time that a network takes to be traced.
