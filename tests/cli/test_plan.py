@@ -144,3 +144,19 @@ def test_the_search_fills_the_chips_and_takes_the_fastest(monkeypatch):
     assert plan.recommended(found).global_batch == 32
     assert len(list(search(Modes(), settings, jax.devices(), chip, tries=1, **arguments))) == 1
     assert dict(make_mesh(fsdp=4).shape)["data"] == 2
+
+
+def test_a_stage_whose_people_and_parts_are_not_here_has_its_steps():
+    """Traced, not compiled: the loss of Fashion-RAG, and its pictures."""
+    from ragdiff_jax.cli.train import fill_train, read_config
+    from ragdiff_jax.parallel import unboxed
+    from ragdiff_jax.training import plan
+
+    config = read_config("configs/fashion_rag/tiny.py:inversion")
+    fill_train(config)
+    objective = plan.abstract_objective(config)
+    params = unboxed(jax.eval_shape(objective.init, jax.random.key(0)))
+    batch = objective.abstract_batch(4)
+    losses, _ = jax.eval_shape(objective.loss, params, {}, batch, jax.random.key(0))
+    pictures = jax.eval_shape(objective.generate, params, {}, batch, jax.random.key(0))
+    assert losses.shape == (4,) and pictures.shape == batch["person"].shape
