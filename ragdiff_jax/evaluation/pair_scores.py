@@ -242,7 +242,7 @@ def _learned_protocols(networks: Networks) -> dict[str, str]:
         found |= {"fid": f"fid/{how}", "kid": f"kid/pairs/{how}"}
     if networks.vision is not None:
         how = f"weights-{networks.vision.sha256[:12]}"
-        found["clip_fid"] = f"clip-fid/clean-{networks.vision.config.image_size}/1/{how}"
+        found["clip_fid"] = f"clip-fid/float-{networks.vision.config.image_size}/1/{how}"
         found["clip_i"] = f"clip-i/{EDITS}+patch-64/{how}"
         if networks.text is not None:
             found["clip_t"] = f"clip-t/{EDITS}/{how}-{networks.text.sha256[:12]}"
