@@ -11,3 +11,10 @@ from quick import OPTIONS
 FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 jax.config.update("jax_num_cpu_devices", 8)
+
+# A file is one worker's: those with few and long tests begin, or one worker ends with them while the other is idle.
+LONG = ("test_meshes.py", "test_processes.py", "test_objectives.py", "test_fashion_stages.py", "test_examples.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
