@@ -21,7 +21,6 @@ from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
 from ragdiff_jax.systems.text_retrieval import tower_params
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.clip import CLIPObjective
-from ragdiff_jax.training.objectives.dino import DINOObjective
 from ragdiff_jax.training.objectives.fashion_rag import EditDropout, FashionRAGObjective
 from ragdiff_jax.training.objectives.pgea_conv_in import PGEAConvIn, PGEAConvInSGD
 from ragdiff_jax.training.objectives.pgea_conv_out import PGEAConvOut
@@ -61,11 +60,6 @@ def clip(model: Any, **data) -> CLIPObjective:
 def structure_net(model: Any, **data) -> StructureNetObjective:
     preset = RAGDiffusion.from_config(model["preset"])
     return StructureNetObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
-
-
-def dino(model: Any, **data) -> DINOObjective:
-    preset = RAGDiffusion.from_config(model["preset"])
-    return DINOObjective(vision=preset.structure_net.vision, **_rest(model, "preset"), **data)
 
 
 def photo_tower(model: Any, **data) -> PhotoTowerObjective:
@@ -239,7 +233,6 @@ SHAPE_BUILDERS = {"fashion_rag": fashion_rag_shapes}
 BUILDERS = {
     "autoencoder": autoencoder,
     "clip": clip,
-    "dino": dino,
     "text_to_image": text_to_image,
     "structure_net": structure_net,
     "photo_tower": photo_tower,
