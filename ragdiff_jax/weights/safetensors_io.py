@@ -30,23 +30,19 @@ class Scratch:
     """Memory that is handed out piece by piece, taken back all at once, and used again."""
 
     def __init__(self):
-        self._memory, self._asked, self._most = np.empty(0, np.uint8), 0, 0
+        self._memory, self._asked = np.empty(0, np.uint8), 0
 
     def take(self, size: int) -> np.ndarray:
         """Bytes to fill; fresh ones where the memory doesn't reach."""
         start, self._asked = self._asked, self._asked + -(-size // 64) * 64
-        self._most = max(self._most, self._asked)
         return self._memory[start : start + size] if self._asked <= len(self._memory) else np.empty(size, np.uint8)
 
-    def give_back(self, start: int = 0) -> None:
-        """Whatever was taken since `asked` said `start` is needed no more."""
-        self._asked = start
-        if not start and self._most > len(self._memory):
+    def give_back(self) -> None:
+        """Whatever was taken is needed no more."""
+        if self._asked > len(self._memory):
             self._memory = np.empty(0, np.uint8)  # both at once would be too much
-            self._memory = np.empty(self._most, np.uint8)
-
-    def asked(self) -> int:
-        return self._asked
+            self._memory = np.empty(self._asked, np.uint8)
+        self._asked = 0
 
 
 @contextlib.contextmanager

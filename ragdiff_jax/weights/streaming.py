@@ -1,6 +1,7 @@
 """Tensors one at a time: from a source into arrays on a mesh, and from an iterator into a folder.
 
-Neither way holds more on the host than one tensor beside what it is asked for: the arrays' own shards, or nothing.
+Neither way holds more on the host than a tensor a reader beside what it is asked for: the arrays' own shards, or
+nothing.
 """
 
 import concurrent.futures
@@ -22,7 +23,7 @@ from ragdiff_jax.weights.safetensors_io import STEMS, Scratch, reusing_memory, w
 from ragdiff_jax.weights.sources import Source
 
 MAX_SHARD_BYTES = 5 * 10**9
-READERS = 2  # leaves that are loaded at once; each takes memory for the largest
+READERS = 2  # leaves that are loaded at once; each takes memory for the largest tensor
 # diffusers looks for its own file name, transformers (and we) for the plain one.
 DIFFUSERS_CLASSES = frozenset({"AutoencoderKL", "UNet2DConditionModel"})
 
@@ -93,7 +94,6 @@ def _load_leaves(source: Source, names: Mapping[str, str], items: Sequence[tuple
             for i in left:  # next() of a range iterator is one step of the interpreter: no leaf is taken twice
                 p, place, dtype = items[i]
                 arrays[i] = jax.block_until_ready(_load_leaf(source, p, names, place, dtype, scratch))
-                scratch.give_back()
 
     with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
         for done in [pool.submit(work) for _ in range(READERS)]:
@@ -112,9 +112,8 @@ def _load_leaf(
     back = np.argsort(p.axes)  # the axes of the disk, in order, as ours
 
     def fill(out: np.ndarray, name: str, index: tuple[slice, ...]) -> None:
-        start = scratch.asked()
         _lay_out(out, source.read(names[name], tuple(index[axis] for axis in back)).transpose(p.axes))
-        scratch.give_back(start)
+        scratch.give_back()
 
     def shard(index: tuple[slice, ...]) -> np.ndarray:
         index = tuple(slice(*part.indices(size)) for part, size in zip(index, p.shape, strict=True))
