@@ -35,12 +35,18 @@ class Edit:
     def read(self, fake: Path, side: int) -> tuple[UInt8[np.ndarray, "s s 3"], UInt8[np.ndarray, "s s 3"]]:
         """(whole crop, patch) of the generated picture at `side`. Raises `UserError` for a mask of another shape."""
         picture = load_image(fake)
-        mask = np.ones(picture.shape[:2], bool) if self.mask is None else load_image(self.mask)[..., 0] > 127
-        if mask.shape != picture.shape[:2]:
-            sizes = " and ".join(f"{width} x {height}" for height, width in (mask.shape, picture.shape[:2]))
-            raise UserError(f"{one_line(self.mask)}: mask and picture are {sizes} pixels; give the mask at its size")
+        shape = picture.shape[:2]
+        mask = np.ones(shape, bool) if self.mask is None else _read_mask(self.mask, shape)
         crop = masked_crop(picture, mask)
         return square(crop, side), resize(patch(crop, self.lower), (side, side))
+
+
+def _read_mask(file: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    mask = load_image(file)[..., 0] > 127
+    if mask.shape != shape:
+        sizes = " and ".join(f"{width} x {height}" for height, width in (mask.shape, shape))
+        raise UserError(f"{one_line(file)}: mask and picture are {sizes} pixels; give the mask at its size")
+    return mask
 
 
 def masked_crop(
@@ -98,11 +104,7 @@ def _check(edit: Edit, fake: Path, wrong: list[str]) -> None:
         for file in edit.retrieved:
             decode_image(file.read_bytes(), one_line(file))
         if edit.mask is not None:
-            mask, shape = load_image(edit.mask)[..., 0] > 127, load_image(fake).shape[:2]
-            if mask.shape != shape:
-                sizes = " and ".join(f"{width} x {height}" for height, width in (mask.shape, shape))
-                wrong.append(f"{one_line(edit.mask)}: mask and picture are {sizes} pixels")
-            elif not mask.any():
+            if not _read_mask(edit.mask, load_image(fake).shape[:2]).any():
                 wrong.append(f"{one_line(edit.mask)}: an empty mask")
     except OSError as error:
         wrong.append(f"{one_line(error.filename or fake)}: cannot be read ({error.strerror})")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import Memory
-
-_BLOCK = 2**20
+from ragdiff_jax.retrieval.storage import sha256
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -16,14 +15,11 @@ def folder_fingerprint(folder: Path) -> str:
     if not files:
         raise UserError(f"{folder}: holds no files; name the folder of a model")
     for path in files:
-        own = hashlib.sha256()
         try:
-            with open(path, "rb") as file:
-                while block := file.read(_BLOCK):
-                    own.update(block)
+            own = bytes.fromhex(sha256(path))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); mend its rights") from error
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + own.digest())
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + own)
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from ragdiff_jax.data.images import decode_image, flat_mask, load_image, one_lin
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.alignment import Box
 from ragdiff_jax.evaluation.edits import Edit, read_edits
+from ragdiff_jax.retrieval.storage import sha256
 
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _BESIDE = ("_landmark", "_panel", "_mask")
@@ -140,7 +141,7 @@ def _hash_of_edits(edits: Mapping[str, Edit]) -> str:
     for name, edit in sorted(edits.items()):
         digest.update(json.dumps([name, edit.caption, edit.lower]).encode())
         for file in (edit.mask, *edit.retrieved):
-            digest.update(b"-" if file is None else hashlib.sha256(file.read_bytes()).digest())
+            digest.update(b"-" if file is None else bytes.fromhex(sha256(file)))
     return digest.hexdigest()
 
 

@@ -59,8 +59,10 @@ LOGO = ("logo_psnr", "logo_edges")
 # What needs networks that someone trained, and which; without them there is no number.
 NEEDS = {"lpips_alex": ("alex",), "lpips_vgg": ("vgg",), "dists": ("dists",), "fid": ("inception",)}
 NEEDS |= {"kid": ("inception",), "clip_fid": ("vision",), "clip_t": ("vision", "text"), "clip_i": ("vision",)}
-SETS = {"fid": "inception", "clip_fid": "vision"}
-"""Metrics of all pairs together, that no pair has a value of, and whose features they are."""
+FEATURES = {"kid_random": "random", "kid": "inception", "fid": "inception", "clip_fid": "vision"}
+"""Metrics that follow from all pairs' features, and whose features."""
+SETS = ("fid", "clip_fid")
+"""Those of FEATURES that no pair has a value of."""
 FEWEST = {"kid": 3, "kid_random": 3, "fid": 4, "clip_fid": 4}
 
 Pictures = UInt8[np.ndarray, "b s s 3"]
@@ -165,15 +167,10 @@ class PairScores:
                 found[name] = lpips(net, params[net], 2 * truth - 1, 2 * other - 1)
             elif name.startswith("dists"):
                 found[name] = dists(params["dists"], truth, other)
-        if "kid_random" in self.metrics:
-            found |= {
-                "features_random_real": random_features(params["random"], real),
-                "features_random_fake": random_features(params["random"], fake),
-            }
-        for kind, features in (("inception", self._inception), ("vision", self._clip)):
-            if any(NEEDS.get(name) == (kind,) and name != "clip_i" for name in self.metrics):
-                found[f"features_{kind}_real"] = features(params[kind], real)
-                found[f"features_{kind}_fake"] = features(params[kind], fake)
+        extractors = {"random": random_features, "inception": self._inception, "vision": self._clip}
+        for kind in dict.fromkeys(FEATURES[name] for name in self.metrics if name in FEATURES):
+            found[f"features_{kind}_real"] = extractors[kind](params[kind], real)
+            found[f"features_{kind}_fake"] = extractors[kind](params[kind], fake)
         return found
 
     def _inception(self, params: Any, pictures: UInt8[Array, "b s s 3"]) -> Float[Array, "b d"]:
@@ -218,7 +215,7 @@ def without_features(
     found = {name: values for name, values in columns.items() if not name.startswith("features_")}
     sets = {}
     for name in metrics:
-        kind = {"kid_random": "random", "kid": "inception"}.get(name) or SETS.get(name)
+        kind = FEATURES.get(name)
         if kind is None or len(columns[f"features_{kind}_real"]) < FEWEST[name]:
             continue
         features = columns[f"features_{kind}_real"], columns[f"features_{kind}_fake"]

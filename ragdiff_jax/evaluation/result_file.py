@@ -32,7 +32,7 @@ class Results:
 
 
 def summarise(
-    columns: dict[str, Float[np.ndarray, " n"]], protocols: Mapping[str, str], seed: int, sets: Sets
+    columns: dict[str, Float[np.ndarray, " n"]], protocols: Mapping[str, str], seed: int, sets: Sets, pairs: int
 ) -> dict[str, dict[str, Any]]:
     """{metric: value, interval, n, protocol, better}; pairs without a value (no logo) don't count.
 
@@ -47,6 +47,7 @@ def summarise(
                 "value": value,
                 "low": value - error,
                 "high": value + error,
+                "n": pairs,
                 "protocol": protocol,
                 "better": "higher" if UPWARDS[name] else "lower",
                 "without": without.tolist(),
@@ -83,9 +84,7 @@ def write_results(
         values = {metric: None if np.isnan(column[row]) else float(column[row]) for metric, column in columns.items()}
         rows.append(json.dumps({"name": name, **values}, ensure_ascii=False))
     data = ("\n".join(rows) + "\n").encode()
-    metrics = summarise(columns, protocols, record["seeds"]["bootstrap"], sets or {})
-    for name in sets or {}:
-        metrics[name]["n"] = len(names)
+    metrics = summarise(columns, protocols, record["seeds"]["bootstrap"], sets or {}, len(names))
     record = {"schema": SCHEMA, **record, "metrics": metrics}
     record["bootstrap"] = {"resamples": RESAMPLES, "level": LEVEL, "method": "percentile, over pairs"}
     record["pairs_sha256"] = hashlib.sha256(data).hexdigest()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from ragdiff_jax.data.canny import colour_histogram, structure_descriptor
+from ragdiff_jax.data.canny import SIDE, colour_histogram, structure_descriptor
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
 from ragdiff_jax.data.processes import map_processes
@@ -23,7 +23,6 @@ from ragdiff_jax.retrieval import make_searcher
 
 _CHUNK = 64  # flat-lays a process reads at a time
 _QUERIES = 512
-SIDE = 128
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,9 +112,7 @@ def import_weights(
 
 def adapt(source: Source, kind: Kind, config: Any, where: str, embed_dim: int | None = None) -> tuple[Source, Any]:
     """`source` under the names that `kind` has, and the config, which `embed_dim` may change."""
-    for wrapping in WRAPPINGS:
-        if source.shapes and all(name.startswith(wrapping) for name in source.shapes):
-            source = renamed(source, {name.removeprefix(wrapping): name for name in source.shapes})
+    source = unwrapped(source)
     if kind.name in TOWERS:
         if is_open_clip(source):
             source = open_clip_view(source, TOWERS[kind.name])
@@ -129,6 +127,14 @@ def adapt(source: Source, kind: Kind, config: Any, where: str, embed_dim: int | 
             config = dataclasses.replace(config, adapter=dataclasses.replace(config.adapter, embed_dim=embed_dim))
             source = NewProjection(source, embed_dim)
     return source, config
+
+
+def unwrapped(source: Source) -> Source:
+    """Without the prefixes of WRAPPINGS that all names have."""
+    for wrapping in WRAPPINGS:
+        if source.shapes and all(name.startswith(wrapping) for name in source.shapes):
+            source = renamed(source, {name.removeprefix(wrapping): name for name in source.shapes})
+    return source
 
 
 def _one_tower(source: Source, tower: str, projected: bool) -> Source:

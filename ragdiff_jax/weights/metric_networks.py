@@ -15,15 +15,15 @@ import numpy as np
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models import dists, inception, lpips
+from ragdiff_jax.retrieval.storage import sha256
 from ragdiff_jax.weights.checkpoints import open_tensors
-from ragdiff_jax.weights.importing import WRAPPINGS, appearing
+from ragdiff_jax.weights.importing import appearing, unwrapped
 from ragdiff_jax.weights.names import require_floats
 from ragdiff_jax.weights.safetensors_io import open_folder, read_json
-from ragdiff_jax.weights.sources import Source, renamed, whole
+from ragdiff_jax.weights.sources import whole
 from ragdiff_jax.weights.streaming import write_part
 
 CLASS = "MetricNetwork"
-_BLOCK = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +94,13 @@ def import_metric_network(
     if len(files) != len(what.files):
         names = ", then with --with ".join(file.name for file in what.files)
         raise UserError(f"--kind {kind}: takes {len(what.files)} file(s) ({names}), got {len(files)}")
-    sources = [_unwrapped(open_tensors(file)) for file in files]
+    sources = [unwrapped(open_tensors(file)) for file in files]
     where, shapes = " and ".join(map(str, files)), dict(what.shapes())
     holders = {name: next((source for source in sources if name in source.shapes), None) for name in shapes}
     _check(kind, shapes, {name: source and source.shapes[name] for name, source in holders.items()}, where)
     for source in sources:
         require_floats(source.dtypes, [name for name in shapes if holders[name] is source], where)
-    hashes = [_sha256(file) for file in files]
+    hashes = [sha256(file) for file in files]
     public = {
         file.name: digest.startswith(known.sha256)
         for file, digest, known in zip(files, hashes, what.files, strict=True)
@@ -141,13 +141,6 @@ def load_metric_network(folder: Path) -> MetricNetwork:
     return MetricNetwork(kind=kind, params=params, sha256=digest.hexdigest())
 
 
-def _unwrapped(source: Source) -> Source:
-    for wrapping in WRAPPINGS:
-        if source.shapes and all(name.startswith(wrapping) for name in source.shapes):
-            source = renamed(source, {name.removeprefix(wrapping): name for name in source.shapes})
-    return source
-
-
 def _check(kind: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, Any], where: str) -> None:
     missing = [name for name in wanted if found[name] is None]
     wrong = [
@@ -159,11 +152,3 @@ def _check(kind: str, wanted: Mapping[str, tuple[int, ...]], found: Mapping[str,
     if missing or wrong:
         listed = "; ".join(f"{what} ({len(names)}): {', '.join(names[:10])}" for what, names in lists if names)
         raise UserError(f"{where}: no {kind}: {listed}; name the files of that network")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
