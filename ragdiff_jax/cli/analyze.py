@@ -15,24 +15,17 @@ from pathlib import Path
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import (
     add_json,
-    add_model_arguments,
     at_least,
     model_folder,
     prepare_out,
     remember_compilations,
-    shipped,
 )
+from ragdiff_jax.cli.retrieval_inputs import add_retrieval_arguments, find_predictor, open_retrieval
 from ragdiff_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="a prepared data set, or pairs")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing")
-    parser.add_argument("--split", default="test", help="split of --dataset (default %(default)s)")
-    add_model_arguments(parser)
-    parser.add_argument(
-        "--clip", type=Path, metavar="DIR", help="model folder with text and image encoder (default: that of --model)"
-    )
+    add_retrieval_arguments(parser)
     parser.add_argument("--limit", type=at_least(2), default=400, metavar="N", help="pairs (default %(default)s)")
     parser.add_argument(
         "--sizes", type=at_least(6), nargs="+", metavar="N", help="random parts of the memory (default: the whole)"
@@ -52,27 +45,22 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     prepare_out(arguments.out)
     folder = model_folder(arguments.model)
     remember_compilations(report)
-    from ragdiff_jax.data.folder import open_pairs
     from ragdiff_jax.data.images import save_image, write_atomic
     from ragdiff_jax.evaluation.analyze import Analysis, read_pairs, said_and_right
     from ragdiff_jax.evaluation.similarity import require_tsne
-    from ragdiff_jax.retrieval import Memory
     from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
     from ragdiff_jax.weights.folder import read_model_json
-    from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint
 
     if arguments.pairs:
         require_tsne()
-    source = open_pairs(arguments.dataset, arguments.split)
-    config, params = load_structure_net(folder)
-    memory = Memory.open(arguments.memory or shipped("memory"), structure_fingerprint(config, params))
+    source, config, params, memory = open_retrieval(arguments, folder)
     sizes = arguments.sizes or [len(memory)]
     if max(sizes) > len(memory):
         raise UserError(f"--sizes {max(sizes)}: the memory holds {len(memory)} garments; give at most that")
     # A structure_net stage says nothing of retrieval: its defaults are the system's.
     settings = read_model_json(folder).settings
     own = {field: settings.get(field, getattr(RAGDiffusion, field)) for field in ("neighbours", "reg")}
-    predictor = find_predictor(arguments.clip and model_folder(arguments.clip), folder, report)
+    predictor = find_predictor(arguments, folder, report)
     size, count = memory.manifest.landmark_size[0], min(arguments.limit, len(source))
     knowledge = 2 if predictor is None else 3
     with report.progress((1 + knowledge) * count, "photo") as bar:
@@ -106,19 +94,6 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     file = arguments.out / "analysis.json"
     write_atomic(file, json.dumps(numbers, indent=1).encode())
     report.result(record | {"analysis": str(file), "pictures": pictures}, _table(record, file))
-
-
-def find_predictor(clip: Path | None, folder: Path, report: Report):
-    """What predicts attributes: the CLIP named, or the model's own; None, with a note, where there is none."""
-    from ragdiff_jax.weights.folder import read_model_json
-    from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, load_zero_shot
-
-    if clip is not None:
-        return load_zero_shot(clip)
-    if IMAGE_ENCODER in read_model_json(folder).parts:
-        return load_zero_shot(folder)
-    report.note(f"ragdiff: {folder}: has no image_encoder, no attributes are predicted; --clip names one")
-    return None
 
 
 def _table(record: dict, file: Path) -> str:

@@ -17,13 +17,12 @@ from typing import Any
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import (
     add_json,
-    add_model_arguments,
     at_least,
     model_folder,
     prepare_out,
     remember_compilations,
-    shipped,
 )
+from ragdiff_jax.cli.retrieval_inputs import add_retrieval_arguments, find_predictor, open_retrieval
 
 
 def add_verb(verbs: argparse._SubParsersAction, formatter: Any) -> None:
@@ -31,13 +30,7 @@ def add_verb(verbs: argparse._SubParsersAction, formatter: Any) -> None:
     parser = verbs.add_parser(
         "retrieval", help="which silhouettes are found", description=__doc__, formatter_class=formatter
     )
-    parser.add_argument("--dataset", required=True, type=Path, metavar="DIR", help="a prepared data set, or pairs")
-    parser.add_argument("--split", default="test", help="split of --dataset (default %(default)s)")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing")
-    add_model_arguments(parser)
-    parser.add_argument(
-        "--clip", type=Path, metavar="DIR", help="model folder with text and image encoder (default: that of --model)"
-    )
+    add_retrieval_arguments(parser)
     parser.add_argument("--limit", type=at_least(2), default=2000, metavar="N", help="photos (default %(default)s)")
     parser.add_argument(
         "--sizes", type=at_least(6), nargs="+", metavar="N", help="of the database (default: the whole memory)"
@@ -53,21 +46,16 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     prepare_out(arguments.out)
     folder = model_folder(arguments.model)
     remember_compilations(report)
-    from ragdiff_jax.cli.analyze import find_predictor
-    from ragdiff_jax.data.folder import open_pairs
     from ragdiff_jax.data.images import save_image, write_atomic
     from ragdiff_jax.evaluation.analyze import Analysis, read_pairs
     from ragdiff_jax.evaluation.protocol import check_protocol, compare_memories, draw_protocol, run_protocol
     from ragdiff_jax.retrieval import Memory
     from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
     from ragdiff_jax.weights.folder import read_model_json
-    from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint
 
-    source = open_pairs(arguments.dataset, arguments.split)
-    config, params = load_structure_net(folder)
-    memory = Memory.open(arguments.memory or shipped("memory"), structure_fingerprint(config, params))
+    source, config, params, memory = open_retrieval(arguments, folder)
     other = None if arguments.against is None else Memory.open(arguments.against, memory.fingerprint)
-    predictor = find_predictor(arguments.clip and model_folder(arguments.clip), folder, report)
+    predictor = find_predictor(arguments, folder, report)
     sizes, neighbours, seeds = sorted(set(arguments.sizes or [len(memory)])), sorted(set(arguments.k)), arguments.seeds
     check_protocol(memory, sizes, neighbours, other)
     count, knowledge = min(arguments.limit, len(source)), 2 if predictor is None else 3
