@@ -196,15 +196,9 @@ def plan_step(
     constants = objective.abstract_constants(mesh, memory_rows)
     batch = _placed_batch(objective, settings, mesh)
     useful = sample_flops(objective, constants, settings.batch_size, abstract.params) if flops is None else flops
-    began = time.monotonic()
     step = jit_step(objective, settings, mesh, abstract.state)
-    with mesh_context(mesh):
-        traced = step.trace(abstract.state, abstract.frozen, constants, batch)
-        lowered = traced.lower()
-    executed = sum(flops_of(traced.jaxpr).values()) / settings.batch_size
-    with _effort("UNKNOWN" if exact else "O0"):
-        compiled = lowered.compile()
-    took = time.monotonic() - began
+    compiled, flops_of_all, took = _compiled(step, (abstract.state, abstract.frozen, constants, batch), mesh, exact)
+    executed = flops_of_all / settings.batch_size
     held = held_bytes(abstract, constants)
     state = (abstract.state, abstract.frozen)
     measured = _measured(compiled, held, state, (abstract.state.params, abstract.frozen), mesh, chip)
@@ -250,18 +244,12 @@ def plan_generation(
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding), abstract.params)
     constants = objective.abstract_constants(mesh, memory_rows)
     batch = _placed_batch(objective, settings, mesh)
-    began = time.monotonic()
     step = jax.jit(
         lambda params, constants, batch: objective.generate(params, constants, batch, jax.random.key(settings.seed)),
         out_shardings=batch_sharding(mesh),
     )
-    with mesh_context(mesh):
-        traced = step.trace(params, constants, batch)
-        lowered = traced.lower()
-    flops = sum(flops_of(traced.jaxpr).values()) / settings.batch_size
-    with _effort("UNKNOWN" if exact else "O0"):
-        compiled = lowered.compile()
-    took = time.monotonic() - began
+    compiled, flops_of_all, took = _compiled(step, (params, constants, batch), mesh, exact)
+    flops = flops_of_all / settings.batch_size
     held = {"params": held_on_device(params), "optimizer": 0, "ema": 0, "constants": held_on_device(constants)}
     measured = _measured(compiled, held, params, params, mesh, chip, trained=False)
     seconds = {
@@ -290,6 +278,18 @@ def _placed_batch(objective: Objective, settings: TrainSettings, mesh: Mesh) -> 
         name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
         for name, x in objective.abstract_batch(settings.batch_size).items()
     }
+
+
+def _compiled(step: Any, arguments: tuple, mesh: Mesh, exact: bool) -> tuple[Any, int, float]:
+    """(the compiled step, operations of its whole trace, seconds): traced once, for both."""
+    began = time.monotonic()
+    with mesh_context(mesh):
+        traced = step.trace(*arguments)
+        lowered = traced.lower()
+    flops = sum(flops_of(traced.jaxpr).values())
+    with _effort("UNKNOWN" if exact else "O0"):
+        compiled = lowered.compile()
+    return compiled, flops, time.monotonic() - began
 
 
 def _measured(
