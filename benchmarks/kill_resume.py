@@ -187,6 +187,8 @@ def main() -> None:
                 break
             notes.append(note)
             print(f"chain {chain}: killed at checkpoint {note['left']}, writing {note['writing']}", file=sys.stderr)
+        if not notes:  # the machine is quicker than when the window was measured
+            window *= 0.75
         kills += len(notes)
         bench.finish(run)
         # Starts that came as far as their first line say where they went on: at what the kill before had left.
