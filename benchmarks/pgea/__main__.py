@@ -35,8 +35,8 @@ def main() -> None:
     stages = Stages(arguments.work, arguments.data, decoded, ASSETS, arguments.scale)
     enable_compilation_cache()
     for name in arguments.only:
-        for _ in stages.run(NEEDS[name]):
-            pass
+        for stage in NEEDS[name]:
+            stages.train(stage)
         start = time.perf_counter()
         record = {"figure": name, "scale": arguments.scale, **FIGURES[name](stages)}
         record["seconds"] = round(time.perf_counter() - start, 1)

@@ -20,13 +20,14 @@ from ragdiff_jax.evaluation.random_features import random_feature_extractor
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig
 from ragdiff_jax.parallel import unboxed
 from ragdiff_jax.training.from_config import make_objective
-from ragdiff_jax.training.least_squares import add_rows, as_matrix, total, zero_sums
+from ragdiff_jax.training.least_squares import as_matrix
 from ragdiff_jax.training.objectives.latent_change import (
     carried_conv_in,
     conv_in_error,
     nearest_isometry,
     noise_error,
 )
+from ragdiff_jax.training.objectives.pgea_conv_in import sum_pictures
 from ragdiff_jax.weights.folder import load_part
 from ragdiff_jax.weights.folder import read_config as read_part_config
 
@@ -52,9 +53,15 @@ def objective_of(stages: Stages, stage: str):
     return objective, objective.restore_parts(params)
 
 
-def unet_of(stages: Stages, stage: str, like):
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
-    return load_part(stages.part(stage), abstract)
+def unet_of(stages: Stages, stage: str, objective):
+    """A stage's U-Net, for the channels of the objective's system."""
+    abstract = jax.eval_shape(lambda key: objective.model.init(key, ["unet"]), jax.random.key(0))
+    return load_part(stages.part(stage), abstract["unet"])
+
+
+def batches_of(pairs, count: int) -> list:
+    """The first `count` pairs, in whole batches."""
+    return [pairs.batch(np.arange(i, i + BATCH)) for i in range(0, min(count, len(pairs)) // BATCH * BATCH, BATCH)]
 
 
 def reconstructions(stages: Stages, stage: str, pictures: np.ndarray) -> np.ndarray:
@@ -118,31 +125,20 @@ def residuals(stages: Stages, count: int) -> dict:
     """
     objective, params = objective_of(stages, "stage1")
     old, side, moments = params["unet"]["conv_in"], objective.model.latent_size, objective.moments
-    new_channels, old_channels = objective.model.vae.latent_channels, objective.old_vae.latent_channels
-    add = jax.jit(lambda sums, params, batch: add_rows(sums, objective.columns(params, batch)))
-    like = jax.tree.map(lambda x: x, params["unet"])
-    like |= {"conv_in": {"kernel": jnp.zeros((3, 3, new_channels, old["kernel"].shape[-1])), "bias": old["bias"]}}
-    like |= {
-        "conv_out": {
-            "kernel": jnp.zeros((*params["unet"]["conv_out"]["kernel"].shape[:3], new_channels)),
-            "bias": jnp.zeros(new_channels),
-        }
-    }
     report = {}
     for split, pairs in (("train", objective.pairs), ("held_out", objective.held_out)):
-        sums = zero_sums(9 * (new_channels + old_channels) + 1)
-        for start in range(0, min(count, len(pairs)) // BATCH * BATCH, BATCH):
-            batch = pairs.batch(np.arange(start, start + BATCH))
-            sums = add(sums, params, {name: batch[name] for name in ("flat", "photo")})
-        gram = total(sums)
-        carried = carried_conv_in(old, nearest_isometry(gram, new_channels, old_channels))
-        power = conv_in_error(gram, np.zeros_like(carried), old, dataclasses.replace(moments))
-        power += float(noise_error(np.zeros_like(carried), carried, moments, side=side))
+        gram = sum_pictures(objective, params, batches_of(pairs, count))
+        isometry = nearest_isometry(gram, objective.model.vae.latent_channels, objective.old_vae.latent_channels)
+        carried = carried_conv_in(old, isometry)
+
+        def error(matrix, gram=gram, carried=carried):
+            noise = noise_error(matrix, carried, moments, side=side)
+            return conv_in_error(gram, matrix, old, moments) + float(noise)
+
+        power = error(np.zeros_like(carried))
         for stage in ("stage1", "stage1_sgd"):
-            matrix = as_matrix(jax.tree.map(np.asarray, unet_of(stages, stage, like)["conv_in"]))
-            error = conv_in_error(gram, matrix, old, moments)
-            error += float(noise_error(matrix, carried, moments, side=side))
-            report[f"{stage}_{split}"] = float(f"{error / power:.5g}")
+            matrix = as_matrix(jax.tree.map(np.asarray, unet_of(stages, stage, objective)["conv_in"]))
+            report[f"{stage}_{split}"] = float(f"{error(matrix) / power:.5g}")
     return report
 
 
@@ -155,18 +151,17 @@ def starts(stages: Stages, count: int) -> dict:
     objective, params = objective_of(stages, "stage2")
     fresh = jax.jit(lambda key: unboxed(objective.model.init(key, ["unet"])))(jax.random.key(SEED))["unet"]
     unets = {
-        "closed": unet_of(stages, "stage1", params["unet"]),
-        "closed + out": unet_of(stages, "out", params["unet"]),
-        "sgd": unet_of(stages, "stage1_sgd", params["unet"]),
-        "sgd + out": unet_of(stages, "out_sgd", params["unet"]),
+        "closed": unet_of(stages, "stage1", objective),
+        "closed + out": unet_of(stages, "out", objective),
+        "sgd": unet_of(stages, "stage1_sgd", objective),
+        "sgd + out": unet_of(stages, "out_sgd", objective),
         "random": params["unet"] | {name: fresh[name] for name in ("conv_in", "conv_out")},
     }
     loss = jax.jit(objective.denoising_loss)
     times, rows = objective.model.schedule.num_train_timesteps, {}
     for name, unet in unets.items():
         found = []
-        for start in range(0, min(count, len(objective.held_out)) // BATCH * BATCH, BATCH):
-            batch = objective.held_out.batch(np.arange(start, start + BATCH))
+        for start, batch in zip(range(0, count, BATCH), batches_of(objective.held_out, count), strict=False):
             # Evenly over all times, another start in each batch.
             t = (np.arange(BATCH) * times // BATCH + start * 7) % times
             found.append(np.asarray(loss(params | {"unet": unet}, batch, jax.random.key(start), t.astype(np.int32))))
@@ -185,14 +180,10 @@ def kid(stages: Stages, count: int) -> dict:
     features, pictures = random_feature_extractor(), {}
     for name, stage in (("4", "more"), ("16", "stage3")):
         objective, params = objective_of(stages, stage)
-        params = params | {"unet": unet_of(stages, stage, params["unet"])}
-        draw = jax.jit(objective.pictures)
-        held_out = objective.held_out
-        batches = [
-            held_out.batch(np.arange(i, i + BATCH)) for i in range(0, min(count, len(held_out)) // BATCH * BATCH, BATCH)
-        ]
-        found = [np.asarray(draw(params, batch["text_ids"], jax.random.key(i))) for i, batch in enumerate(batches)]
-        pictures[name] = np.concatenate(found)
+        params = params | {"unet": unet_of(stages, stage, objective)}
+        draw, batches = jax.jit(objective.generate), batches_of(objective.held_out, count)
+        found = [to_uint8(draw(params, {}, batch, jax.random.key(i))) for i, batch in enumerate(batches)]
+        pictures[name] = np.concatenate([np.asarray(one) for one in found])
     real = np.concatenate([batch["flat"] for batch in batches])
     for channels in ("4", "16"):
         pictures[f"autoencoder {channels}"] = reconstructions(stages, f"autoencoder{channels}", real)

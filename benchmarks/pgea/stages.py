@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 STEM, SECOND, THIRD, SGD = 1500, 150, 450, 20_000  # steps at --scale 1
@@ -90,9 +89,7 @@ class Stages:
         train = [sys.executable, "-m", "ragdiff_jax.cli.main", "train"]
         return [*train, "--config", f"configs/{config}", "--workdir", str(self.work / stage), *sets]
 
-    def run(self, only: tuple[str, ...] = EVERYTHING) -> Iterator[str]:
-        """Trains what isn't there yet, or goes on with it; names each stage that is done."""
-        for stage in only:
-            if not (self.work / stage / "model" / "model.json").is_file():
-                subprocess.run(self.command(stage), check=True)
-            yield stage
+    def train(self, stage: str) -> None:
+        """Trains a stage that isn't there yet, or goes on with it."""
+        if not (self.work / stage / "model" / "model.json").is_file():
+            subprocess.run(self.command(stage), check=True)

@@ -5,7 +5,7 @@ Both minimise the same expected error (`latent_change`), and their losses are th
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -36,10 +36,10 @@ from ragdiff_jax.training.objectives.latent_change import (
 from ragdiff_jax.training.objectives.pgea import LatentChange
 
 
-def _sum_pictures(objective: LatentChange, params, batches: Iterator[Any], width: int) -> np.ndarray:
-    """G of some batches, outside the loop."""
+def sum_pictures(objective: "_ConvIn", params, batches: Iterable[Any]) -> np.ndarray:
+    """G of some batches, in float64 on the host; outside the loop."""
     add = jax.jit(lambda sums, params, batch: add_rows(sums, objective.columns(params, batch)))
-    sums = zero_sums(width)
+    sums = zero_sums(objective.width)
     for batch in batches:
         sums = add(sums, params, {name: batch[name] for name in ("flat", "photo")})
     return total(sums)
@@ -53,7 +53,7 @@ class _ConvIn(LatentChange):
 
     def validation(self, params, constants, key):
         """Beside the text-to-image loss: the features' error on held-out pictures, and the old ones' mean square."""
-        gram = _sum_pictures(self, params, [self.example_batch()], self.width)
+        gram = sum_pictures(self, params, [self.example_batch()])
         old, matrix = params["unet"]["conv_in"], self.conv_in(params)
         error = conv_in_error(gram, matrix, old, self.moments)
         if self.moments.variance:
@@ -117,7 +117,7 @@ class PGEAConvInSGD(_ConvIn):
         rows = np.linspace(0, len(self.pairs) - 1, count).astype(int)
         size = min(16, count)  # of one compiled shape; the rest of the division is left out
         batches = (self.pairs.batch(rows[i : i + size]) for i in range(0, count - size + 1, size))
-        gram = _sum_pictures(self, params, batches, self.width)
+        gram = sum_pictures(self, params, batches)
         isometry = nearest_isometry(gram, self.model.vae.latent_channels, self.old_vae.latent_channels)
         return params | {"isometry": jax.device_put(isometry.astype(np.float32), params["isometry"].sharding)}
 

@@ -5,7 +5,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int32, UInt8
 
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion.ddim import ddim
@@ -106,13 +105,9 @@ class TextToImageObjective(PairObjective):
         latents = sample(denoise, ddim(model.schedule, self.sample_steps), jax.random.normal(key, shape))
         return model.decode(params, latents)
 
-    def pictures(self, params, ids: Int32[Array, "b l"], key) -> UInt8[Array, "b h w 3"]:
-        """Flat-lays from captions: `sample_steps` of DDIM under `guidance_scale`, a pure function."""
-        return to_uint8(self.generate(params, {}, {"text_ids": ids}, key))
-
     def sample(self, params, constants, key):
         batch = self.example_batch()
-        return {"flat": sheet(batch["flat"], jax.jit(self.pictures)(params, batch["text_ids"], key))}
+        return {"flat": sheet(batch["flat"], to_uint8(jax.jit(self.generate)(params, constants, batch, key)))}
 
     def export(self, params, directory):
         save_part(directory / "unet", self.model.unet.to_dict(), params["unet"])
