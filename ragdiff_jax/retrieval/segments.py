@@ -5,6 +5,7 @@
 `thumbnails.array_record`.
 """
 
+import errno
 import functools
 import itertools
 import os
@@ -19,6 +20,8 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import storage
 from ragdiff_jax.retrieval.items import Row, StoredItem, decode_mask
 from ragdiff_jax.retrieval.manifest import EMBEDDINGS, ITEMS, LANDMARKS, THUMBNAILS, Manifest, SegmentEntry
+
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what a rename says of a name that is taken
 
 
 class Segment:
@@ -154,11 +157,12 @@ def write_segment(folder: Path, rows: Sequence[Row], first_number: int) -> Segme
         storage.sync(temporary)
         for number in itertools.count(first_number):
             name = f"segment-{number}"
-            # A rename never replaces a folder that has files: a number that is taken is skipped.
+            # A rename never replaces a folder that has files: a number that is taken is skipped, also where whoever
+            # had it has deleted it since.
             try:
                 os.rename(temporary, folder / name)
-            except OSError:
-                if (folder / name).exists():
+            except OSError as error:
+                if error.errno in _TAKEN or (folder / name).exists():
                     continue
                 raise
             break

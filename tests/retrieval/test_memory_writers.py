@@ -1,5 +1,7 @@
 """Writers that race, and writers that are killed: the memory stays whole, and no change is lost silently."""
 
+import errno
+import os
 import random
 import signal
 import subprocess
@@ -82,6 +84,22 @@ def test_many_writers_at_once_lose_nothing(tmp_path):
     final = Memory.open(path)
     final.verify()
     assert {item.id for item in final.items} == {f"garment-{i}" for i in range(8) if i % 4 != 3}
+
+
+def test_a_number_that_was_taken_and_is_free_again_is_no_failure(memory, monkeypatch):
+    """Another writer had the name at the rename and, beaten by a third, has deleted its folder since."""
+    rename, refused = os.rename, []
+
+    def taken_once(source, target):
+        if not refused:
+            refused.append(target)
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", taken_once)
+    memory.add([make_item(20)])
+    monkeypatch.undo()
+    assert refused and "garment-20" in {item.id for item in Memory.open(memory.path).items}
 
 
 def test_a_reader_that_was_open_during_a_compaction_still_reads(memory):
