@@ -24,6 +24,7 @@ from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.fashion_rag import EditDropout, FashionRAGObjective
 from ragdiff_jax.training.objectives.pgea_conv_in import PGEAConvIn, PGEAConvInSGD
 from ragdiff_jax.training.objectives.pgea_conv_out import PGEAConvOut
+from ragdiff_jax.training.objectives.flat_tower import FlatTowerObjective
 from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
@@ -65,6 +66,11 @@ def structure_net(model: Any, **data) -> StructureNetObjective:
 def photo_tower(model: Any, **data) -> PhotoTowerObjective:
     preset = RAGDiffusion.from_config(model["preset"])
     return PhotoTowerObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
+
+
+def flat_tower(model: Any, **data) -> FlatTowerObjective:
+    preset = RAGDiffusion.from_config(model["preset"])
+    return FlatTowerObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
 
 
 def _system(model: Any) -> RAGDiffusion:
@@ -235,6 +241,7 @@ BUILDERS = {
     "clip": clip,
     "text_to_image": text_to_image,
     "structure_net": structure_net,
+    "flat_tower": flat_tower,
     "photo_tower": photo_tower,
     "ragdiffusion": ragdiffusion,
     "pgea_conv_in": pgea_conv_in,
