@@ -22,9 +22,9 @@ from ragdiff_jax.systems.text_retrieval import tower_params
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.fashion_rag import EditDropout, FashionRAGObjective
+from ragdiff_jax.training.objectives.flat_tower import FlatTowerObjective
 from ragdiff_jax.training.objectives.pgea_conv_in import PGEAConvIn, PGEAConvInSGD
 from ragdiff_jax.training.objectives.pgea_conv_out import PGEAConvOut
-from ragdiff_jax.training.objectives.flat_tower import FlatTowerObjective
 from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
