@@ -58,8 +58,32 @@ def _unit(x):
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
 
 
+class PromptTables:
+    """The values of an attribute as rows of CLIP's joint space, encoded once and kept."""
+
+    def __init__(self, embed_prompts: Callable[[np.ndarray], Array], tokenizer: Tokenizer):
+        """`embed_prompts`: int32 [b,l] -> unit rows [b,p]."""
+        self._embed_prompts, self._tokenizer = embed_prompts, tokenizer
+        self._known: dict[tuple[str, str], np.ndarray] = {}
+
+    def __call__(self, category: str, name: str) -> Float[np.ndarray, "v p"]:
+        """Unit rows, one a value of the attribute `name`: the mean of its prompts, which name `category`."""
+        if (category, name) not in self._known:
+            texts = [prompts(category, name, value) for value in ATTRIBUTES[name]]
+            ids = self._tokenizer.encode([text for some in texts for text in some])
+            # CLIP's text is causal and read at its end token: the padding behind it changes nothing but the time.
+            ends = (ids == self._tokenizer.eos_id).argmax(axis=1)
+            ids = ids[:, : min(ids.shape[1], 16 * -(-int(ends.max() + 1) // 16))]
+            short = -len(ids) % CHUNK
+            ids = np.concatenate([ids, ids[:1].repeat(short, axis=0)])
+            rows = [np.asarray(self._embed_prompts(ids[at : at + CHUNK])) for at in range(0, len(ids), CHUNK)]
+            rows = np.concatenate(rows)[: len(ids) - short].reshape(len(texts), len(texts[0]), -1).mean(axis=1)
+            self._known[category, name] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return self._known[category, name]
+
+
 class ZeroShotAttributes:
-    """Predicts the ten attributes that have ids; prompts are encoded once and kept."""
+    """Predicts the ten attributes that have ids."""
 
     def __init__(
         self,
@@ -72,9 +96,8 @@ class ZeroShotAttributes:
 
         An attribute that `calibration` leaves out has `Calibration()`.
         """
-        self._embed_photos, self._embed_prompts, self._tokenizer = embed_photos, embed_prompts, tokenizer
+        self._embed_photos, self._table = embed_photos, PromptTables(embed_prompts, tokenizer)
         self.calibration = {name: calibration.get(name, Calibration()) for name in STRUCTURAL}
-        self._known: dict[tuple[str, str], np.ndarray] = {}
 
     @classmethod
     def from_towers(
@@ -120,34 +143,19 @@ class ZeroShotAttributes:
         That is the one in `categories`, or the nearest where it is None. A value that no sentence says has -1.
         """
         images = np.asarray(self._embed_photos(photos), np.float32)
-        first = images @ self._prompts("", "Category").T
+        first = images @ self._table("", "Category").T
         best = [ATTRIBUTES["Category"][row] for row in first.argmax(axis=1)]
         nouns = [given or found for given, found in zip(categories, best, strict=True)]
         cosines = {"Category": first}
         for name in names:
             if name == "Category":
                 continue
-            tables = np.stack([self._prompts(noun, name) for noun in nouns])
+            tables = np.stack([self._table(noun, name) for noun in nouns])
             cosines[name] = np.einsum("bp,bvp->bv", images, tables)
         for name, value in UNSAID:
             if name in cosines:
                 cosines[name][:, ATTRIBUTES[name].index(value)] = -1.0
         return cosines, nouns
-
-    def _prompts(self, category: str, name: str) -> Float[np.ndarray, "v p"]:
-        """The embedding of each value: the mean of its prompts'."""
-        if (category, name) not in self._known:
-            texts = [prompts(category, name, value) for value in ATTRIBUTES[name]]
-            ids = self._tokenizer.encode([text for some in texts for text in some])
-            # CLIP's text is causal and read at its end token: the padding behind it changes nothing but the time.
-            ends = (ids == self._tokenizer.eos_id).argmax(axis=1)
-            ids = ids[:, : min(ids.shape[1], 16 * -(-int(ends.max() + 1) // 16))]
-            short = -len(ids) % CHUNK
-            ids = np.concatenate([ids, ids[:1].repeat(short, axis=0)])
-            rows = [np.asarray(self._embed_prompts(ids[at : at + CHUNK])) for at in range(0, len(ids), CHUNK)]
-            rows = np.concatenate(rows)[: len(ids) - short].reshape(len(texts), len(texts[0]), -1).mean(axis=1)
-            self._known[category, name] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        return self._known[category, name]
 
 
 def softmax(cosines: Rows, scale: float) -> Rows:

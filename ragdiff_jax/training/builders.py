@@ -29,6 +29,7 @@ from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
+from ragdiff_jax.training.objectives.zero_shot import ZeroShotObjective
 from ragdiff_jax.training.retrieved import retrieved_rows
 from ragdiff_jax.weights.fashion_folder import load_fashion
 from ragdiff_jax.weights.folder import read_config
@@ -44,12 +45,20 @@ def autoencoder(model: Any, **data) -> AutoencoderObjective:
 
 
 def clip(model: Any, **data) -> CLIPObjective:
+    return _clip(CLIPObjective, model, data)
+
+
+def zero_shot(model: Any, **data) -> ZeroShotObjective:
+    return _clip(ZeroShotObjective, model, data)
+
+
+def _clip(objective: type[CLIPObjective], model: Any, data: Mapping[str, Any]) -> Any:
     preset = RAGDiffusion.from_config(model["preset"])
     own, asked = Tokenizer.from_folder(model["tokenizer"]).eos_id, preset.text_encoders[-1].eos_token_id
     if own != asked:  # the text would be read at its first token, and nothing would say so
         raise UserError(f"{model['tokenizer']}: its end token is {own}, the text encoder's is {asked}; make it anew")
     vision = dataclasses.replace(preset.structure_net.vision, **model.get("vision", {}))
-    return CLIPObjective(
+    return objective(
         text=preset.text_encoders[-1],
         vision=vision,
         parts=_given(model.get("parts", {})),
@@ -239,6 +248,7 @@ SHAPE_BUILDERS = {"fashion_rag": fashion_rag_shapes}
 BUILDERS = {
     "autoencoder": autoencoder,
     "clip": clip,
+    "zero_shot": zero_shot,
     "text_to_image": text_to_image,
     "structure_net": structure_net,
     "flat_tower": flat_tower,

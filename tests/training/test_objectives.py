@@ -3,89 +3,43 @@
 import dataclasses
 import json
 import math
-import types
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from objective_runs import MODEL, small_world, still, train
 from quick import OPTIONS
-from small_model import random_params, small_system
+from small_model import random_params
 
 import ragdiff_jax as rd
 from ragdiff_jax.data.pipeline import PairArrays
-from ragdiff_jax.data.synth_dataset import synth_record
-from ragdiff_jax.data.tokenizer import Tokenizer, train_tokenizer
-from ragdiff_jax.models.structure_net import twin_towers
+from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.models.vae import AutoencoderKL
-from ragdiff_jax.parallel import flatten, make_mesh, merge, mesh_context, partition, shard_batch
+from ragdiff_jax.parallel import flatten, make_mesh, mesh_context, shard_batch
 from ragdiff_jax.systems.zero_shot import Calibration
-from ragdiff_jax.training import TrainSettings
 from ragdiff_jax.training.builders import BUILDERS
-from ragdiff_jax.training.loop import initial_state, make_plan
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective, shift_latents
 from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
-from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
 from ragdiff_jax.training.resident import ResidentObjective
-from ragdiff_jax.training.state import fresh_state
-from ragdiff_jax.training.step import ROW_LOSSES, jit_step
+from ragdiff_jax.training.step import ROW_LOSSES
 from ragdiff_jax.weights import load_part, read_config, save_part
 from ragdiff_jax.weights.model_folder import (
     abstract_params,
     load_structure_net,
-    part_configs,
     read_calibration,
     write_calibration,
 )
 
-MODEL = small_system()
-# No decay: what moves, moves by its gradient.
-SETTINGS = TrainSettings(steps=10, batch_size=8, learning_rate=1e-4, weight_decay=0.0)
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Pairs, the parts that training starts from, a memory of half of the flat-lays, a tokenizer."""
-    base = tmp_path_factory.mktemp("objectives")
-    records = [synth_record(row, size=32) for row in range(8)]
-    tokenizer = train_tokenizer([record.caption for record in records], 700, base / "tokenizer")
-    params = random_params(MODEL)
-    params["structure_net"] = jax.tree.map(np.asarray, twin_towers(params["structure_net"]))
-    configs = part_configs(MODEL)
-    # ReferenceNet alone starts as a copy: of these.
-    parts = {part: str(base / part) for part in configs if part != "reference_net"}
-    for part, folder in parts.items():
-        save_part(folder, configs[part], params[part])
-
-    rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(6, MODEL.structure_net.embed_dim)).astype(np.float32)
-    memory = rd.Memory.create(base / "memory", rd.encoder_fingerprint(MODEL, params), 32, embeddings.shape[1])
-    memory.add(
-        [
-            rd.MemoryItem(
-                id=record.id,
-                embedding=embedding / np.linalg.norm(embedding),
-                landmark=rng.random((32, 32)) < 0.5,
-                metadata={},
-            )
-            for record, embedding in zip(records, embeddings, strict=False)
-        ]
-    )
-    return types.SimpleNamespace(
-        pairs=PairArrays(records, image_size=32, tokenizer=tokenizer, cache=True),
-        params=params,
-        parts=parts,
-        memory=str(base / "memory"),
-        tokenizer=str(base / "tokenizer"),
-        eos_id=tokenizer.eos_id,
-        empty_ids=tuple(int(i) for i in tokenizer.encode([""])[0]),
-    )
+    return small_world(tmp_path_factory.mktemp("objectives"))
 
 
 class Blank(RAGDiffusionObjective):
@@ -106,50 +60,6 @@ def ragdiffusion(world, kind=Blank):
     )
 
 
-@dataclasses.dataclass
-class Run:
-    """One training: the whole tree before and after, loss and row losses of each step, the step to go on with."""
-
-    before: dict
-    after: dict
-    losses: list
-    rows: list
-    go_on: object
-
-
-def train(objective, mesh, steps, params=None):
-    """`steps` of the compiled step. `params` spares the compilation of random numbers of many shapes."""
-    plan = make_plan(objective, SETTINGS, mesh)
-    if params is None:
-        state, frozen = initial_state(objective, SETTINGS, plan)
-    else:
-        params = jax.device_put(params, jax.tree.map(lambda x: x.sharding, plan.params))
-        trainable, frozen = partition(params, objective.trainable)
-        state = fresh_state(SETTINGS, trainable, plan.state)
-    before = jax.tree.map(np.array, merge(state.params, frozen))
-    constants = objective.constants(mesh)
-    batches = objective.batches(batch_size=8, seed=0, start_step=0, process_index=0, process_count=1)
-    losses, rows, compiled = [], [], None
-    with mesh_context(mesh):
-        for _ in range(steps):
-            batch = shard_batch(mesh, next(batches))
-            if compiled is None:
-                step = jit_step(objective, SETTINGS, mesh, plan.state)
-                compiled = step.lower(state, frozen, constants, batch).compile(compiler_options=OPTIONS)
-            state, metrics = compiled(state, frozen, constants, batch)
-            losses.append(float(metrics["loss"]))
-            rows.append(np.asarray(metrics[ROW_LOSSES]))
-    batches.close()
-    after = jax.tree.map(np.array, merge(state.params, frozen))
-
-    def go_on(batch):
-        with mesh_context(mesh):
-            return compiled(state, frozen, constants, shard_batch(mesh, batch))[1]
-
-    assert np.isfinite(losses).all()
-    return Run(before, after, losses, rows, go_on)
-
-
 @pytest.fixture(scope="module")
 def one_device():
     return make_mesh(devices=jax.devices()[:1])
@@ -158,12 +68,6 @@ def one_device():
 @pytest.fixture(scope="module")
 def ragdiffusion_run(world, one_device):
     return train(ragdiffusion(world), one_device, 10)
-
-
-def still(run, prefix):
-    """Names under `prefix` that are what they were."""
-    before, after = dict(flatten(run.before)), dict(flatten(run.after))
-    return [n for n in before if n.startswith(prefix) and np.array_equal(before[n], after[n])]
 
 
 def test_ten_steps_move_every_trained_part_and_no_frozen_one(ragdiffusion_run, world):
@@ -252,42 +156,6 @@ def test_structure_net_moves_both_towers_and_the_table(world, one_device, tmp_pa
     config, params = load_structure_net(tmp_path)
     assert config == MODEL.structure_net
     jax.tree.map(np.testing.assert_array_equal, params, run.after["structure_net"])
-
-
-def photo_tower(world, **changes):
-    start = str(Path(world.memory).parent)
-    fields = {"init_from": start, "memory": world.memory, "shape_temperature": 0.05, "twins": True, "paste_share": 0.5}
-    return PhotoTowerObjective(pairs=world.pairs, config=MODEL.structure_net, **fields | changes)
-
-
-def test_the_photo_tower_trains_alone_from_a_copy_of_the_flat_one(world, one_device):
-    run = train(photo_tower(world, paste_from_easy=True, attribute_weight=0.5), one_device, 3)
-    start = run.before["structure_net"]
-    jax.tree.map(np.testing.assert_array_equal, start["photo"], start["flat"])
-    for part in ("flat", "attributes"):
-        locked = world.params["structure_net"][part]
-        jax.tree.map(np.testing.assert_array_equal, run.after["structure_net"][part], locked)
-    assert not still(run, "structure_net/photo/") and not still(run, "attribute_head/")
-    assert run.losses[-1] < run.losses[0]
-
-
-def test_the_photo_tower_is_scored_on_the_memory_it_will_search(world, one_device):
-    tokenizer = Tokenizer.from_folder(world.tokenizer)
-    held_out = PairArrays([world.pairs.source[0]] * 32, image_size=32, tokenizer=tokenizer)
-    objective = photo_tower(world, held_out=held_out)
-    params = jax.tree.map(jnp.asarray, {"structure_net": world.params["structure_net"]})
-    scores = objective.validation(params, objective.constants(one_device), None)
-    assert scores["iou_oracle"] >= max(scores["iou_unknown"], scores["iou_exact"], scores["iou_random"]) > 0
-    assert scores["iou_random"] < scores["iou_oracle"]
-
-
-def test_the_photo_tower_refuses_a_memory_that_another_tower_built(world, tmp_path):
-    rd.Memory.create(tmp_path / "other", "0" * 64, 32, MODEL.structure_net.embed_dim)
-    params = {"structure_net": jax.tree.map(jnp.asarray, world.params["structure_net"])}
-    with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
-        photo_tower(world, memory=str(tmp_path / "other")).restore_parts(params)
-    with pytest.raises(rd.UserError, match="shape_temperature"):
-        photo_tower(world, shape_temperature=0.0)
 
 
 def test_a_resident_data_set_changes_no_loss(world, one_device):

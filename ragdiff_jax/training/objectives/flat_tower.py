@@ -38,10 +38,12 @@ def shape_basis(
 
 
 def shape_codes(
-    masks: Shaped[Array, "b s s"], mean: Float[Array, " s2"], basis: Float[Array, "s2 dim"]
+    masks: Shaped[Array, "b s s"] | Shaped[np.ndarray, "b s s"],
+    mean: Float[Array, " s2"] | Float[np.ndarray, " s2"],
+    basis: Float[Array, "s2 dim"] | Float[np.ndarray, "s2 dim"],
 ) -> Float[Array, "b dim"]:
     """Unit vectors of silhouettes in {0,1}: their coordinates on the axes of `shape_basis`."""
-    rows = masks.reshape(masks.shape[0], -1).astype(jnp.float32) - mean
+    rows = jnp.asarray(masks).reshape(masks.shape[0], -1).astype(jnp.float32) - mean
     return unit(jnp.einsum("bp,pd->bd", rows, basis, precision=jax.lax.Precision.HIGHEST))
 
 
@@ -63,7 +65,7 @@ class FlatTowerObjective(PhotoTowerObjective):
     def constants(self, mesh):
         masks = np.asarray(coarse(Memory.open(self.memory).landmarks))
         mean, basis = shape_basis(masks, self.config.embed_dim)
-        codes = np.asarray(shape_codes(jnp.asarray(masks), mean, basis))
+        codes = np.asarray(shape_codes(masks, mean, basis))
         held = {"embeddings": codes, "masks": masks, "mean": mean, "basis": basis}
         return jax.device_put(held, replicated(mesh))
 

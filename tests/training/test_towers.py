@@ -1,0 +1,119 @@
+"""The stages of single towers: the flat one by silhouettes' codes, the photo one by a memory, CLIP's by its prompts."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from objective_runs import MODEL, small_world, still, train
+
+import ragdiff_jax as rd
+from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL
+from ragdiff_jax.data.pipeline import PairArrays
+from ragdiff_jax.data.synth_dataset import synth_record
+from ragdiff_jax.data.tokenizer import Tokenizer
+from ragdiff_jax.training.objectives.contrastive import overlaps
+from ragdiff_jax.training.objectives.flat_tower import FlatTowerObjective, shape_basis, shape_codes
+from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective, coarse
+from ragdiff_jax.training.objectives.zero_shot import ZeroShotObjective
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return small_world(tmp_path_factory.mktemp("towers"))
+
+
+def photo_tower(world, **changes):
+    start = str(Path(world.memory).parent)
+    fields = {"init_from": start, "memory": world.memory, "shape_temperature": 0.05, "twins": True, "paste_share": 0.5}
+    return PhotoTowerObjective(pairs=world.pairs, config=MODEL.structure_net, **fields | changes)
+
+
+def test_the_photo_tower_trains_alone_from_a_copy_of_the_flat_one(world, one):
+    run = train(photo_tower(world, paste_from_easy=True, attribute_weight=0.5), one, 3)
+    start = run.before["structure_net"]
+    jax.tree.map(np.testing.assert_array_equal, start["photo"], start["flat"])
+    for part in ("flat", "attributes"):
+        locked = world.params["structure_net"][part]
+        jax.tree.map(np.testing.assert_array_equal, run.after["structure_net"][part], locked)
+    assert not still(run, "structure_net/photo/") and not still(run, "attribute_head/")
+    assert run.losses[-1] < run.losses[0]
+
+
+def test_the_photo_tower_is_scored_on_the_memory_it_will_search(world, one):
+    tokenizer = Tokenizer.from_folder(world.tokenizer)
+    held_out = PairArrays([world.pairs.source[0]] * 32, image_size=32, tokenizer=tokenizer)
+    objective = photo_tower(world, held_out=held_out)
+    params = jax.tree.map(jnp.asarray, {"structure_net": world.params["structure_net"]})
+    scores = objective.validation(params, objective.constants(one), None)
+    assert scores["iou_oracle"] >= max(scores["iou_unknown"], scores["iou_exact"], scores["iou_random"]) > 0
+    assert scores["iou_random"] < scores["iou_oracle"]
+
+
+def test_the_photo_tower_refuses_a_memory_that_another_tower_built(world, tmp_path):
+    rd.Memory.create(tmp_path / "other", "0" * 64, 32, MODEL.structure_net.embed_dim)
+    params = {"structure_net": jax.tree.map(jnp.asarray, world.params["structure_net"])}
+    with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
+        photo_tower(world, memory=str(tmp_path / "other")).restore_parts(params)
+    with pytest.raises(rd.UserError, match="shape_temperature"):
+        photo_tower(world, shape_temperature=0.0)
+
+
+def test_the_nearest_code_is_nearly_the_silhouette_of_largest_overlap(world):
+    records = [synth_record(row, size=32) for row in range(96)]
+    pairs = PairArrays(records, image_size=32, tokenizer=Tokenizer.from_folder(world.tokenizer))
+    masks = np.asarray(coarse(pairs.batch(np.arange(96))["mask"]))
+    mean, basis = shape_basis(masks, 64)
+    codes = np.asarray(shape_codes(masks, mean, basis))
+    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1.0, rtol=1e-5)
+    shared = np.array(overlaps(*[jnp.asarray(masks)] * 2))
+    same = shared > 0.999
+    best = np.where(same, -1, shared).max(axis=1)
+    found = np.take_along_axis(shared, np.where(same, -9, codes @ codes.T).argmax(axis=1)[:, None], axis=1)[:, 0]
+    assert found.mean() > best.mean() - 0.02 > shared.mean()
+    # More axes than silhouettes: the rest is nothing.
+    _, wide = shape_basis(masks[:5], 64)
+    assert not wide[:, 4:].any() and wide[:, :4].any(axis=0).all()
+
+
+def test_the_flat_tower_learns_codes_and_nothing_else_moves(world, one):
+    start = str(Path(world.memory).parent)
+    fields = {"init_from": start, "memory": world.memory, "shape_temperature": 0.05}
+    run = train(FlatTowerObjective(pairs=world.pairs, config=MODEL.structure_net, **fields), one, 3)
+    for part in ("photo", "attributes"):
+        locked = world.params["structure_net"][part]
+        jax.tree.map(np.testing.assert_array_equal, run.after["structure_net"][part], locked)
+    assert not still(run, "structure_net/flat/")
+    assert run.losses[-1] < run.losses[0]
+
+
+def test_clip_learns_the_prompts_that_serving_asks(world, one):
+    """From StructureNet's photo tower; nothing is learned about what isn't known."""
+    objective = ZeroShotObjective(
+        pairs=world.pairs,
+        text=dataclasses.replace(MODEL.text_encoders[-1], eos_token_id=world.eos_id),
+        vision=MODEL.structure_net.vision,
+        tokenizer=world.tokenizer,
+        parts={"text_encoder": world.parts["text_encoder"], "photo_tower": world.parts["structure_net"]},
+    )
+    run = train(objective, one, 6)
+    photo = world.params["structure_net"]["photo"]["vision"]
+    jax.tree.map(np.testing.assert_array_equal, run.before["image_encoder"], photo)
+    # Attention is the same whatever is added to all of its keys.
+    assert all(name.endswith("k_proj/bias") for name in still(run, "image_encoder/")) and not still(run, "scales")
+    assert run.losses[-1] < run.losses[0]
+    tables = objective.constants(one)
+    assert {name: tables[name].shape[-2] for name in STRUCTURAL} == {n: len(ATTRIBUTES[n]) for n in STRUCTURAL}
+    scores = objective.validation(run.after, tables, None)
+    assert scores == {} or 0 <= scores["all"] <= 1
+    unknown = world.pairs.batch(np.arange(8))
+    unknown["photo_attributes"] = np.zeros_like(unknown["photo_attributes"])
+    assert float(run.go_on(unknown)["loss"]) == 0.0
+
+
+def test_a_locked_text_tower_must_be_given(world):
+    with pytest.raises(rd.UserError, match="set model.parts.text_encoder"):
+        towers = {"text": MODEL.text_encoders[-1], "vision": MODEL.structure_net.vision}
+        ZeroShotObjective(pairs=world.pairs, **towers, tokenizer=world.tokenizer)
