@@ -1,6 +1,9 @@
-"""The tiny world's autoencoder: 64 px -> 16x16x8 latents of drawn photos and flat-lays, each hue as often as another.
+r"""The tiny world's autoencoder: 64 px -> 16x16x8 latents of drawn photos and flat-lays, each hue as often as another.
 
     ragdiff train --config configs/autoencoder/tiny.py --workdir runs/tiny/autoencoder --set data.folder=runs/tiny/data
+The shipped one's decoder alone, longer: sharper pictures from the latents that its models know.
+    ragdiff train --config configs/autoencoder/tiny.py:decoder --workdir runs/tiny/decoder \
+        --set data.folder=runs/tiny/data
 """
 
 from ml_collections import ConfigDict
@@ -9,9 +12,9 @@ SMALL = {"block_out_channels": (32, 48, 64, 96), "latent_channels": 16, "norm_nu
 
 
 def get_config(size: str = "tiny") -> ConfigDict:
-    """`size`: tiny, or small (128 px -> 16x16x16 latents)."""
-    if size not in ("tiny", "small"):
-        raise ValueError(f"size {size!r}: choose tiny or small")
+    """`size`: tiny, small (128 px -> 16x16x16 latents), or decoder (of the tiny one)."""
+    if size not in ("tiny", "small", "decoder"):
+        raise ValueError(f"size {size!r}: choose tiny, small or decoder")
     config = ConfigDict()
     config.objective = "autoencoder"
     config.data = ConfigDict(
@@ -44,14 +47,16 @@ def get_config(size: str = "tiny") -> ConfigDict:
             "kl_weight": 1e-4,
             "edge_weight": 0.5,
             "colour_weight": 2.0,
-            "init_from": "",
-            "colour_start": True,
-            "balance": 0.5,
+            "init_from": "ragdiff_jax/assets/tiny" if size == "decoder" else "",
+            "decoder_only": size == "decoder",
+            "latent_noise": 0.05 if size == "decoder" else 0.0,
+            "colour_start": size != "decoder",
+            "balance": None if size == "decoder" else 0.5,
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 450,
+            "steps": 3000 if size == "decoder" else 450,
             "seconds": 0,
             "batch_size": 12,
             "learning_rate": 1e-3,

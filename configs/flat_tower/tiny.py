@@ -3,7 +3,7 @@ r"""StructureNet's flat-lay tower alone: near embeddings are to mean near silhou
     ragdiff train --config configs/flat_tower/tiny.py --workdir runs/tiny/flat_tower \
         --set data.folder=runs/tiny/data
 
-Takes the landmarks of a memory, whatever tower embedded it; build the memory anew with what comes out.
+Comes before the memory is built; `photo_tower` follows.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
         {
             "preset": "tiny",
             "init_from": "runs/tiny/structure_net/model",
-            "memory": "runs/tiny/memory",
+            "memory": "",  # landmarks of a memory, whatever tower embedded it, in place of the first pairs'
             "temperature": 0.07,
             "recolour": True,
             "shape_temperature": 0.02,

@@ -40,7 +40,8 @@ def _rest(model: Any, *taken: str) -> dict[str, Any]:
 
 
 def autoencoder(model: Any, **data) -> AutoencoderObjective:
-    config = VAEConfig.from_dict(model["vae"].to_dict())
+    start = model.get("init_from", "")
+    config = VAEConfig.from_dict(read_config(f"{start}/vae") if start else model["vae"].to_dict())
     return AutoencoderObjective(config=config, **_rest(model, "vae"), **data)
 
 

@@ -183,6 +183,21 @@ def test_autoencoder_trains_and_exports_its_measured_scale(world, one_device, tm
     assert_loads(tmp_path / "vae", run.after["vae"])
 
 
+def test_a_longer_trained_decoder_leaves_the_latents_alone(world, one_device, tmp_path):
+    start = tmp_path / "start"
+    save_part(start / "vae", MODEL.vae.to_dict(), world.params["vae"])
+    model = {"vae": None, "init_from": str(start), "decoder_only": True, "latent_noise": 0.05}
+    objective = BUILDERS["autoencoder"](model, pairs=world.pairs)
+    run = train(objective, one_device, 3)
+    moved = {name for name, _ in flatten(run.before) if name not in still(run, "")}
+    assert moved and all(name.startswith(("vae/decoder/", "vae/post_quant_conv/")) for name in moved)
+    assert run.losses[-1] < run.losses[0]
+    objective.export(run.after, tmp_path / "model")
+    assert read_config(tmp_path / "model" / "vae") == read_config(start / "vae")
+    with pytest.raises(rd.UserError, match="needs init_from"):
+        dataclasses.replace(objective, init_from="")
+
+
 def test_clip_trains_and_exports_both_towers(world, one_device, tmp_path):
     objective = CLIPObjective(
         pairs=world.pairs,

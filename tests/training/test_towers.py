@@ -80,13 +80,16 @@ def test_the_nearest_code_is_nearly_the_silhouette_of_largest_overlap(world):
 
 def test_the_flat_tower_learns_codes_and_nothing_else_moves(world, one):
     start = str(Path(world.memory).parent)
-    fields = {"init_from": start, "memory": world.memory, "shape_temperature": 0.05}
-    run = train(FlatTowerObjective(pairs=world.pairs, config=MODEL.structure_net, **fields), one, 3)
+    fields = {"init_from": start, "shape_temperature": 0.05}
+    objective = FlatTowerObjective(pairs=world.pairs, config=MODEL.structure_net, **fields)
+    run = train(objective, one, 3)
     for part in ("photo", "attributes"):
         locked = world.params["structure_net"][part]
         jax.tree.map(np.testing.assert_array_equal, run.after["structure_net"][part], locked)
     assert not still(run, "structure_net/flat/")
     assert run.losses[-1] < run.losses[0]
+    assert objective.constants(one)["masks"].shape[0] == 8
+    assert dataclasses.replace(objective, memory=world.memory).constants(one)["masks"].shape[0] == 6
 
 
 def test_clip_learns_the_prompts_that_serving_asks(world, one):

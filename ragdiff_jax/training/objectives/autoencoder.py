@@ -35,7 +35,11 @@ class AutoencoderObjective(PairObjective):
       over the flat-lays and divided by its standard deviation to this power (0: centred only; 1: all of unit
       variance). The quant convs take it up, so that no picture changes. None leaves the channels as they are.
     colour_start: begin with a linear path for the three colours (`objectives/colour_start.py`).
-    init_from: a folder with a `vae` to start from.
+    init_from: a folder with a `vae` to start from; its architecture and scale go before `config`.
+    decoder_only: with `init_from`, trains what is behind the latents alone and writes the same scale: sharper pictures
+      for every model that was trained on these latents.
+    latent_noise: of `decoder_only`, standard deviation of the noise on the latents, as a share of theirs: a denoiser's
+      are never quite an encoder's.
     """
 
     config: VAEConfig
@@ -46,7 +50,16 @@ class AutoencoderObjective(PairObjective):
     colour_start: bool = False
     balance: float | None = None
     init_from: str = ""
+    decoder_only: bool = False
+    latent_noise: float = 0.0
     trainable: str = "^vae/"
+
+    def __post_init__(self):
+        if not self.decoder_only:
+            return
+        if not self.init_from or self.balance is not None:
+            raise UserError("decoder_only=True keeps the latents as they are: it needs init_from, and balance=None")
+        object.__setattr__(self, "trainable", r"^vae/(decoder|post_quant_conv)/")
 
     @property
     def network(self) -> AutoencoderKL:
@@ -70,7 +83,13 @@ class AutoencoderObjective(PairObjective):
     def _reconstruct(self, params, images, key):
         variables = {"params": params["vae"]}
         mean, logvar = self.network.apply(variables, images, method="encode")
-        latents = mean if key is None else sample_latents(mean, logvar, key)
+        if key is None:
+            latents = mean
+        elif self.decoder_only:
+            spread = self.latent_noise / self.config.scaling_factor
+            latents = jax.lax.stop_gradient(mean) + spread * jax.random.normal(key, mean.shape, mean.dtype)
+        else:
+            latents = sample_latents(mean, logvar, key)
         return self.network.apply(variables, latents, method="decode"), mean, logvar
 
     def loss(self, params, constants, batch, key):
@@ -113,6 +132,9 @@ class AutoencoderObjective(PairObjective):
         return out
 
     def export(self, params, directory):
+        if self.decoder_only:
+            self._write(self.config, params["vae"], directory)
+            return
         encode = jax.jit(functools.partial(self.network.apply, method="encode"))
         latents = {"photo": [], "flat": []}
         for start in range(0, min(256, len(self.pairs)), 32):
@@ -125,7 +147,10 @@ class AutoencoderObjective(PairObjective):
             spread = flat.std((0, 1, 2))
             vae = shift_latents(vae, self.config, flat.mean((0, 1, 2)), spread**self.balance)
             scale = 1.0 / np.sqrt(np.mean(spread ** (2 - 2 * self.balance)))
-        config = dataclasses.replace(self.config, scaling_factor=float(scale))
+        self._write(dataclasses.replace(self.config, scaling_factor=float(scale)), vae, directory)
+
+    @staticmethod
+    def _write(config, vae, directory):
         save_part(directory / "vae", config.to_dict(), vae)
         write_model_json(directory, ModelFile(system="autoencoder", parts={"vae": "AutoencoderKL"}))
 

@@ -1,11 +1,10 @@
 """Stage `flat_tower`: StructureNet's flat-lay tower alone, so that near embeddings mean near silhouettes.
 
 What the flat tower makes of the database bounds what any photo tower can find there, and a flat-lay shows its
-silhouette: so that this much can be had for little. The landmarks of a memory have codes in closed form, their
+silhouette: so that this much can be had for little. Silhouettes have codes in closed form, their
 principal components at unit length (`shape_codes`), in which the nearest neighbour is nearly the one of largest IoU.
-The tower learns to give each flat-lay its silhouette's code, and among the whole memory's codes to find those whose
-silhouettes are like its own. The memory gives landmarks alone, whatever tower embedded it; it is built anew with the
-tower that comes out, and `photo_tower` follows.
+The tower learns to give each flat-lay its silhouette's code, and among the codes of all landmarks to find those whose
+silhouettes are like its own. The memory is built with the tower that comes out, and `photo_tower` follows.
 """
 
 import dataclasses
@@ -50,9 +49,13 @@ def shape_codes(
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlatTowerObjective(PhotoTowerObjective):
     """Attributes beside PhotoTowerObjective's, of which `mask_weight` and those of pasting have no use here:
+    memory: gives the landmarks, whatever tower embedded it; empty: they are the silhouettes of the first pairs.
+    landmarks: how many of these.
     code_weight: of 1 - cosine between a flat-lay's embedding and its own silhouette's code.
     """
 
+    memory: str = ""
+    landmarks: int = 4096
     code_weight: float = 1.0
     trainable: str = "^structure_net/flat/"
 
@@ -63,7 +66,13 @@ class FlatTowerObjective(PhotoTowerObjective):
         return StructureNetObjective.restore_parts(self, params)  # the memory may be another tower's
 
     def constants(self, mesh):
-        masks = np.asarray(coarse(Memory.open(self.memory).landmarks))
+        if self.memory:
+            masks = Memory.open(self.memory).landmarks
+        else:
+            count = min(self.landmarks, len(self.pairs))
+            parts = np.array_split(np.arange(count), -(-count // 64))
+            masks = np.concatenate([self.pairs.batch(rows)["mask"] for rows in parts])
+        masks = np.asarray(coarse(masks))
         mean, basis = shape_basis(masks, self.config.embed_dim)
         codes = np.asarray(shape_codes(masks, mean, basis))
         held = {"embeddings": codes, "masks": masks, "mean": mean, "basis": basis}
