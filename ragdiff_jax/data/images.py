@@ -271,9 +271,12 @@ def encode_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
     return _encode(Image.fromarray(image), "PNG")
 
 
-def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int = 92) -> bytes:
-    """JPEG bytes of a picture, colours at full resolution (small garments lose their prints at 4:2:0)."""
-    return _encode(Image.fromarray(image), "JPEG", quality=quality, subsampling=0)
+def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int = 92, optimize: bool = False) -> bytes:
+    """JPEG bytes of a picture, colours at full resolution (small garments lose their prints at 4:2:0).
+
+    `optimize`: code tables of its own, a fifth less of a small picture in twice the time.
+    """
+    return _encode(Image.fromarray(image), "JPEG", quality=quality, subsampling=0, optimize=optimize)
 
 
 def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:

@@ -235,7 +235,7 @@ class MemoryBuilder:
         if not mask.any():
             raise UserError(f"{flat.id}: no garment stands out from the background; give a mask or a plain background")
         image = square(flat.image, size, fill="white")
-        thumbnail = encode_jpeg(square(flat.image, self.thumbnail, fill="white"), quality=75)
+        thumbnail = encode_jpeg(square(flat.image, self.thumbnail, fill="white"), quality=75, optimize=True)
         return _Prepared(flat, image, mask, attribute_ids(flat.attributes, flat.id), thumbnail)
 
     def _encode(self, ready: Sequence[_Prepared]) -> Iterator[MemoryItem]:
