@@ -128,11 +128,14 @@ def _backward(walk: Walk, symmetric: bool, kept, cotangents):
         def gradient(pulled, positives):
             return (scale * (pulled - both[:, None] * positives.astype(scale.dtype))).astype(queries.dtype)
 
+        # One after another: a wide copy of either side must not lie there while the rows are walked.
         pulled, by_row = pull(query, key)
-        to_queries = gradient(pulled, keys)
+        to_queries = gradient(pulled, tiles.first(pulled, keys))
         key, query = tiles.first(to_queries, (key, query))
-        to_keys = gradient(pull(key, query)[0], queries)
-        to_scale = tiles.summed(walk, jnp.sum(by_row - both * _row_products(queries, keys)))
+        pulled = pull(key, query)[0]
+        to_keys = gradient(pulled, tiles.first(pulled, queries))
+        own = _row_products(*tiles.first(to_keys, (queries, keys)))
+        to_scale = tiles.summed(walk, jnp.sum(by_row - both * own))
         return to_queries, to_keys, to_scale
 
     arrays = (queries, keys, query_ids, key_ids, share, lse, back)
