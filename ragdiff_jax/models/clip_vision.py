@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ragdiff_jax.models.clip_encoder import CLIPEncoder, common_fields, tower_config
+from ragdiff_jax.models.dinov2 import bicubic_matrix
 from ragdiff_jax.models.layers import Conv, Dense, Embed, LayerNorm
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, RGB in [0, 1]
@@ -80,15 +81,31 @@ def preprocess(
     return (x - jnp.asarray(mean, x.dtype)) / jnp.asarray(deviation, x.dtype)
 
 
+def resampled_positions(
+    table: Float[Array, "l c"], grid: int, rows: int, columns: int
+) -> Float[Array, "m c"]:
+    """A position table [1 + grid^2, c] for another number of patches (torch's bicubic), the class token's first."""
+    patches = jnp.einsum(
+        "rg,ch,ghd->rcd",
+        bicubic_matrix(grid, rows),
+        bicubic_matrix(grid, columns),
+        table[1:].reshape(grid, grid, -1).astype(jnp.float32),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return jnp.concatenate([table[:1], patches.reshape(rows * columns, -1).astype(table.dtype)])
+
+
 class _Embeddings(nn.Module):
     config: CLIPVisionConfig
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, pixels):
+    def __call__(self, pixels, mask=None, mask_token=None, any_size=False):
         c = self.config
         b, h, w, _ = pixels.shape
-        if (h, w) != (c.image_size, c.image_size):
+        if any_size and (h % c.patch_size or w % c.patch_size):
+            raise ValueError(f"pixels are {h}x{w}; both sides must be multiples of the patch size {c.patch_size}")
+        if not any_size and (h, w) != (c.image_size, c.image_size):
             raise ValueError(f"pixels are {h}x{w}, the model takes {c.image_size}: see preprocess()")
         patches = Conv(
             c.hidden_size,
@@ -102,11 +119,18 @@ class _Embeddings(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(c.hidden_size**-0.5), ("norm",))
         cls = self.param("class_embedding", init, (c.hidden_size,))
         cls = jnp.broadcast_to(cls.astype(self.dtype), (b, 1, c.hidden_size))
-        x = jnp.concatenate([cls, patches.reshape(b, -1, c.hidden_size)], axis=1)
+        grid, rows, columns = c.image_size // c.patch_size, *patches.shape[1:3]
+        patches = patches.reshape(b, -1, c.hidden_size)
+        if mask is not None:
+            patches = jnp.where(mask[..., None], mask_token.astype(self.dtype), patches)
+        x = jnp.concatenate([cls, patches], axis=1)
         positions = Embed(
-            x.shape[1], c.hidden_size, axes=(None, "embed"), dtype=self.dtype, name="position_embedding"
+            1 + grid**2, c.hidden_size, axes=(None, "embed"), dtype=self.dtype, name="position_embedding"
         )
-        return x + positions(jnp.arange(x.shape[1]))[None]
+        table = positions(jnp.arange(1 + grid**2))
+        if (rows, columns) != (grid, grid):
+            table = resampled_positions(table, grid, rows, columns)
+        return x + table[None]
 
 
 class _VisionTransformer(nn.Module):
@@ -129,8 +153,8 @@ class _VisionTransformer(nn.Module):
         )
         self.post_layernorm = LayerNorm(c.layer_norm_eps, self.dtype)
 
-    def __call__(self, pixels):
-        return self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
+    def __call__(self, pixels, mask=None, mask_token=None, any_size=False):
+        return self.encoder(self.pre_layrnorm(self.embeddings(pixels, mask, mask_token, any_size)))
 
 
 class CLIPVisionModel(nn.Module):
@@ -149,6 +173,18 @@ class CLIPVisionModel(nn.Module):
         """All tokens of `hidden_states[-2]` through the post layer norm and the visual projection."""
         _, penultimate = self.vision_model(pixels)
         return self.visual_projection(self.vision_model.post_layernorm(penultimate))
+
+    def normed_tokens(
+        self,
+        pixels: Float[Array, "b h w 3"],
+        mask: Bool[Array, "b l"] | None = None,
+        mask_token: Float[Array, " c"] | None = None,
+    ) -> Float[Array, "b m c"]:
+        """All tokens of the last layer through the post layer norm, the class token first; of pixels of any multiple of
+        the patch size, the position table resampled. Patches in `mask` are `mask_token` instead.
+        """
+        last, _ = self.vision_model(pixels, mask, mask_token, any_size=True)
+        return self.vision_model.post_layernorm(last)
 
     def __call__(self, pixels: Float[Array, "b h w 3"]) -> CLIPVisionOutput:
         """Encodes CLIP-normalised pixels of the config's `image_size` (see `preprocess`)."""

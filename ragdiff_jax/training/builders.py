@@ -21,6 +21,7 @@ from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
 from ragdiff_jax.systems.text_retrieval import tower_params
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.clip import CLIPObjective
+from ragdiff_jax.training.objectives.dino import DINOObjective
 from ragdiff_jax.training.objectives.fashion_rag import EditDropout, FashionRAGObjective
 from ragdiff_jax.training.objectives.flat_tower import FlatTowerObjective
 from ragdiff_jax.training.objectives.pgea_conv_in import PGEAConvIn, PGEAConvInSGD
@@ -71,6 +72,11 @@ def _clip(objective: type[CLIPObjective], model: Any, data: Mapping[str, Any]) -
 def structure_net(model: Any, **data) -> StructureNetObjective:
     preset = RAGDiffusion.from_config(model["preset"])
     return StructureNetObjective(config=preset.structure_net, **_rest(model, "preset"), **data)
+
+
+def dino(model: Any, **data) -> DINOObjective:
+    preset = RAGDiffusion.from_config(model["preset"])
+    return DINOObjective(vision=preset.structure_net.vision, **_rest(model, "preset"), **data)
 
 
 def photo_tower(model: Any, **data) -> PhotoTowerObjective:
@@ -250,6 +256,7 @@ BUILDERS = {
     "autoencoder": autoencoder,
     "clip": clip,
     "zero_shot": zero_shot,
+    "dino": dino,
     "text_to_image": text_to_image,
     "structure_net": structure_net,
     "flat_tower": flat_tower,

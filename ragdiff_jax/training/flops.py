@@ -31,10 +31,12 @@ def sample_flops(objective: Objective, abstract_constants: Any, rows: int, param
     else:
         trainable, frozen = partition(params, objective.trainable)
 
-        def loss(trainable, frozen, constants, batch):
-            return objective.loss(merge(trainable, frozen), constants, batch, key)[0].astype(jnp.float32).mean()
+        def loss(trainable, frozen, constants, batch, average):
+            teacher = {"average": merge(average, frozen)} if objective.wants_average else {}
+            rows, _ = objective.loss(merge(trainable, frozen), constants, batch, key, **teacher)
+            return rows.astype(jnp.float32).mean()
 
-        counted = count_flops(jax.value_and_grad(loss), trainable, frozen, abstract_constants, batch)
+        counted = count_flops(jax.value_and_grad(loss), trainable, frozen, abstract_constants, batch, trainable)
     return sum(counted.values()) / rows
 
 

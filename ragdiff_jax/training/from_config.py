@@ -72,6 +72,8 @@ def builder_of(config: Any) -> Callable[..., Objective]:
 def wrapped(objective: Objective, config: Any) -> Objective:
     """The objective with kept encodings and trained through adapters, as far as the config asks for these."""
     data = config["data"]
+    if objective.wants_average and (data.get("encodings", "") or dict(config.get("lora", {})).get("rank")):
+        raise UserError(f"objective {config['objective']!r}: trains a whole network on pixels; no encodings, no lora")
     if data.get("encodings", ""):
         folder, variants = data["encodings"], data.get("encoding_variants", 4)
         objective = EncodedObjective(base=objective, folder=folder, variants=variants, seed=config["train"]["seed"])

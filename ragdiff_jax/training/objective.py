@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,14 @@ class Objective(Protocol):
 
     trainable: str
     """Regular expression searched in the `/`-joined path of each parameter; what matches is trained."""
+
+    wants_average: ClassVar[bool] = False
+    """Whether `loss` takes `average` too: the whole tree with the averaged parameters (EMA), a teacher."""
+
+    def rate_multipliers(self, params: Params) -> Any:
+        """Factors of the learning rate, a tree like the trainable one whose leaves broadcast; None: all 1."""
+        del params
+        return None
 
     def init(self, key: jax.Array) -> Params:
         """The tree of boxed parameters (`nn.Partitioned` leaves, as Flax's `init` gives it).

@@ -7,7 +7,7 @@ import dataclasses
 
 import jax
 
-from ragdiff_jax.data.pipeline import make_batches, with_partners
+from ragdiff_jax.data.pipeline import with_partners
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.training.objective import Objective, Summing
@@ -44,13 +44,14 @@ class ResidentObjective(Objective):
         return {"base": self.base.constants(mesh), "pairs": jax.tree.map(place, self.base.pairs.arrays())}
 
     def batches(self, **arguments):
-        return make_batches(self.base.pairs, order=self.base.order, rows_only=True, **arguments)
+        return self.base.batches(rows_only=True, **arguments)
 
     def batch_ids(self, step, **arguments):
         return self.base.batch_ids(step, **arguments)
 
     def abstract_batch(self, rows):
-        return {"row": jax.ShapeDtypeStruct((rows,), "int32")}
+        row = {"row": jax.ShapeDtypeStruct((rows,), "int32")}
+        return row | {name: x for name, x in self.base.abstract_batch(rows).items() if name == "step"}
 
     def without_remat(self):
         return dataclasses.replace(self, base=self.base.without_remat())
@@ -61,8 +62,16 @@ class ResidentObjective(Objective):
             for name, run in self.base.evaluators().items()
         }
 
-    def loss(self, params, constants, batch, key):
-        return self.base.loss(params, constants["base"], with_partners(constants["pairs"], batch["row"]), key)
+    @property
+    def wants_average(self) -> bool:
+        return self.base.wants_average
+
+    def rate_multipliers(self, params):
+        return self.base.rate_multipliers(params)
+
+    def loss(self, params, constants, batch, key, **average):
+        pairs = with_partners(constants["pairs"], batch["row"])
+        return self.base.loss(params, constants["base"], dict(batch) | pairs, key, **average)
 
     def sample(self, params, constants, key):
         return self.base.sample(params, constants["base"], key)

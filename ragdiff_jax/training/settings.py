@@ -11,8 +11,11 @@ from ragdiff_jax.errors import UserError
 # What a resumed run may say differently: the rest decides what the arrays of the checkpoint are or which rows
 # come next.
 MAY_CHANGE = frozenset(
-    "steps seconds learning_rate warmup schedule weight_decay clip_norm checkpoint_every checkpoint_seconds keep "
-    "log_every sample_every validate_every evaluate_every evaluators learning_rates replicated_limit wandb".split()
+    (
+        "steps seconds learning_rate warmup schedule weight_decay weight_decay_end clip_norm checkpoint_every "
+        "checkpoint_seconds keep log_every sample_every validate_every evaluate_every evaluators learning_rates "
+        "replicated_limit wandb"
+    ).split()
 )
 
 
@@ -40,9 +43,11 @@ class TrainSettings:
             the stages that sum over the data and take no gradient.
         beta1, beta2, epsilon: of AdamW.
         weight_decay: of kernels and tables; norms and biases don't decay.
+        weight_decay_end: where it ends after a cosine over all steps; 0: it stays.
         clip_norm: global gradient norm to clip at; 0 is off.
         ema_decay: of the fp32 average of the trained parameters; 0 is off. It rises as min(decay,
-            (1+t)/(10+t)).
+            (1+t)/(10+t)) with `ema_warmup`, so that early parameters are soon forgotten.
+        ema_end: where the decay ends after a cosine over all steps (DINO's teacher: 1); 0: it stays.
         ema_every: steps between two updates of the average, the decay taken to that power.
         ema_dtype: `float32`, or `bfloat16`, which is rounded by chance: to nearest, an average never moves.
         ema_spread: lay the average over `data` as well as where the parameters lie; a step gathers nothing of it.
@@ -71,8 +76,11 @@ class TrainSettings:
     beta2: Number = 0.999
     epsilon: Number = 1e-8
     weight_decay: Number = 0.01
+    weight_decay_end: Number = 0.0
     clip_norm: Number = 1.0
     ema_decay: Number = 0.0
+    ema_end: Number = 0.0
+    ema_warmup: bool = True
     ema_every: int = 1
     ema_dtype: str = "float32"
     ema_spread: bool = False
@@ -105,6 +113,8 @@ class TrainSettings:
                 raise UserError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(choices)}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1")
+        if self.ema_end and not self.ema_decay <= self.ema_end <= 1:
+            raise UserError(f"ema_end={self.ema_end}: must be 0 (off), or from ema_decay={self.ema_decay} to 1")
 
         for pattern, factor in self.learning_rates:
             try:

@@ -51,6 +51,22 @@ def learning_rate_schedule(settings: TrainSettings) -> optax.Schedule:
     return rate
 
 
+def along_cosine(start: float, end: float, step, steps: int) -> jax.Array:
+    """From `start` at step 0 to `end` at step `steps` along half a cosine; `end` 0: always `start`."""
+    if not end:
+        return jnp.float32(start)
+    done = jnp.minimum(1.0, jnp.asarray(step, jnp.float32) / steps)
+    return end - (end - start) * (1 + jnp.cos(jnp.pi * done)) / 2
+
+
+def decay_further(settings: TrainSettings, updates, params, step) -> Any:
+    """`updates` of `make_optimizer`, whose weight decay is the first step's, with what it has become in `step`."""
+    if not settings.weight_decay_end:
+        return updates
+    more = along_cosine(settings.weight_decay, settings.weight_decay_end, step, settings.steps) - settings.weight_decay
+    return jax.tree.map(lambda u, p, decays: u + more * p if decays else u, updates, params, _decays(params))
+
+
 def _decays(params) -> dict:
     return jax.tree_util.tree_map_with_path(lambda path, _: getattr(path[-1], "key", None) in DECAYED, params)
 

@@ -13,7 +13,14 @@ from ragdiff_jax.parallel import batch_shards, merge, replicated
 from ragdiff_jax.training.large_batch.micro_batches import cut_rows, join_rows
 from ragdiff_jax.training.objective import Objective, Summing
 from ragdiff_jax.training.settings import TrainSettings
-from ragdiff_jax.training.state import TrainState, learning_rate_schedule, make_optimizer, rate_factors
+from ragdiff_jax.training.state import (
+    TrainState,
+    along_cosine,
+    decay_further,
+    learning_rate_schedule,
+    make_optimizer,
+    rate_factors,
+)
 
 ROW_LOSSES = "row_losses"
 
@@ -37,9 +44,10 @@ def _summing_step(objective: Summing, settings: TrainSettings) -> Callable:
 
 
 def update_average(settings: TrainSettings, ema: Any, params: Any, step: jax.Array, key: jax.Array) -> Any:
-    """The average after `step` + 1 steps, whose decay rises as min(ema_decay, (1+t)/(10+t))."""
+    """The average after `step` + 1 steps, with the decay that `settings` say."""
     t = step.astype(jnp.float32)
-    decay = jnp.minimum(settings.ema_decay, (1 + t) / (10 + t)) ** settings.ema_every
+    decay = along_cosine(settings.ema_decay, settings.ema_end, t, settings.steps)
+    decay = (jnp.minimum(decay, (1 + t) / (10 + t)) if settings.ema_warmup else decay) ** settings.ema_every
     seed = jax.random.fold_in(key, 2**31 - 1)
 
     def moved():
@@ -78,8 +86,12 @@ def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Call
     optimizer = make_optimizer(settings)
     rate = learning_rate_schedule(settings)
 
-    def mean_loss(params, frozen, constants, batch, key):
-        rows, metrics = objective.loss(merge(params, frozen), constants, batch, key)
+    if objective.wants_average and not settings.ema_decay:
+        raise UserError(f"ema_decay=0: {type(objective).__name__} learns from its own average; give it one")
+
+    def mean_loss(params, frozen, constants, batch, key, ema):
+        teacher = {"average": merge(ema, frozen)} if objective.wants_average else {}
+        rows, metrics = objective.loss(merge(params, frozen), constants, batch, key, **teacher)
         rows = rows.astype(jnp.float32)
         return rows.mean(), (rows, metrics)
 
@@ -88,13 +100,13 @@ def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Call
     def step(state: TrainState, frozen: Any, constants: Any, batch: Any) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(jax.random.key(settings.seed), state.step)
         if settings.accumulate == 1:
-            (loss, (rows, metrics)), grads = gradient(state.params, frozen, constants, batch, key)
+            (loss, (rows, metrics)), grads = gradient(state.params, frozen, constants, batch, key, state.ema)
         else:
 
             def body(total, item):
                 index, micro = item
                 (loss, (rows, metrics)), grads = gradient(
-                    state.params, frozen, constants, micro, jax.random.fold_in(key, index)
+                    state.params, frozen, constants, micro, jax.random.fold_in(key, index), state.ema
                 )
                 return jax.tree.map(jnp.add, total, (loss, grads)), (rows, metrics)
 
@@ -107,6 +119,10 @@ def make_step(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Call
             rows = join_rows(rows, mesh)
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates = decay_further(settings, updates, state.params, state.step)
+        multipliers = objective.rate_multipliers(state.params)
+        if multipliers is not None:
+            updates = jax.tree.map(jnp.multiply, updates, multipliers)
         lr = rate(state.step)
         factors = rate_factors(settings, state.params)
         params = jax.tree.map(
