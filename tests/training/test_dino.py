@@ -98,11 +98,12 @@ def test_positions_are_resampled_as_torch_does():
 def test_a_view_is_a_part_of_its_picture():
     # Brightness is the row, so that a view tells where it was cut: its span is the share asked for.
     picture = jnp.broadcast_to(jnp.linspace(-1, 1, 64)[None, :, None, None], (32, 64, 64, 3))
-    views = np.asarray(random_crop(jax.random.key(0), picture, 16, (0.2, 0.3)))
+    views = np.asarray(jax.jit(lambda key: random_crop(key, picture, 16, (0.2, 0.3)))(jax.random.key(0)))
     spans = (views[..., 0].max(axis=(1, 2)) - views[..., 0].min(axis=(1, 2))) / 2
     assert views.shape == (32, 16, 16, 3) and 0.3 < spans.min() < spans.max() < 0.7 and spans.std() > 0.02
     assert (np.diff(views[:, :, 0, 0], axis=1) > -1e-5).all()  # never upside down
-    coloured = np.asarray(jitter(jax.random.key(1), jnp.asarray(views), blur=0.5, solarize=0.2))
+    recolour = jax.jit(lambda key, views: jitter(key, views, blur=0.5, solarize=0.2))
+    coloured = np.asarray(recolour(jax.random.key(1), views))
     assert coloured.shape == views.shape and np.isfinite(coloured).all() and (np.abs(coloured) < 1.6).all()
     changed = np.abs(coloured - views).mean(axis=(1, 2, 3)) > 1e-3
     assert 0.5 < changed.mean() <= 1
@@ -158,6 +159,7 @@ def test_a_run_learns_from_its_own_average_and_exports_the_teacher(pairs, tmp_pa
         assert line["loss"] == pytest.approx(line["dino"] + line["ibot"] + 0.1 * line["koleo"], rel=1e-5)
         # Logits are cosines over 0.1: no more than this is possible, whatever the weights.
         assert 0 < line["dino"] <= np.log(16) + 20 and 1 <= line["prototypes_used"] <= 16
+        assert -1 <= line["alike"] <= 1
     loaded = load_part(
         result.model / "image_encoder", jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start)
     )
@@ -172,6 +174,18 @@ def test_a_run_learns_from_its_own_average_and_exports_the_teacher(pairs, tmp_pa
     assert rates["embeddings"]["patch_embedding"]["kernel"] == pytest.approx(
         0.2 * 0.5 ** (VISION.num_hidden_layers + 1)
     )
+
+
+def test_a_collapsed_tower_is_seen(pairs):
+    """Whose tokens are all one: Sinkhorn's targets still use every prototype, the cosine says it."""
+    dino = objective(PairArrays([pairs.source[row % 8] for row in range(32)], image_size=32, tokenizer=NoText()))
+    params = nn.meta.unbox(jax.jit(dino.init)(jax.random.key(5)))
+    seen = dino.validation(params, {}, None)
+    norm = params["image_encoder"]["vision_model"]["post_layernorm"]
+    norm["scale"], norm["bias"] = jnp.zeros_like(norm["scale"]), jnp.ones_like(norm["bias"])
+    collapsed = dino.validation(params, {}, None)
+    assert collapsed["alike"] == pytest.approx(1, abs=1e-5) and seen["alike"] < 0.9999
+    assert seen["nearest_iou"] > seen["random_iou"] and 0 < seen["random_category"] < 1
 
 
 def test_what_cannot_be_trained_is_named(pairs, tmp_path):

@@ -21,6 +21,7 @@ from ragdiff_jax.models.clip_vision import MEAN, STD, CLIPVisionConfig, CLIPVisi
 from ragdiff_jax.models.dino_head import DINOHead
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.training.objectives.common import PairObjective
+from ragdiff_jax.training.objectives.contrastive import overlaps, unit
 from ragdiff_jax.training.objectives.dino_losses import cross_entropy, koleo, sinkhorn_targets
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
 
@@ -198,7 +199,11 @@ class DINOObjective(PairObjective):
         apart = sum(koleo(cls[:, view]) for view in range(GLOBALS))
         rows = dino + self.ibot_weight * ibot + self.koleo_weight * apart
         used = jnp.exp(-jnp.sum(jax.scipy.special.xlogy(m := targets.mean(axis=(0, 1)), m)))
-        metrics = {"dino": dino.mean(), "ibot": ibot.mean(), "koleo": apart.mean(), "prototypes_used": used}
+        # Sinkhorn spreads the prototypes even over pictures that are all one: the tokens' cosine shows a collapse.
+        own = unit(of_teacher[:, 0].reshape(b, GLOBALS, -1)[:, 0])
+        alike = (own * jnp.roll(own, 1, axis=0)).sum(axis=1).mean()
+        metrics = {"dino": dino.mean(), "ibot": ibot.mean(), "koleo": apart.mean()}
+        metrics |= {"prototypes_used": used, "alike": alike}
         return rows, metrics
 
     def _ibot(self, params, teacher, logits, of_teacher, of_large, masked, count, which, temperature):
@@ -218,15 +223,16 @@ class DINOObjective(PairObjective):
         return (losses.reshape(b, most) * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1.0)
 
     def validation(self, params, constants, key):
-        """Nearest training flat-lay of each held-out one by class token: how often of its category, and the IoU."""
+        """Nearest training flat-lay of each held-out one by class token: how often of its category, and the IoU; both
+        of a random one beside it; `alike`: the mean cosine of two pictures, 1 for a tower that has collapsed.
+        """
         held_out = self.held_out or self.pairs
         side = self.vision.image_size
 
         @jax.jit
         def embed(images):
             views = jax.image.resize(to_float(images), (images.shape[0], side, side, 3), "linear")
-            x = self.tokens(params["image_encoder"], views)[:, 0].astype(jnp.float32)
-            return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+            return unit(self.tokens(params["image_encoder"], views)[:, 0])
 
         def rows(arrays, count):
             found: dict[str, list[Any]] = {"x": [], "mask": [], "category": []}
@@ -240,12 +246,16 @@ class DINOObjective(PairObjective):
         database, queries = rows(self.pairs, 1024), rows(held_out, 128)
         if not database or not queries:
             return {}
-        nearest = np.argmax(queries["x"] @ database["x"].T, axis=1)
-        a, b = queries["mask"], database["mask"][nearest]
-        iou = ((a & b).sum((1, 2)) / np.maximum((a | b).sum((1, 2)), 1)).mean()
+        cosines = queries["x"] @ database["x"].T
+        shared = np.asarray(overlaps(jnp.asarray(queries["mask"]), jnp.asarray(database["mask"])))
+        same = queries["category"][:, None] == database["category"][None]
+        row, nearest = np.arange(len(cosines)), cosines.argmax(axis=1)
         return {
-            "nearest_category": float((queries["category"] == database["category"][nearest]).mean()),
-            "nearest_iou": float(iou),
+            "nearest_category": float(same[row, nearest].mean()),
+            "random_category": float(same.mean()),
+            "nearest_iou": float(shared[row, nearest].mean()),
+            "random_iou": float(shared.mean()),
+            "alike": float(cosines.mean()),
         }
 
     def export(self, params, directory):
