@@ -30,6 +30,8 @@ def get_config() -> ConfigDict:
         {
             "preset": "sdxl_flux",
             "changes": {"dtype": "bfloat16"},  # of the computation; what is trained stays float32
+            "conditions": ("reference", "structure", "landmark"),  # others: systems/variants.py
+            "trainable": "",  # a regular expression of parameters; empty: the U-Net and what the conditions add
             "parts": {
                 "vae": "weights/flux/vae",
                 "text_encoder": "weights/sdxl/text_encoder",

@@ -18,20 +18,23 @@ PARTS = {
     "image_encoder": "runs/tiny/clip/model/image_encoder",  # predicts attributes; empty: the model has none
     "structure_net": "runs/tiny/structure_net/model/structure_net",
     "unet": "runs/tiny/text_to_image/model/unet",
-    "reference_net": "",  # empty: as the paper has it, copied from the U-Net
-    "ep_adapter": "",
-    "landmark_guider": "",
 }
+# What the conditions add. Empty: new, and where the paper has it so, copied from the U-Net.
+ADDED = (
+    *("reference_net", "ep_adapter", "landmark_guider", "image_adapter", "class_adapter", "token_adapter"),
+    *("control_net", "photo_guider", "mask_unet"),
+)
+# Of the CLIP whose text encoder assets/tiny has.
+IMAGE_ENCODER = Path(__file__).parents[2] / "ragdiff_jax/assets/fashion_rag/image_encoder"
 
 
 def get_config(start: str = "") -> ConfigDict:
     """`start`: a model folder that every part starts from."""
     tokenizer = f"{start}/tokenizer" if start else "runs/tiny/tokenizer"
-    parts = dict(PARTS)
+    parts = PARTS | dict.fromkeys(ADDED, "")
     if start:
-        parts = {part: f"{start}/{part}" for part in PARTS}
-        if not (Path(start) / "image_encoder").is_dir():  # the one part that a model folder may lack
-            parts["image_encoder"] = ""
+        lacking = [part for part in ("image_encoder", *ADDED) if not (Path(start) / part).is_dir()]
+        parts = {part: "" if part in lacking else f"{start}/{part}" for part in parts}
     config = ConfigDict()
     config.objective = "ragdiffusion"
     config.data = ConfigDict(
@@ -53,6 +56,8 @@ def get_config(start: str = "") -> ConfigDict:
         {
             "preset": "tiny",
             "changes": {"dtype": "float32"},
+            "conditions": ("reference", "structure", "landmark"),  # others: systems/variants.py, configs/baselines/
+            "trainable": "",  # a regular expression of parameters; empty: the U-Net and what the conditions add
             "parts": parts,
             "tokenizers": (tokenizer,),
             "memory": "runs/tiny/memory",
@@ -93,9 +98,20 @@ def get_config(start: str = "") -> ConfigDict:
             "rank": 0,
             "alpha": 8.0,
             "targets": r"^(unet|reference_net)/.*attn[12]/(to_q|to_k|to_v|to_out_0)/kernel$",
-            "also": "^(ep_adapter|landmark_guider)/",
+            "also": "^(ep_adapter|landmark_guider|image_adapter|class_adapter|token_adapter|photo_guider|mask_unet)/",
             "start": "",
         }
     )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
+    return config
+
+
+def branch(stem: str, *conditions: str) -> ConfigDict:
+    """Other conditions, made anew, on the U-Net and the frozen parts of `stem`, a model folder (configs/baselines/)."""
+    config = get_config(stem)
+    config.model.conditions = conditions
+    for part in ADDED:
+        config.model.parts[part] = ""
+    if {"image_prompt", "image_tokens", "class_token"} & set(conditions) and not config.model.parts.image_encoder:
+        config.model.parts.image_encoder = str(IMAGE_ENCODER)
     return config

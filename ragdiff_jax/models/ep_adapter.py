@@ -1,9 +1,10 @@
 """EP-Adapter: the structure embedding as a second prompt (R 3.2 and 9.3, after IP-Adapter-plus).
 
-    embedding [b, d] -> Resampler -> tokens [b, q, cross_attention_dim]
+    embedding [b, d], or tokens [b, l, d] -> Resampler -> tokens [b, q, cross_attention_dim]
     -> its own K, V projections for each cross-attention of MainNet: {site: KeyValue [depth, b, q, heads, width/heads]}
 
-The keys and values don't depend on the timestep: they are made once an image, outside the sampling loop.
+The keys and values don't depend on the timestep: they are made once an image, outside the sampling loop. On the tokens
+of CLIP's picture tower it is IP-Adapter-plus itself.
 """
 
 import dataclasses
@@ -70,8 +71,10 @@ class EPAdapter(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, embedding: Float[Array, "b d"]) -> dict[str, KeyValue]:
+    def __call__(self, embedding: Float[Array, "b d"] | Float[Array, "b l d"]) -> dict[str, KeyValue]:
         config = self.config
+        if embedding.ndim == 2:
+            embedding = embedding[:, None, :]
         tokens = Resampler(
             dim=config.dim,
             depth=config.depth,
@@ -82,7 +85,7 @@ class EPAdapter(nn.Module):
             ff_mult=config.ff_mult,
             dtype=self.dtype,
             name="resampler",
-        )(embedding[:, None, :].astype(self.dtype))
+        )(embedding.astype(self.dtype))
         return {
             site: _KeyValueProjection(depth, width, heads, self.dtype, name=site.replace("/", "_"))(tokens)
             for site, depth, width, heads in self.unet.sites()

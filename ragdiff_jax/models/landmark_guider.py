@@ -4,6 +4,7 @@
     -> [b, H/8, W/8, c0], added to the output of MainNet's conv_in
 
 R asks for four stride-2 convolutions, which would give H/16 while latents are H/8; the strides here are 1, 2, 2, 2.
+The same network brings the photo to a ControlNet (its `photo_guider`), which then has three channels to see.
 """
 
 import dataclasses
@@ -50,7 +51,7 @@ class LandmarkGuider(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, silhouette: Float[Array, "b H W 1"]) -> Float[Array, "b h w f"]:
+    def __call__(self, silhouette: Float[Array, "b H W c"]) -> Float[Array, "b h w f"]:
         x = silhouette.astype(self.dtype)
         for index, (channels, stride) in enumerate(zip(self.config.channels, self.config.strides, strict=True)):
             # A 4x4 kernel keeps the size at stride 1 with one more pixel behind, and halves it at stride 2 with one

@@ -6,8 +6,9 @@ A block is self-attention, cross-attention to the text, and a GEGLU feed-forward
 - `adapter`: EP-Adapter's keys and values [depth, b, q, heads, d]; a second cross-attention with the same query, summed
   (R 3.2, Eq. 5), times the sample's gate.
 
-ReferenceNet is the same stack in another role (`role="reference"`): it hands out its keys and values, has no
-cross-attention (only its output bias is left, see docs/papers.md), and its very last block ends at its keys and values.
+ReferenceNet is the same stack in another role (`role="reference"`): it hands out its keys and values, and its very last
+block ends there. It sees no text: without a context there is no cross-attention, only its output bias is left (see
+docs/papers.md).
 """
 
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from jax.typing import DTypeLike
 from ragdiff_jax.models.attention import Implementation, dot_product_attention, reference_attention
 from ragdiff_jax.models.layers import Conv, Dense, GroupNorm, LayerNorm, weight
 
-Role = Literal["main", "reference"]
+Role = Literal["main", "reference", "control"]
 Remat = Literal["none", "block", "dots"]
 
 
@@ -176,7 +177,7 @@ class TransformerBlock(nn.Module):
         attention = SelfAttention(self.heads, self.attention, self.dtype, name="attn1")
         out, own = attention(norm1, reference, gates.reference)
         x = x + out
-        if self.role == "reference":
+        if context is None:
             x = _OutputBias(name="attn2")(x)
         else:
             norm2 = LayerNorm(dtype=self.dtype, name="norm2")(x)

@@ -9,6 +9,9 @@
 
 `role="reference"` returns {site: KeyValue [depth, b, l, heads, d]} of every self-attention instead, and what nothing
 reads after the last of them (its own last block's rest, later blocks, conv_out) has no parameters.
+`role="control"` is ControlNet (Zhang et al. 2023): the blocks down and in the middle, and from each skip and the middle
+a zero-initialised 1x1 convolution: what is added to MainNet's own (`control`).
+Without text (`context` None) there is no cross-attention: its output bias alone is left.
 """
 
 from collections.abc import Mapping
@@ -27,6 +30,8 @@ from ragdiff_jax.models.unet_blocks import DownBlock, MidBlock, UpBlock
 from ragdiff_jax.models.unet_config import UNetConfig
 
 SiteKeyValues = Mapping[str, KeyValue]
+# What is added to each skip, in the order in which they are made, and to the middle block's output.
+Control = tuple[tuple[Float[Array, "b _ _ _"], ...], Float[Array, "b _ _ _"]]
 
 
 class UNet(nn.Module):
@@ -34,7 +39,7 @@ class UNet(nn.Module):
 
     Attributes:
       config: the architecture, as read from `unet/config.json`.
-      role: `main` predicts noise; `reference` returns the keys and values of its self-attentions.
+      role: `main` predicts noise; `reference` returns the keys and values of its self-attentions, `control` a Control.
       remat: `block` recomputes each resnet and transformer block in the backward pass, `dots` all of it but the matrix
         products.
       attention: see `models.attention`.
@@ -63,7 +68,8 @@ class UNet(nn.Module):
         reference: SiteKeyValues | None = None,
         adapter: SiteKeyValues | None = None,
         gates: Gates | None = None,
-    ) -> Float[Array, "b h w o"] | SiteKeyValues:
+        control: Control | None = None,
+    ) -> Float[Array, "b h w o"] | SiteKeyValues | Control:
         config = self.config
         common = dict(config=config, role=self.role, remat=self.remat, attention=self.attention, dtype=self.dtype)
         conditions = (
@@ -87,6 +93,11 @@ class UNet(nn.Module):
             keys_values |= out
         x, out = MidBlock(level=levels - 1, name="mid_block", **common)(x, emb, conditions, "mid_block")
         keys_values |= out
+        if self.role == "control":
+            return self._control(skips, x)
+        if control is not None:
+            skips = [skip + more.astype(skip.dtype) for skip, more in zip(skips, control[0], strict=True)]
+            x = x + control[1].astype(x.dtype)
         for step in range(levels):
             if x is None:
                 break
@@ -100,6 +111,15 @@ class UNet(nn.Module):
         # Zero-initialised, as latent diffusion has it: an untrained U-Net predicts nothing rather than noise.
         zeros = nn.initializers.zeros_init()
         return Conv(config.out_channels, kernel_init=zeros, dtype=self.dtype, name="conv_out")(jax.nn.silu(x))
+
+    def _control(self, skips, middle) -> Control:
+        def zero(x, name):
+            zeros = nn.initializers.zeros_init()
+            layer = Conv(x.shape[-1], kernel_size=1, padding=0, kernel_init=zeros, dtype=self.dtype, name=name)
+            return layer(x)
+
+        more = tuple(zero(skip, f"controlnet_down_blocks_{index}") for index, skip in enumerate(skips))
+        return more, zero(middle, "controlnet_mid_block")
 
     def _time_embedding(self, timesteps, pooled, time_ids):
         config = self.config

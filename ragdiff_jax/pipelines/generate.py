@@ -48,9 +48,10 @@ class Retrieved:
     """What the memory said to one photo: its K neighbours, nearest first, and the silhouette used.
 
     `rows` are rows of the memory. `choice` is the neighbour whose landmark is used; `landmark_source` says
-    how it was chosen: `fused` (SLLE's blend), `neighbour I` (asked for), or `file` (a mask was given; `choice` is
-    None). `attributes` are those used, and `attribute_sources` says of each of the ten: `given`, `predicted` or
-    `unknown`. `warnings`: what is doubtful (`pipelines/doubts.py`).
+    how it was chosen: `fused` (SLLE's blend), `neighbour I` (asked for), or, with a `choice` of None, `file` (a mask
+    was given), `predicted` (by a model that draws it from the photo) and `unused` (the fused one, which the model
+    doesn't look at). `attributes` are those used, and `attribute_sources` says of each of the ten: `given`, `predicted`
+    or `unknown`. `warnings`: what is doubtful (`pipelines/doubts.py`).
     """
 
     ids: tuple[str, ...]
@@ -161,6 +162,8 @@ class GarmentGenerator:
         predict: bool = False,
     ) -> None:
         """Raises `UserError` for a landmark, a number of steps or a prediction that there can't be, before any work."""
+        if landmark is not None and self.model.landmark_guider is None:
+            raise UserError("landmark: this model has no landmark_guider and looks at no silhouette; leave it out")
         if isinstance(landmark, int) and not 0 <= landmark < self.model.neighbours:
             last = self.model.neighbours - 1
             raise UserError(f"landmark {landmark}: choose a neighbour from 0 (nearest) to {last}")
@@ -283,6 +286,11 @@ class GarmentGenerator:
         elif landmark is not None:
             own, doubts = fit_landmark(landmark, model.image_size)
             fused, choice, source = np.repeat(own[None], len(rows), axis=0), [None] * len(rows), "file"
+        elif model.mask_unet is not None:
+            fused = np.asarray(self._run("landmark", partial(_predict_landmark, model), self.params, photos))
+            choice, source = [None] * len(rows), "predicted"
+        elif model.landmark_guider is None:
+            choice, source = [None] * len(rows), "unused"
         retrieved = [
             Retrieved(
                 ids=tuple(self.memory.items[row].id for row in rows[i]),
@@ -367,6 +375,10 @@ def _embed(model: RAGDiffusion, params, photos, attributes):
 def _fuse(model: RAGDiffusion, embedding, neighbours, masks):
     weights = slle_weights(embedding, neighbours, model.reg)
     return weights, *fuse_landmarks(masks, weights)
+
+
+def _predict_landmark(model: RAGDiffusion, params, photos):
+    return model.landmark(params, to_float(photos), None, None)
 
 
 def _denoise(

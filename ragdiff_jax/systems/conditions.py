@@ -25,8 +25,13 @@ class Conditions:
     Attributes:
       text: encoded prompts.
       landmark_features: Landmark Guider's output [b, h, w, c], already times its gate, or None: absent.
-      reference, adapter: {site: KeyValue [depth, b, l, heads, d]} of ReferenceNet and EP-Adapter, or None: absent.
-      gates: [b] each; 0 removes reference or adapter from that sample exactly.
+      reference, adapter: {site: KeyValue [depth, b, l, heads, d]} of ReferenceNet and EP-Adapter (or the image prompt),
+        or None: absent.
+      gates: [b] each; 0 removes reference or adapter from that sample exactly. `reference` is the photo's, and
+        closes the three below too.
+      words: the photo's tokens [b, q, d], which stand for the text's, or None.
+      beside: the photo's latents [b, h, w, c], which stand under the noisy ones, or None.
+      hint: the photo's features [b, h, w, f] for ControlNet, or None.
     """
 
     text: Text | Leaf
@@ -34,6 +39,9 @@ class Conditions:
     reference: Mapping[str, Any] | Leaf
     adapter: Mapping[str, Any] | Leaf
     gates: Gates | Leaf
+    words: Leaf = None
+    beside: Leaf = None
+    hint: Leaf = None
 
     def batch_axes(self) -> "Conditions":
         """The batch axis of each member, a prefix tree as `jax.vmap` and `diffusion.guided` take it."""
@@ -43,10 +51,13 @@ class Conditions:
             reference=None if self.reference is None else 1,
             adapter=None if self.adapter is None else 1,
             gates=0,
+            words=None if self.words is None else 0,
+            beside=None if self.beside is None else 0,
+            hint=None if self.hint is None else 0,
         )
 
     def unconditional(self, empty: Text) -> "Conditions":
-        """The other half of guidance: empty text, no structure, no reference, the same landmark (docs/papers.md).
+        """The other half of guidance: empty text, no structure, no photo, the same landmark (docs/papers.md).
 
         `empty` is the empty prompt through the encoders, [1, l, d] and [1, p] or a whole batch of it.
         """

@@ -2,7 +2,7 @@
 
     photo_latents [b,h,w,c]  the posterior's mean, scaled       embedding [b,d]  of the photo with its attributes
     flat_mean, flat_logvar [b,h,w,c]  the VAE's moments          embedding_unknown [b,d]  without any
-    context [b,l,e], pooled [b,p]  the caption
+    context [b,l,e], pooled [b,p]  the caption                   photo [b,H,W,3]  where trained parts see it
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,14 @@ from jaxtyping import Array, Bool, Float
 from ragdiff_jax.models.vae import sample_latents, scale_latents
 from ragdiff_jax.systems.conditions import Text
 
-FIELDS = ("photo_latents", "flat_mean", "flat_logvar", "embedding", "embedding_unknown", "context", "pooled")
-
 
 def encode_pairs(model: Any, params: Mapping[str, Any], batch: Mapping[str, Array]) -> dict[str, Array]:
     """The encodings of `RAGDiffusion.loss`' batch. Pure; wants the augmented pictures that the loss would get."""
     mean, logvar = model.moments(params, batch["flat"])
     text = model.encode_text(params, batch["text_ids"])
     unknown = jnp.zeros_like(batch["photo_attributes"])
-    return {
+    photo = {"photo": batch["photo"]} if model.sees_photo else {}
+    return photo | {
         "photo_latents": model.encode(params, batch["photo"]),
         "flat_mean": mean,
         "flat_logvar": logvar,

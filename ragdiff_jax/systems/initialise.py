@@ -1,4 +1,4 @@
-"""Where the adapters start: ReferenceNet and EP-Adapter's projections as copies of MainNet's weights.
+"""Where the adapters start: ReferenceNet, ControlNet and EP-Adapter's projections as copies of MainNet's weights.
 
 R 3.3: ReferenceNet "shares same initial parameter weights" with MainNet. IP-Adapter (4.1 of its public training
 script): the new keys and values start as the text's. Both are pure functions of trees.
@@ -56,6 +56,11 @@ def adapter_from_unet(adapter: Params, unet: Params, config: UNetConfig) -> dict
         own = adapter[site.replace("/", "_")]
         out[site.replace("/", "_")] = {name: _placed(source[name]["kernel"], own[name]) for name in ("to_k", "to_v")}
     return out
+
+
+def control_from_unet(control: Params, unet: Params) -> dict[str, Any]:
+    """The tree of a ControlNet, a copy of `unet` but for its zero convolutions, which stay as they are."""
+    return {name: reference_from_unet(tree, unet[name]) if name in unet else tree for name, tree in control.items()}
 
 
 def widen_inputs(unet: Params, channels: int) -> dict[str, Any]:

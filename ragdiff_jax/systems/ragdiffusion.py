@@ -5,11 +5,11 @@
 
 Every method is a pure function of (parameters, arrays, key): it can be jitted, differentiated and replaced. Parameters
 are one dictionary, a part each: unet, reference_net, ep_adapter, landmark_guider, structure_net, vae, text_encoder
-(and text_encoder_2), and where attributes are predicted image_encoder.
+(and text_encoder_2), and where attributes are predicted image_encoder. Ablations and baselines leave parts out or put
+others in (`systems/variants.py`).
 """
 
 import dataclasses
-import math
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
@@ -17,39 +17,40 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
 from ragdiff_jax.diffusion.process import add_noise, target
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
-from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.attention import Implementation
-from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
-from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
-from ragdiff_jax.models.ep_adapter import EPAdapter, EPAdapterConfig
-from ragdiff_jax.models.landmark_guider import LandmarkGuider, LandmarkGuiderConfig
-from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, Tower
+from ragdiff_jax.models.clip_text import CLIPTextConfig
+from ragdiff_jax.models.clip_vision import CLIPVisionConfig
+from ragdiff_jax.models.ep_adapter import EPAdapterConfig
+from ragdiff_jax.models.f_theta import FThetaConfig
+from ragdiff_jax.models.landmark_guider import LandmarkGuiderConfig
+from ragdiff_jax.models.structure_net import StructureNetConfig, Tower
+from ragdiff_jax.models.token_adapter import TokenAdapterConfig
 from ragdiff_jax.models.transformer import Gates, Remat
-from ragdiff_jax.models.unet import SiteKeyValues, UNet
+from ragdiff_jax.models.unet import SiteKeyValues
 from ragdiff_jax.models.unet_config import UNetConfig
-from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, sample_latents, scale_latents, unscale_latents
+from ragdiff_jax.models.vae import VAEConfig, sample_latents, scale_latents, unscale_latents
 from ragdiff_jax.retrieval.index import exact_search
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
 from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 from ragdiff_jax.systems.conditions import Conditions, Text
 from ragdiff_jax.systems.encodings import flat_latents, noise_with_offset, text_of
-
-Params = Mapping[str, Any]
-TEXT_PARTS = ("text_encoder", "text_encoder_2")
+from ragdiff_jax.systems.parts import TEXT_PARTS, Params, check_parts, example, networks
+from ragdiff_jax.systems.tokens import read_tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dropout:
     """Chances that a training sample loses a condition, drawn apart for each sample (docs/papers.md).
 
-    `everything` takes text, structure and reference together; `retrieved_landmark` is the share of samples that see the
-    retrieved silhouette instead of the true one, where the two have at least `retrieved_iou` in common: one of another
-    kind of garment teaches that silhouettes are not to be believed. `landmark` takes the silhouette, whichever it is.
+    `everything` takes text, structure and reference together; `reference` is the photo's, by whichever way it comes;
+    `retrieved_landmark` is the share of samples that see the retrieved (or predicted) silhouette instead of the true
+    one, where the two have at least `retrieved_iou` in common: one of another kind of garment teaches that silhouettes
+    are not to be believed. `landmark` takes the silhouette, whichever it is.
     """
 
     text: float = 0.05
@@ -72,15 +73,18 @@ class RAGDiffusion:
       snr_gamma: min-SNR weighting of the loss; 0 is off.
       noise_offset: share of noise that is one number a channel; 0 is off.
       image_encoder: the picture tower of the last text encoder's CLIP, or None. It predicts attributes
-        (`systems/zero_shot.py`) and takes no part in generation.
+        (`systems/zero_shot.py`), and the three adapters below read its tokens.
+      reference_net, ep_adapter, landmark_guider, latent_concat, image_adapter, class_adapter, token_adapter,
+        photo_guider, mask_unet: the conditions, None or False where a model hasn't one (`systems/variants.py`);
+        `photo_guider` is what shows the photo to a ControlNet.
     """
 
     unet: UNetConfig
     vae: VAEConfig
     text_encoders: tuple[CLIPTextConfig, ...]
     structure_net: StructureNetConfig
-    ep_adapter: EPAdapterConfig
-    landmark_guider: LandmarkGuiderConfig
+    ep_adapter: EPAdapterConfig | None
+    landmark_guider: LandmarkGuiderConfig | None
     schedule: NoiseSchedule
     image_size: int
     guidance_scale: float = 2.0
@@ -92,28 +96,19 @@ class RAGDiffusion:
     snr_gamma: float = 0.0
     noise_offset: float = 0.0
     image_encoder: CLIPVisionConfig | None = None
+    reference_net: bool = True
+    latent_concat: bool = False
+    image_adapter: EPAdapterConfig | None = None
+    class_adapter: FThetaConfig | None = None
+    token_adapter: TokenAdapterConfig | None = None
+    photo_guider: LandmarkGuiderConfig | None = None
+    mask_unet: UNetConfig | None = None
     remat: Remat = "none"
     attention: Implementation = "auto"
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
-        widths = sum(config.hidden_size for config in self.text_encoders)
-        last = self.text_encoders[-1]
-        for name, got, need in (
-            ("text encoders' widths together", widths, self.unet.cross_attention_dim),
-            ("pooled text width", last.projection_dim, self.unet.text_embed_dim),
-            ("VAE's latent channels", self.vae.latent_channels, self.unet.in_channels),
-            ("landmark guider's features", self.landmark_guider.features, self.unet.block_out_channels[0]),
-            ("landmark guider's strides, multiplied,", math.prod(self.landmark_guider.strides), self.vae.factor),
-            ("EP-Adapter's embed_dim", self.ep_adapter.embed_dim, self.structure_net.embed_dim),
-        ):
-            if got != need:
-                raise UserError(f"RAGDiffusion: {name} is {got}, but its counterpart needs {need}")
-        if self.image_encoder is not None and self.image_encoder.projection_dim != last.projection_dim:
-            raise UserError(
-                f"RAGDiffusion: the image encoder projects to {self.image_encoder.projection_dim}, the last text "
-                f"encoder to {last.projection_dim}; take both from one CLIP"
-            )
+        check_parts(self)
 
     @classmethod
     def from_config(cls, name: str, **changes: Any) -> "RAGDiffusion":
@@ -126,22 +121,24 @@ class RAGDiffusion:
     def latent_size(self) -> int:
         return self.image_size // self.vae.factor
 
+    @property
+    def retrieves(self) -> bool:
+        """Whether a condition comes from the memory."""
+        return self.ep_adapter is not None or (self.landmark_guider is not None and self.mask_unet is None)
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether a condition comes from the image encoder's tokens."""
+        return any(part is not None for part in (self.image_adapter, self.class_adapter, self.token_adapter))
+
+    @property
+    def sees_photo(self) -> bool:
+        """Whether a condition comes from the photo's pixels, not from its latents or its embedding."""
+        return self.reads_tokens or self.photo_guider is not None or self.mask_unet is not None
+
     def modules(self) -> dict[str, nn.Module]:
         """The networks by part, in the order of the module's words."""
-        common = dict(remat=self.remat, attention=self.attention, dtype=self.dtype)
-        parts = {
-            "unet": UNet(self.unet, **common),
-            "reference_net": UNet(self.unet, role="reference", **common),
-            "ep_adapter": EPAdapter(self.ep_adapter, self.unet, self.dtype),
-            "landmark_guider": LandmarkGuider(self.landmark_guider, self.dtype),
-            "structure_net": StructureNet(self.structure_net, self.dtype),
-            "vae": AutoencoderKL(self.vae, self.dtype),
-        }
-        for part, config in zip(TEXT_PARTS, self.text_encoders, strict=False):
-            parts[part] = CLIPTextModel(config, self.dtype)
-        if self.image_encoder is not None:
-            parts["image_encoder"] = CLIPVisionModel(self.image_encoder, self.dtype)
-        return parts
+        return networks(self)
 
     def init(self, key: jax.Array, parts: Collection[str] | None = None) -> dict[str, Any]:
         """Random parameters, boxed with their logical axes (`nn.meta.unbox` takes the boxes off).
@@ -149,28 +146,9 @@ class RAGDiffusion:
         Of `parts` only, if given.
         """
         modules = self.modules()
-        latents, time = jnp.zeros((1, 8, 8, self.unet.in_channels)), jnp.zeros((1,), jnp.int32)
-        image = jnp.zeros((1, 2 * self.vae.factor, 2 * self.vae.factor, 3))
-        ids = jnp.zeros((1, 8), jnp.int32)
-        context = jnp.zeros((1, 8, self.unet.cross_attention_dim))
-        added = (jnp.zeros((1, self.unet.text_embed_dim)), jnp.zeros((1, 6)))
-        attributes = jnp.zeros((1, len(self.structure_net.attribute_sizes)), jnp.int32)
-        arguments = {
-            "unet": (latents, time, context, *added),
-            "reference_net": (latents, time, None, *added),
-            "ep_adapter": (jnp.zeros((1, self.structure_net.embed_dim)),),
-            "landmark_guider": (image[..., :1],),
-            "structure_net": (image, image, attributes),
-            "vae": (image,),
-            "text_encoder": (ids,),
-            "text_encoder_2": (ids,),
-        }
-        if self.image_encoder is not None:
-            side = self.image_encoder.image_size
-            arguments["image_encoder"] = (jnp.zeros((1, side, side, 3)),)
         keys = dict(zip(modules, jax.random.split(key, len(modules)), strict=True))
         wanted = modules if parts is None else [part for part in modules if part in parts]
-        return {part: modules[part].init(keys[part], *arguments[part])["params"] for part in wanted}
+        return {part: modules[part].init(keys[part], *example(self, part))["params"] for part in wanted}
 
     def _apply(self, params: Params, part: str, *args, method: str | None = None, **kwargs):
         return self.modules()[part].apply({"params": params[part]}, *args, method=method, **kwargs)
@@ -251,47 +229,79 @@ class RAGDiffusion:
         `landmarks` are the neighbours' silhouettes (bool, or numbers), fused by the SLLE weights (R 9.3); `landmark`
         replaces the result (the user's pick, R 6.2) and leaves the embedding alone; `landmarks` may then be None.
         """
-        if landmark is None:
-            if landmarks is None:
-                raise ValueError("condition needs the neighbours' landmarks or the landmark to use")
-            landmark, _ = fuse_landmarks(landmarks, weights)
+        if landmark is None and self.landmark_guider is not None:
+            landmark = self.landmark(params, photo, landmarks, weights)
         ones = jnp.ones(photo.shape[0], jnp.float32)
         return self.make_conditions(
             params,
-            photo_latents=self.encode(params, photo),
+            photo=photo,
             structure=self.fuse(embedding, neighbours, weights),
-            silhouette=landmark.astype(jnp.float32)[..., None],
+            silhouette=None if landmark is None else landmark.astype(jnp.float32)[..., None],
             text=text,
             gates=Gates(reference=ones, adapter=ones),
         )
+
+    def landmark(
+        self,
+        params: Params,
+        photo: Float[Array, "b H W 3"],
+        landmarks: Shaped[Array, "b k H W"] | None,
+        weights: Float[Array, "b k"] | None,
+    ) -> Bool[Array, "b H W"]:
+        """The silhouette that is used: the neighbours', fused (R 9.3), or the one predicted from the photo."""
+        if self.mask_unet is not None:
+            return self.mask_logits(params, photo)[..., 0] > 0
+        if landmarks is None:
+            raise ValueError("the neighbours' landmarks are needed, or the landmark to use")
+        return fuse_landmarks(landmarks, weights)[0]
+
+    def mask_logits(self, params: Params, photo: Float[Array, "b H W 3"]) -> Float[Array, "b H W 1"]:
+        """The flat-lay's silhouette as a U-Net sees it in the photo, above 0 inside (R 4.3, "Generating masks")."""
+        nowhen = jnp.zeros(photo.shape[0], jnp.int32)
+        return self._apply(params, "mask_unet", photo, nowhen).astype(jnp.float32)
 
     def make_conditions(
         self,
         params: Params,
         *,
-        photo_latents: Float[Array, "b h w c"],
-        structure: Float[Array, "b d"],
-        silhouette: Float[Array, "b H W 1"],
         text: Text,
         gates: Gates,
+        photo: Float[Array, "b H W 3"] | None = None,
+        photo_latents: Float[Array, "b h w c"] | None = None,
+        structure: Float[Array, "b d"] | None = None,
+        silhouette: Float[Array, "b H W 1"] | None = None,
         landmark_gate: Float[Array, "b"] | None = None,
     ) -> Conditions:
-        """Conditions of ready pieces; `condition` is the way from retrieval to here, `loss` that of training."""
+        """Conditions of ready pieces; `condition` is the way from retrieval to here, `loss` that of training.
+
+        Pieces that no condition of the model needs may be None; `photo_latents` are made of `photo` where they are.
+        """
+        features, adapter = None, None
+        if photo_latents is None and (self.reference_net or self.latent_concat):
+            photo_latents = self.encode(params, photo)
         if self.null == "zero":
             # The paper's "zero vectors": the parts run on zeros instead of being left out.
-            structure = structure * gates.adapter[:, None]
-            photo_latents = photo_latents * gates.reference[:, None, None, None]
+            if structure is not None:
+                structure = structure * gates.adapter[:, None]
+            if photo_latents is not None:
+                photo_latents = photo_latents * gates.reference[:, None, None, None]
             gates = jax.tree.map(jnp.ones_like, gates)
-        features = self._apply(params, "landmark_guider", silhouette)
-        if landmark_gate is not None:
-            features = features * landmark_gate[:, None, None, None].astype(features.dtype)
-        return Conditions(
+        if self.landmark_guider is not None:
+            features = self._apply(params, "landmark_guider", silhouette)
+            if landmark_gate is not None:
+                features = features * landmark_gate[:, None, None, None].astype(features.dtype)
+        if self.ep_adapter is not None:
+            adapter = self._apply(params, "ep_adapter", structure)
+        conditions = Conditions(
             text=text,
             landmark_features=features,
-            reference=self.reference(params, photo_latents),
-            adapter=self._apply(params, "ep_adapter", structure),
+            reference=self.reference(params, photo_latents) if self.reference_net else None,
+            adapter=adapter,
             gates=gates,
+            beside=photo_latents if self.latent_concat else None,
+            hint=None if self.photo_guider is None else self._apply(params, "photo_guider", photo),
         )
+        return read_tokens(self, params, conditions, photo) if self.reads_tokens else conditions
 
     def unconditional(self, params: Params, conditions: Conditions, empty: Text) -> Conditions:
         """The other half of guidance, as training drops conditions: closed gates, or with `null="zero"` zero vectors.
@@ -301,13 +311,14 @@ class RAGDiffusion:
         closed = conditions.unconditional(empty)
         if self.null == "gate":
             return closed
-        b, h, w, _ = conditions.landmark_features.shape
-        return dataclasses.replace(
-            closed,
-            reference=self.reference(params, jnp.zeros((b, h, w, self.unet.in_channels))),
-            adapter=self._apply(params, "ep_adapter", jnp.zeros((b, self.structure_net.embed_dim))),
-            gates=jax.tree.map(jnp.ones_like, closed.gates),
-        )
+        rows, side = closed.gates.reference.shape[0], self.latent_size
+        changes: dict[str, Any] = {"gates": jax.tree.map(jnp.ones_like, closed.gates)}
+        if self.reference_net:
+            changes["reference"] = self.reference(params, jnp.zeros((rows, side, side, self.unet.in_channels)))
+        if self.ep_adapter is not None:
+            zeros = jnp.zeros((rows, self.structure_net.embed_dim))
+            changes["adapter"] = self._apply(params, "ep_adapter", zeros)
+        return dataclasses.replace(closed, **changes)
 
     def denoise(
         self,
@@ -318,20 +329,31 @@ class RAGDiffusion:
     ) -> Float[Array, "b h w c"]:
         """MainNet: noise or velocity, as the schedule's `prediction_type` says, in fp32."""
         b, h, w, _ = latents.shape
-        factor = self.vae.factor
-        return self._apply(
+        factor, gate = self.vae.factor, conditions.gates.reference
+        context, features, hint = conditions.text.context, conditions.landmark_features, conditions.hint
+        if conditions.words is not None:
+            # Keys and values have no bias: of zeros, nothing but the output's bias is left.
+            context = conditions.words * gate[:, None, None].astype(conditions.words.dtype)
+        if conditions.beside is not None:
+            latents = jnp.concatenate([latents, conditions.beside * gate[:, None, None, None]], axis=1)
+            under = ((0, 0), (0, h), (0, 0), (0, 0))
+            features, hint = (None if x is None else jnp.pad(x, under) for x in (features, hint))
+        inputs = (latents, timesteps, context, conditions.text.pooled, self.time_ids(b, h * factor, w * factor))
+        control = None
+        if hint is not None:
+            control = self._apply(params, "control_net", *inputs, landmark_features=hint)
+            control = jax.tree.map(lambda x: x * gate[:, None, None, None].astype(x.dtype), control)
+        noise = self._apply(
             params,
             "unet",
-            latents,
-            timesteps,
-            conditions.text.context,
-            conditions.text.pooled,
-            self.time_ids(b, h * factor, w * factor),
-            landmark_features=conditions.landmark_features,
+            *inputs,
+            landmark_features=features,
             reference=conditions.reference,
             adapter=conditions.adapter,
             gates=conditions.gates,
-        ).astype(jnp.float32)
+            control=control,
+        )
+        return noise[:, :h].astype(jnp.float32)
 
     def retrieve(
         self, memory: Any, embedding: Float[Array, "b d"], exclude: Int[Array, "b"] | None = None
@@ -351,12 +373,13 @@ class RAGDiffusion:
         empty_ids: Any,
         timesteps: Int[Array, "b"] | None = None,
     ) -> Float[Array, "b"]:
-        """The denoising loss of each sample (R Eq. 6); the caller averages.
+        """The denoising loss of each sample (R Eq. 6), plus that of a predicted silhouette; the caller averages.
 
         `batch`: photo, flat [b,H,W,3] in [-1,1]; mask [b,H,W,1]; photo_attributes [b,a]; text_ids [b,l]; memory_row
         [b], the sample's own flat-lay in `memory` (-1: it isn't there), which is never among its neighbours.
         `empty_ids`: the empty prompt [l], which stands in for dropped text. Encodings made before
-        (`systems/encodings.py`) stand for the pictures and ids, and then the empty prompt's for `empty_ids`.
+        (`systems/encodings.py`) stand for the pictures and ids, and then the empty prompt's for `empty_ids`; `photo`
+        is then there for a model that sees it.
         `timesteps`: else drawn.
         """
         keys = jax.random.split(key, 9)
@@ -365,33 +388,43 @@ class RAGDiffusion:
         def chance(index, probability):
             return jax.random.bernoulli(keys[index], probability, (b,))
 
-        embedding = batch.get("embedding")
-        if embedding is None:
-            embedding = self.embed(params, batch["photo"], batch["photo_attributes"])
-        ids, _, neighbours, weights = self.retrieve(memory, embedding, batch["memory_row"])
-        retrieved, _ = fuse_landmarks(memory.landmarks[ids], weights)
-        use_retrieved = chance(0, self.dropout.retrieved_landmark)
-        if self.dropout.retrieved_iou:
-            use_retrieved &= iou(retrieved, batch["mask"][..., 0]) >= self.dropout.retrieved_iou
-        retrieved = retrieved.astype(jnp.float32)[..., None]
-        silhouette = jnp.where(use_retrieved[:, None, None, None], retrieved, batch["mask"])
+        photo, structure, silhouette, found, mask_loss = batch.get("photo"), None, None, None, None
+        if self.retrieves:
+            embedding = batch.get("embedding")
+            if embedding is None:
+                embedding = self.embed(params, photo, batch["photo_attributes"])
+            ids, _, neighbours, weights = self.retrieve(memory, embedding, batch["memory_row"])
+            structure = self.fuse(embedding, neighbours, weights)
+            found, _ = fuse_landmarks(memory.landmarks[ids], weights)
+        if self.mask_unet is not None:
+            logits = self.mask_logits(params, photo)
+            found = logits[..., 0] > 0
+            # Cross-entropy of each pixel.
+            mask_loss = (jax.nn.softplus(logits) - logits * batch["mask"]).mean(axis=(1, 2, 3))
+        if self.landmark_guider is not None:
+            use_found = chance(0, self.dropout.retrieved_landmark)
+            if self.dropout.retrieved_iou:
+                use_found &= iou(found, batch["mask"][..., 0]) >= self.dropout.retrieved_iou
+            found = found.astype(jnp.float32)[..., None]
+            silhouette = jnp.where(use_found[:, None, None, None], found, batch["mask"])
 
         everything = chance(1, self.dropout.everything)
         no_text = everything | chance(2, self.dropout.text)
         no_structure = everything | chance(3, self.dropout.structure)
         no_reference = everything | chance(4, self.dropout.reference)
-        photo_latents = batch.get("photo_latents")
         conditions = self.make_conditions(
             params,
-            photo_latents=self.encode(params, batch["photo"]) if photo_latents is None else photo_latents,
-            structure=self.fuse(embedding, neighbours, weights),
+            photo=photo,
+            photo_latents=batch.get("photo_latents"),
+            structure=structure,
             silhouette=silhouette,
             text=text_of(self, params, batch, no_text, empty_ids),
             gates=Gates(reference=1.0 - no_reference, adapter=1.0 - no_structure),
             landmark_gate=1.0 - chance(8, self.dropout.landmark) if self.dropout.landmark else None,
         )
         latents = flat_latents(self, params, batch, keys[5])
-        return self.denoising_loss(params, conditions, latents, keys[6], keys[7], timesteps)
+        rows = self.denoising_loss(params, conditions, latents, keys[6], keys[7], timesteps)
+        return rows if mask_loss is None else rows + mask_loss
 
     def denoising_loss(
         self,

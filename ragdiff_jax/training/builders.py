@@ -16,9 +16,11 @@ from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.systems.fashion_presets import without_pose
 from ragdiff_jax.systems.fashion_rag import FashionRAG
+from ragdiff_jax.systems.parts import TRAINED_PARTS
 from ragdiff_jax.systems.prompts import Prompts
 from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
 from ragdiff_jax.systems.text_retrieval import tower_params
+from ragdiff_jax.systems.variants import with_conditions
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.dino import DINOObjective
@@ -103,6 +105,8 @@ def _system(model: Any) -> RAGDiffusion:
     if "image_encoder" in parts:  # predicts attributes in serving; frozen here
         own["image_encoder"] = CLIPVisionConfig.from_dict(read_config(parts["image_encoder"]))
     system = dataclasses.replace(system, **own)
+    if "conditions" in model:
+        system = with_conditions(system, model["conditions"])
     if "dropout" in model:
         system = dataclasses.replace(system, dropout=Dropout(**model["dropout"]))
     return system
@@ -128,12 +132,16 @@ def text_to_image(model: Any, **data) -> TextToImageObjective:
 
 
 def ragdiffusion(model: Any, **data) -> RAGDiffusionObjective:
+    system = _system(model)
+    there = system.modules()
+    trained = "|".join(part for part in TRAINED_PARTS if part in there)
     return RAGDiffusionObjective(
-        model=_system(model),
-        parts=_given(model["parts"]),
+        model=system,
+        trainable=model.get("trainable") or f"^({trained})/",
+        parts={part: folder for part, folder in _given(model["parts"]).items() if part in there},
         tokenizers=tuple(model["tokenizers"]),
         empty_ids=_empty_ids(model["tokenizers"][0]),
-        **_rest(model, "preset", "changes", "parts", "tokenizers", "dropout"),
+        **_rest(model, "preset", "changes", "conditions", "trainable", "parts", "tokenizers", "dropout"),
         **data,
     )
 

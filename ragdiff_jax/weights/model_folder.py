@@ -21,8 +21,10 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel
 from ragdiff_jax.models.ep_adapter import EPAdapterConfig
+from ragdiff_jax.models.f_theta import FThetaConfig
 from ragdiff_jax.models.landmark_guider import LandmarkGuiderConfig
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
+from ragdiff_jax.models.token_adapter import TokenAdapterConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.parallel import shardings_for
@@ -41,37 +43,47 @@ from ragdiff_jax.weights.safetensors_io import write_text
 
 SYSTEM = "ragdiffusion"
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-SETTINGS = ("image_size", "guidance_scale", "neighbours", "alpha", "reg", "null", "dtype")
+SETTINGS = ("image_size", "guidance_scale", "neighbours", "alpha", "reg", "null", "latent_concat", "dtype")
 COMPUTE_DTYPES = ("float32", "bfloat16")
 # A memory belongs to the encoder as it is on disk, to the bit.
 _KEPT = ("structure_net",)
 _CLASSES = {
     "unet": "UNet2DConditionModel",
     "reference_net": "UNet2DConditionModel",
+    "control_net": "ControlNetModel",
     "ep_adapter": "EPAdapter",
     "landmark_guider": "LandmarkGuider",
+    "image_adapter": "EPAdapter",
+    "class_adapter": "InversionAdapter",
+    "token_adapter": "TokenAdapter",
+    "photo_guider": "LandmarkGuider",
+    "mask_unet": "UNet2DConditionModel",
     "structure_net": "StructureNet",
     "vae": "AutoencoderKL",
     "image_encoder": "CLIPVisionModelWithProjection",
 }
 IMAGE_ENCODER = "image_encoder"
 CALIBRATION = "attributes.json"
+# The parts that a model may lack and that have a config of their own.
+_OPTIONAL = {
+    "ep_adapter": EPAdapterConfig,
+    "landmark_guider": LandmarkGuiderConfig,
+    "image_adapter": EPAdapterConfig,
+    "class_adapter": FThetaConfig,
+    "token_adapter": TokenAdapterConfig,
+    "photo_guider": LandmarkGuiderConfig,
+    "mask_unet": UNetConfig,
+    IMAGE_ENCODER: CLIPVisionConfig,
+}
 
 
 def part_configs(model: RAGDiffusion) -> dict[str, dict[str, Any]]:
     """The `config.json` of each part."""
-    configs = {
-        "unet": model.unet,
-        "reference_net": model.unet,
-        "ep_adapter": model.ep_adapter,
-        "landmark_guider": model.landmark_guider,
-        "structure_net": model.structure_net,
-        "vae": model.vae,
-        **dict(zip(TEXT_PARTS, model.text_encoders, strict=False)),
+    configs = dict.fromkeys(("reference_net", "control_net"), model.unet)
+    configs |= dict(zip(TEXT_PARTS, model.text_encoders, strict=False))
+    return {
+        part: (configs[part] if part in configs else getattr(model, part)).to_dict() for part in model.modules()
     }
-    if model.image_encoder is not None:
-        configs[IMAGE_ENCODER] = model.image_encoder
-    return {part: config.to_dict() for part, config in configs.items()}
 
 
 def read_model(folder: str | Path) -> RAGDiffusion:
@@ -103,9 +115,8 @@ def read_model(folder: str | Path) -> RAGDiffusion:
         vae=config(VAEConfig, "vae"),
         text_encoders=tuple(config(CLIPTextConfig, part) for part in TEXT_PARTS if part in file.parts),
         structure_net=config(StructureNetConfig, "structure_net"),
-        ep_adapter=config(EPAdapterConfig, "ep_adapter"),
-        landmark_guider=config(LandmarkGuiderConfig, "landmark_guider"),
-        image_encoder=config(CLIPVisionConfig, IMAGE_ENCODER) if IMAGE_ENCODER in file.parts else None,
+        reference_net="reference_net" in file.parts,
+        **{part: config(kind, part) if part in file.parts else None for part, kind in _OPTIONAL.items()},
         schedule=_read_schedule(folder / "scheduler" / "scheduler_config.json"),
         **dict(file.settings) | {"dtype": getattr(jnp, dtype)},
     )

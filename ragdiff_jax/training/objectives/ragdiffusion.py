@@ -1,5 +1,7 @@
 """Stage `ragdiffusion`: MainNet, ReferenceNet, EP-Adapter and Landmark Guider together (R 3, 4.1).
 
+Or whichever conditions the model has in their place (`systems/variants.py`).
+
 Retrieval, SLLE and landmark fusion run inside the step, on the augmented photo's own embedding; a sample's own flat-lay
 is never among its neighbours. What comes in is a memory of training flat-lays, made by the very encoder of this model.
 """
@@ -23,10 +25,11 @@ from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.device_memory import abstract_memory
-from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
+from ragdiff_jax.retrieval.landmarks import iou
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.systems.encodings import encode_pairs
-from ragdiff_jax.systems.initialise import adapter_from_unet, reference_from_unet
+from ragdiff_jax.systems.initialise import adapter_from_unet, control_from_unet, reference_from_unet
+from ragdiff_jax.systems.parts import TRAINED_PARTS
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate
 from ragdiff_jax.training.objective import blank
@@ -40,8 +43,8 @@ CALIBRATION_PHOTOS, CALIBRATION_BATCH = 512, 16
 class RAGDiffusionObjective(PairObjective):
     """Attributes:
     model: the system.
-    parts: folder of each part that starts from given weights; without one for `reference_net` or `ep_adapter` these
-      start as copies of `unet`.
+    parts: folder of each part that starts from given weights; without one `reference_net`, `control_net`, `ep_adapter`
+      and `image_adapter` start as copies of `unet`.
     memory: folder of the memory that training retrieves from.
     tokenizers: a folder for each text encoder, copied into the model folder.
     empty_ids: the empty prompt's ids.
@@ -61,11 +64,11 @@ class RAGDiffusionObjective(PairObjective):
     paste_share: float = 0.0
     sample_steps: int = 20
     export_dtype: str = "float32"
-    trainable: str = "^(unet|reference_net|ep_adapter|landmark_guider)/"
+    trainable: str = f"^({'|'.join(TRAINED_PARTS)})/"
 
     def init(self, key):
         # What restore_parts fills needs no random numbers.
-        filled = {"reference_net", *self.parts}
+        filled = {"reference_net", "control_net", *self.parts}
         tree = blank(self.model.init, key)
         return tree | self.model.init(key, [part for part in tree if part not in filled])
 
@@ -73,10 +76,11 @@ class RAGDiffusionObjective(PairObjective):
         params = load_parts(params, self.parts)
         Memory.open(self.memory, encoder_fingerprint(self.model, params))  # refuses another encoder's
         unet = params["unet"]
-        if "reference_net" not in self.parts:
-            params["reference_net"] = reference_from_unet(params["reference_net"], unet)
-        if "ep_adapter" not in self.parts:
-            params["ep_adapter"] = adapter_from_unet(params["ep_adapter"], unet, self.model.unet)
+        adapter = functools.partial(adapter_from_unet, config=self.model.unet)
+        copies = {"reference_net": reference_from_unet, "control_net": control_from_unet}
+        for part, copied in (copies | {"ep_adapter": adapter, "image_adapter": adapter}).items():
+            if part in params and part not in self.parts:
+                params[part] = copied(params[part], unet)
         return params
 
     def constants(self, mesh) -> Any:
@@ -133,7 +137,7 @@ class RAGDiffusionObjective(PairObjective):
         augment, attributes, loss = jax.random.split(key, 3)
         # Whoever has no attributes at hand must be served as well: half the samples know none.
         known = jax.random.bernoulli(attributes, 0.5, (batch["row"].shape[0], 1))
-        if "photo_latents" in batch:
+        if "flat_mean" in batch:
             ready = dict(batch)
             ready["embedding"] = jnp.where(known, batch["embedding"], batch["embedding_unknown"])
             ready["memory_row"] = constants["own_rows"][batch["row"]]
@@ -168,15 +172,16 @@ class RAGDiffusionObjective(PairObjective):
         return {"retrieval": self.measure_retrieval, "generation": self.measure_generation}
 
     def measure_retrieval(self, params, constants, key) -> dict[str, float]:
-        """IoU of the fused landmark with the true silhouette on the examples, attributes unknown."""
+        """IoU of the landmark (predicted, else fused) with the examples' true silhouette, attributes unknown."""
         del key
         batch = self._held_out()
 
         @jax.jit
         def run(params, constants, batch):
-            e = self.model.embed(params, to_float(batch["photo"]), jnp.zeros_like(batch["photo_attributes"]))
+            photo = to_float(batch["photo"])
+            e = self.model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))
             ids, cosines, _, weights = self.model.retrieve(constants["memory"], e)
-            landmark, _ = fuse_landmarks(constants["memory"].landmarks[ids], weights)
+            landmark = self.model.landmark(params, photo, constants["memory"].landmarks[ids], weights)
             return iou(landmark, batch["mask"]), cosines[:, 0]
 
         overlap, cosine = run(params, constants, batch)
@@ -209,7 +214,7 @@ class RAGDiffusionObjective(PairObjective):
         model, photo = self.model, to_float(batch["photo"])
         e = model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))
         ids, _, neighbours, weights = model.retrieve(constants["memory"], e)
-        landmark, _ = fuse_landmarks(constants["memory"].landmarks[ids], weights)
+        landmark = model.landmark(params, photo, constants["memory"].landmarks[ids], weights)
         empty = model.encode_text(params, constants["empty_ids"][None])
         text = model.encode_text(params, jnp.broadcast_to(constants["empty_ids"], batch["text_ids"].shape))
         conditions = model.condition(params, photo, e, neighbours, weights, None, text, landmark=landmark)
