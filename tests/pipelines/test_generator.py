@@ -1,14 +1,20 @@
 """`GarmentGenerator`: what a result depends on, and what it does not."""
 
+import dataclasses
 import json
 import shutil
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_model import draw_garment, small_world
+from small_model import draw_garment, random_params, small_system, small_world
 
+from ragdiff_jax.data.images import square
+from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.pipelines.generate import GarmentGenerator
+from ragdiff_jax.systems.variants import with_conditions
+from ragdiff_jax.weights.model_folder import save_model
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +87,33 @@ def test_a_model_that_computes_in_bfloat16_serves_in_it_from_the_same_memory(gen
     (folder / "model.json").write_text(json.dumps(file | {"settings": file["settings"] | {"dtype": "int8"}}))
     with pytest.raises(UserError, match="dtype is 'int8'; use float32 or bfloat16"):
         GarmentGenerator.from_folders(folder, generator.memory.path)
+
+
+def of_conditions(generator, folder, *names):
+    """A generator of a saved model that has other conditions and the same encoder."""
+    small = small_system()
+    model = with_conditions(dataclasses.replace(small, image_encoder=small.structure_net.vision), names)
+    params = random_params(model) | {"structure_net": generator.params["structure_net"]}
+    save_model(folder, model, params, [generator.memory.path.parent / "tokenizer"])
+    return GarmentGenerator.from_folders(folder, generator.memory.path, batch_size=2)
+
+
+def test_a_model_that_draws_its_landmark_from_the_photo(generator, photos, tmp_path):
+    other = of_conditions(generator, tmp_path / "model", "latent_concat", "class_token", "predicted_landmark")
+    assert other.model == dataclasses.replace(other.model, ep_adapter=None, reference_net=False)
+    found = other.generate(photos[:2], steps=2)
+    shown = np.stack([square(photo, other.image_size, fill="edge") for photo in photos[:2]])
+    predicted = np.asarray(other.model.landmark(other.params, to_float(jnp.asarray(shown)), None, None))
+    for one, mask in zip(found, predicted, strict=True):
+        assert (one.retrieved.landmark_source, one.retrieved.choice) == ("predicted", None)
+        assert np.mean(one.retrieved.landmark != mask) < 0.01
+    assert not np.array_equal(found[0].image, found[1].image)
+    asked = other.generate(photos[:2], steps=2, landmark=1)[0]  # the user's word counts with any model
+    assert asked.retrieved.landmark_source == "neighbour 1" and not np.array_equal(asked.image, found[0].image)
+
+
+def test_a_model_without_a_landmark_says_so(generator, photos, tmp_path):
+    other = of_conditions(generator, tmp_path / "model", "reference")
+    assert [one.landmark_source for one in other.retrieve(photos[:2])] == ["unused", "unused"]
+    with pytest.raises(UserError, match="looks at no silhouette"):
+        other.check(landmark=0)
