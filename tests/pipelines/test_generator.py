@@ -4,13 +4,10 @@ import dataclasses
 import json
 import shutil
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_model import draw_garment, random_params, small_system, small_world
 
-from ragdiff_jax.data.images import square
-from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.pipelines.generate import GarmentGenerator
 from ragdiff_jax.systems.variants import with_conditions
@@ -94,19 +91,18 @@ def of_conditions(generator, folder, *names):
     small = small_system()
     model = with_conditions(dataclasses.replace(small, image_encoder=small.structure_net.vision), names)
     params = random_params(model) | {"structure_net": generator.params["structure_net"]}
+    if "mask_unet" in params:
+        params["mask_unet"]["conv_out"]["bias"] += 1000  # sees garment everywhere
     save_model(folder, model, params, [generator.memory.path.parent / "tokenizer"])
     return GarmentGenerator.from_folders(folder, generator.memory.path, batch_size=2)
 
 
 def test_a_model_that_draws_its_landmark_from_the_photo(generator, photos, tmp_path):
     other = of_conditions(generator, tmp_path / "model", "latent_concat", "class_token", "predicted_landmark")
-    assert other.model == dataclasses.replace(other.model, ep_adapter=None, reference_net=False)
     found = other.generate(photos[:2], steps=2)
-    shown = np.stack([square(photo, other.image_size, fill="edge") for photo in photos[:2]])
-    predicted = np.asarray(other.model.landmark(other.params, to_float(jnp.asarray(shown)), None, None))
-    for one, mask in zip(found, predicted, strict=True):
+    for one in found:
         assert (one.retrieved.landmark_source, one.retrieved.choice) == ("predicted", None)
-        assert np.mean(one.retrieved.landmark != mask) < 0.01
+        assert one.retrieved.landmark.all()
     assert not np.array_equal(found[0].image, found[1].image)
     asked = other.generate(photos[:2], steps=2, landmark=1)[0]  # the user's word counts with any model
     assert asked.retrieved.landmark_source == "neighbour 1" and not np.array_equal(asked.image, found[0].image)
