@@ -14,7 +14,7 @@ from ragdiff_jax.version import __version__
 
 _HOME = {
     "Conditions": "systems.conditions",
-    "Dropout": "systems.ragdiffusion",
+    "Dropout": "systems.dropout",
     "FashionRAG": "systems.fashion_rag",
     "Gates": "models.transformer",
     "Memory": "retrieval.memory",

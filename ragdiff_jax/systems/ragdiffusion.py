@@ -38,28 +38,10 @@ from ragdiff_jax.retrieval.index import exact_search
 from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
 from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 from ragdiff_jax.systems.conditions import Conditions, Text
+from ragdiff_jax.systems.dropout import Dropout
 from ragdiff_jax.systems.encodings import flat_latents, noise_with_offset, text_of
 from ragdiff_jax.systems.parts import TEXT_PARTS, Params, check_parts, example, networks
 from ragdiff_jax.systems.tokens import read_tokens
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Dropout:
-    """Chances that a training sample loses a condition, drawn apart for each sample (docs/papers.md).
-
-    `everything` takes text, structure and reference together; `reference` is the photo's, by whichever way it comes;
-    `retrieved_landmark` is the share of samples that see the retrieved (or predicted) silhouette instead of the true
-    one, where the two have at least `retrieved_iou` in common: one of another kind of garment teaches that silhouettes
-    are not to be believed. `landmark` takes the silhouette, whichever it is.
-    """
-
-    text: float = 0.05
-    structure: float = 0.05
-    everything: float = 0.05
-    reference: float = 0.1
-    retrieved_landmark: float = 0.5
-    retrieved_iou: float = 0.0
-    landmark: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,12 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
+from ragdiff_jax.systems.dropout import Dropout
 from ragdiff_jax.systems.fashion_presets import without_pose
 from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.parts import TRAINED_PARTS
 from ragdiff_jax.systems.prompts import Prompts
-from ragdiff_jax.systems.ragdiffusion import Dropout, RAGDiffusion
+from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.systems.text_retrieval import tower_params
 from ragdiff_jax.systems.variants import with_conditions
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
