@@ -12,7 +12,8 @@ from ragdiff_jax.errors import UserError
 
 def add_curation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
-        "curation (R 9.4)", "with --select: balanced categories, DBSCAN's outliers out, dense regions thinned"
+        "curation (R 9.4)",
+        "with --select: balanced categories, DBSCAN's outliers out, those kept that represent the others best",
     )
     group.add_argument("--select", type=at_least(2), metavar="N", help="garments that the memory keeps (default: all)")
     group.add_argument("--pool", type=at_least(2), metavar="N", help="encoded, balanced by category (default: 4 N)")
@@ -63,10 +64,11 @@ def curator(arguments: argparse.Namespace, report: Report) -> Callable[[list], l
         file = arguments.out.with_name(f"{arguments.out.name}.curation.json")
         write_atomic(file, json.dumps(found.report, indent=1, ensure_ascii=False).encode())
         numbers = found.report
+        nearest = numbers["nearest_cosine"]
         report.note(
             f"ragdiff: {file}: of {numbers['encoded']} encoded {len(numbers['outliers'])} were outliers and "
-            f"{numbers['thinned']} too alike; nearest cosine {numbers['nearest_cosine']['before_thinning']} -> "
-            f"{numbers['nearest_cosine']['kept']}"
+            f"{numbers['represented']} are represented by those kept; nearest cosine {nearest['before']} -> "
+            f"{nearest['kept']}"
         )
         return [items[row] for row in found.kept]
 

@@ -6,7 +6,7 @@ from sklearn.cluster import DBSCAN
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import curation
-from ragdiff_jax.retrieval.curation import balanced, curate, dbscan, eps_for, thin
+from ragdiff_jax.retrieval.curation import balanced, curate, dbscan, eps_for, represent
 
 
 def unit(x):
@@ -52,16 +52,24 @@ def test_eps_leaves_the_asked_share_out():
     assert noise[-12:].sum() >= 10 and noise.sum() <= 12
 
 
-def test_thinning_takes_from_dense_regions_and_ends_at_the_count():
+def test_those_kept_have_one_near_everybody():
     vectors = crowd()
-    kept = thin(vectors, 60, seed=0)
-    assert len(kept) == 60
-    share = np.histogram(kept, [0, 150, 210, 250, 262])[0] / [150, 60, 40, 12]
-    assert share[3] == 1.0 and share[0] < 0.5
-    scores = vectors @ vectors.T
-    np.fill_diagonal(scores, -1)
-    assert scores[np.ix_(kept, kept)].max() < np.sort(scores.max(axis=1))[100]
-    assert len(thin(vectors, 2, seed=0)) == 2
+    kept = represent(vectors, 12)
+    assert len(set(kept)) == 12 and (np.diff(kept) > 0).all()
+
+    def reach(rows):
+        """The greedy choice's own measure."""
+        return (np.maximum(vectors @ vectors[rows].T, 0) ** 4).max(axis=1).mean()
+
+    rng = np.random.default_rng(0)
+    assert reach(kept) > max(reach(rng.choice(len(vectors), 12, replace=False)) for _ in range(50))
+    # By hand: at each step the row of largest gain.
+    likeness, best, chosen = np.maximum(vectors @ vectors.T, 0) ** 4, np.zeros(len(vectors)), []
+    for _ in range(12):
+        chosen.append(int(np.maximum(likeness - best[:, None], 0).sum(axis=0).argmax()))
+        best = np.maximum(best, likeness[:, chosen[-1]])
+    np.testing.assert_array_equal(kept, sorted(chosen))
+    assert len(represent(vectors, len(vectors))) == len(vectors)
 
 
 def test_the_report_adds_up():
@@ -71,9 +79,9 @@ def test_the_report_adds_up():
     found = curate(vectors, categories, names, 100, outliers=0.05)
     report = found.report
     assert report["kept"] == len(found.kept) == 100
-    assert report["encoded"] == report["kept"] + report["thinned"] + len(report["outliers"])
+    assert report["encoded"] == report["kept"] + report["represented"] + len(report["outliers"])
     assert sum(report["categories"]["kept"].values()) == 100
-    assert report["nearest_cosine"]["kept"] < report["nearest_cosine"]["before_thinning"]
+    assert report["nearest_cosine"]["kept"] < report["nearest_cosine"]["before"]
     assert not set(report["outliers"]) & {names[row] for row in found.kept}
     with pytest.raises(UserError, match="--select 262"):
         curate(vectors, categories, names, 262, outliers=0.05)
