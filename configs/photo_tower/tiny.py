@@ -3,7 +3,7 @@ r"""StructureNet's photo tower alone, against a memory: what small photo towers 
     ragdiff train --config configs/photo_tower/tiny.py --workdir runs/tiny/photo_tower \
         --set data.folder=runs/tiny/data
 
-Starts from a trained `structure_net` and the memory that it built, and keeps both: only the photo tower changes.
+Starts from a trained `flat_tower` and the memory that it built, and keeps both: only the photo tower changes.
 """
 
 from ml_collections import ConfigDict
@@ -30,15 +30,15 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "preset": "tiny",
-            "init_from": "runs/tiny/structure_net/model",
+            "init_from": "runs/tiny/flat_tower/model",
             "memory": "runs/tiny/memory",
-            "temperature": 0.07,
+            "temperature": 0.05,
             "recolour": True,
-            "shape_temperature": 0.05,
+            "shape_temperature": 0.02,
             "paste_share": 0.4,
             "paste_from_easy": True,
             "mask_weight": 3.0,
-            "attribute_weight": 0.5,
+            "attribute_weight": 0.3,
             "twins": True,
             "attribute_dropout": (0.75, 0.2),
             "export_dtype": "bfloat16",
