@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 
 from benchmarks.tiny_world.retrieval import neighbours_and_reg
-from benchmarks.tiny_world.world import Picked, World, landmark_choice, number
+from benchmarks.tiny_world.world import World, landmark_choice, number
 from ragdiff_jax.cli.inputs import model_folder
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.evaluation.analyze import Analysis, read_pairs
+from ragdiff_jax.evaluation.analyze import Analysis, Picked, read_pairs
 from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
 from ragdiff_jax.evaluation.retrieval import mask_ious
 from ragdiff_jax.pipelines.memory_builder import MemoryBuilder, flat_lays_of_pairs

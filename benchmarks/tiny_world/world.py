@@ -10,23 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.real_photos import iou
 from ragdiff_jax.cli.inputs import model_folder, shipped
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import flat_mask
-from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.analyze import Pairs, read_pairs
 from ragdiff_jax.evaluation.bootstrap import Interval
 from ragdiff_jax.evaluation.retrieval import nearest
-from ragdiff_jax.models.transformer import Gates
+from ragdiff_jax.pipelines.gated import Gated
 from ragdiff_jax.pipelines.generate import GarmentGenerator, Generated, load_model
 from ragdiff_jax.retrieval import Memory, fuse_landmarks, slle_weights
-from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, TOKENIZERS, load_zero_shot, read_calibration
@@ -34,42 +31,6 @@ from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, TOKENIZERS, load_zer
 # (adapter, landmark): what each variant is told beside the photo and the empty text. ReferenceNet is always open.
 GATES = {"full": (1, 1), "shipped": (1, 1), "vanilla": (0, 0), "embedding": (1, 0), "silhouette": (0, 1)}
 CHUNK = 64  # photos whose landmarks are fused together
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Gated(RAGDiffusion):
-    """A model that serves with conditions taken away, as its `null` takes them away in training."""
-
-    adapter_gate: float = 1.0
-    landmark_gate: float = 1.0
-
-    def condition(self, params, photo, embedding, neighbours, weights, landmarks, text, *, landmark=None):
-        if landmark is None:
-            landmark, _ = fuse_landmarks(landmarks, weights)
-        ones = jnp.ones(photo.shape[0], jnp.float32)
-        return self.make_conditions(
-            params,
-            photo_latents=self.encode(params, photo),
-            structure=self.fuse(embedding, neighbours, weights),
-            silhouette=landmark.astype(jnp.float32)[..., None],
-            text=text,
-            gates=Gates(reference=ones, adapter=self.adapter_gate * ones),
-            landmark_gate=self.landmark_gate * ones,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Picked:
-    """Some rows of a source of pairs, as a source of pairs."""
-
-    source: object
-    rows: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> PairRecord:
-        return self.source[self.rows[row]]
 
 
 class World:
@@ -139,8 +100,7 @@ class World:
         folder = self.models[name]
         model, params = load_model(folder)
         adapter, landmark = GATES[name]
-        fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-        gated = Gated(**fields, adapter_gate=float(adapter), landmark_gate=float(landmark))
+        gated = Gated.of(model, adapter_gate=float(adapter), landmark_gate=float(landmark))
         return GarmentGenerator(
             gated,
             params,

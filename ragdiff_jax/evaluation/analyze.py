@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Int32, UInt8
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
 from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
 from ragdiff_jax.data.pixels import to_float
-from ragdiff_jax.data.records import PairSource
+from ragdiff_jax.data.records import PairRecord, PairSource
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.charts import draw_histograms, draw_pairs
 from ragdiff_jax.evaluation.retrieval import bounds, mask_ious, nearest, retrieval_scores
@@ -39,6 +39,20 @@ class Pairs:
     masks: Bool[np.ndarray, "n s s"]
     photo_ids: Int32[np.ndarray, "n a"]
     flat_ids: Int32[np.ndarray, "n a"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picked:
+    """Some rows of a source of pairs, as a source of pairs."""
+
+    source: PairSource
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> PairRecord:
+        return self.source[self.rows[row]]
 
 
 def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], None] = lambda: None) -> Pairs:

@@ -57,7 +57,7 @@ def page(results: Results, read: Reader) -> str:
     )
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in record["notes"])
     return (
-        f"<!doctype html><meta charset=utf-8><title>Evaluation: {record['task']}</title><style>{_STYLE}</style>"
+        f"<!doctype html><meta charset=utf-8><title>Evaluation: {record['task']}</title><style>{STYLE}</style>"
         f"<h1>Evaluation: {record['task']}</h1><table><tr><th>metric<th>value<th>95 % interval<th>better<th>pairs"
         f"<th>protocol{rows}</table>{notes}<h2>Distributions</h2>{plots}{_examples(results, read)}"
         f"<h2>Measured on</h2><ul>{facts}</ul>"
@@ -102,7 +102,7 @@ def _histogram(name: str, values: Float[np.ndarray, " n"]) -> str:
     )
 
 
-_STYLE = (
+STYLE = (
     "body{font:15px sans-serif;max-width:1100px;margin:2em auto;color:#28282c}td,th{padding:.3em .8em;text-align:left;"
     "border-bottom:1px solid #ddd}figure{display:inline-block;margin:.5em}img{width:128px;margin-right:2px}"
     "rect{fill:#2862a0}figcaption{font-size:12px}"
