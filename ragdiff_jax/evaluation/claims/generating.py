@@ -1,6 +1,7 @@
 """Flat-lays made under one change at a time, scored beside the truth; each arm is kept on its own."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -56,9 +57,7 @@ def generation(world: World, seed: int, arm: Arm, folder: Path | None = None) ->
         photos = [lit(photo, arm.light) for photo in photos]
     if arm.balance:
         photos = [balanced(photo) for photo in photos]
-    generator = world.generator(
-        folder or world.stem, world.memory(arm.memory), neighbours=arm.neighbours, adapter=arm.adapter
-    )
+    generator = world.generator(folder or world.stem, arm.memory, neighbours=arm.neighbours, adapter=arm.adapter)
     attributes = [part.attributes[row] if arm.known else {} for row in range(len(part))]
     rng, results = np.random.default_rng(seed), []
     for batch, start in enumerate(range(0, len(photos), world.budget.batch)):
@@ -94,7 +93,7 @@ def control(world: World, seed: int) -> Measured:
     """
     part = world.part("held_out")
     count = max(4, len(part) // 2)
-    generator = world.generator(world.stem, world.memory())
+    generator = world.generator(world.stem, "whole", neighbours=0, adapter=1.0)
     k, photos, attributes = generator.model.neighbours, list(part.pairs.photos[:count]), part.attributes[:count]
     images, masks = [], None
     for landmark in range(k):
@@ -174,8 +173,11 @@ def scores(images: Images, pairs: Pairs, batch: int) -> dict[str, Float[np.ndarr
     return without_features(_pair_scores(METRICS, pairs.flats, images, batch), METRICS)[0]
 
 
+_scorer = functools.lru_cache(maxsize=4)(lambda metrics, batch: PairScores(metrics, batch=batch))
+
+
 def _pair_scores(metrics, real: Images, fake: Images, batch: int) -> dict[str, np.ndarray]:
-    run, parts = PairScores(metrics, batch=batch), range(0, len(real), batch)
+    run, parts = _scorer(metrics, batch), range(0, len(real), batch)
     found = [run(real[at : at + batch], fake[at : at + batch], [None] * len(real[at : at + batch])) for at in parts]
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 

@@ -37,7 +37,7 @@ CLAIMS = (
     ),
     Claim(
         id="F-retrieval", paper="F", where="3.1",
-        says="A text finds garments that are what it says: words in common by 0.10 or more above the category's chance.",
+        says="A text finds garments that are what it says: 0.10 or more words in common above chance.",
         a="text_retrieval:nearest", b="text_retrieval:chance", threshold=0.10,
     ),
     Claim(

@@ -103,7 +103,8 @@ CLAIMS = (
     ),
     Claim(
         id="R-4.4-kid", paper="R", where="Table 3",
-        says="The same in KID.", numbers={"KID, DressCode lower": "90.2 (ReferenceNet), 19.4", "dresses": "22.4 (ReferenceNet), 6.22"},
+        says="The same in KID.",
+        numbers={"KID, DressCode lower": "90.2 (ReferenceNet), 19.4", "dresses": "22.4 (ReferenceNet), 6.22"},
         a="pictures/lower/whole_memory:kid_random", b="pictures/lower/upper_memory:kid_random", better="lower",
         note=_KID,
     ),

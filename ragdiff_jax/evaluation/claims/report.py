@@ -99,10 +99,12 @@ def _row(row: dict[str, Any]) -> str:
     found = row["found"]
     paper = "; ".join(f"{name}: {value}" for name, value in row["paper_numbers"].items()) or "-"
     verdict = f"**{found['verdict']}**"
+    ours, change = "-", "-"
     if found["verdict"] == "not run":
-        return _line([row["id"], row["where"], row["says"], paper, "-", "-", _threshold(row), f"{verdict}: {found['reason']}"])
-    ours = f"{found['mean_a']:.4g}, {found['mean_b']:.4g}"
-    return _line([row["id"], row["where"], row["says"], paper, ours, improvement(row), _threshold(row), verdict])
+        verdict += f": {found['reason']}"
+    else:
+        ours, change = f"{found['mean_a']:.4g}, {found['mean_b']:.4g}", improvement(row)
+    return _line([row["id"], row["where"], row["says"], paper, ours, change, _threshold(row), verdict])
 
 
 def improvement(row: dict[str, Any]) -> str:

@@ -183,15 +183,18 @@ class World:
             source = self._drawn(ADDED, count, style=kind)
         MemoryBuilder.from_folder(self.stem).add(memory, flat_lays_of_pairs(source))
 
-    def generator(self, folder: Path, memory: Memory, *, neighbours: int = 0, adapter: float = 1.0) -> GarmentGenerator:
-        """Of a model folder; `neighbours`: K, 0 takes the model's; `adapter` 0 closes EP-Adapter's gate."""
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - arms that follow each other share loading and compiling
+    def generator(self, folder: Path, memory: str, *, neighbours: int = 0, adapter: float = 1.0) -> GarmentGenerator:
+        """Of a model folder and a memory's kind; `neighbours`: K, 0 takes the model's; `adapter` 0 closes EP-Adapter's
+        gate.
+        """
         model, params = load_model(folder)
         if neighbours:
             model = dataclasses.replace(model, neighbours=neighbours)
         if adapter != 1:
             model = Gated.of(model, adapter_gate=adapter)
         tokenizers = [Tokenizer.from_folder(folder / part) for part in TOKENIZERS[: len(model.text_encoders)]]
-        return GarmentGenerator(model, params, memory, tokenizers, batch_size=self.budget.batch)
+        return GarmentGenerator(model, params, self.memory(memory), tokenizers, batch_size=self.budget.batch)
 
 
 def _fingerprint(world: World, name: str) -> str:

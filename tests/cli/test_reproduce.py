@@ -1,0 +1,124 @@
+"""`ragdiff reproduce` with a small model from end to end: verdicts, files, resumption, trainings, bad input."""
+
+import json
+import shutil
+
+import pytest
+from small_fashion import save_small
+
+from ragdiff_jax.cli import reproduce
+from ragdiff_jax.data.synth_dataset import prepare_synth
+from ragdiff_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def stem(world, tmp_path_factory):
+    """(model, memory of 24 drawn garments, a folder that keeps what calls have drawn)."""
+    from ragdiff_jax.cli.main import main
+
+    base = tmp_path_factory.mktemp("stem")
+    drawn = prepare_synth(base / "drawn", count=24, size=64, seed=3, splits={"all": 1.0})
+    build = ["memory", "build", "--dataset", str(drawn), "--split", "all", "--model", str(world[0])]
+    assert main([*build, "--out", str(base / "memory")]) == 0
+    return world[0], base / "memory"
+
+
+@pytest.fixture
+def call(ragdiff, stem, tmp_path):
+    model, memory = stem
+
+    def run(*argv, out=tmp_path / "out"):
+        return ragdiff("reproduce", "--stem", model, "--memory", memory, "--budget", "smoke", "--out", out, *argv)
+
+    return run
+
+
+def test_claims_of_every_kind_are_judged_and_kept(call, tmp_path):
+    only = ("--only", "R-T4", "R-3.2", "R-F7", "R-9.3", "R-4.4-style", "R-T7-ssim8", "R-F11", "--json", "--no-training")
+    code, lines, err = call(*only)
+    assert code == 0, err
+    *claims, last = lines
+    assert len(claims) == 14 and last["not run"] == 0 and sum(last[name] for name in ("holds", "undecided")) > 0
+    record = json.loads((tmp_path / "out" / "claims.json").read_text())
+    assert [row["id"] for row in record["claims"]] == [row["id"] for row in claims]
+    assert len(record["inputs"]["stem"]["sha256"]) == 64 and record["budget"]["photos"] == 8
+    for row in record["claims"]:
+        found = row["found"]
+        assert found["low"] <= found["improvement"] <= found["high"] and found["n"] >= 4
+    text = (tmp_path / "out" / "claims.md").read_text()
+    assert "| R-T4-top1 | Table 4 |" in text and "0.806" in text
+    html = (tmp_path / "out" / "claims.html").read_text()
+    assert html.count("<svg") > 14 and "data:image/jpeg;base64" in html
+
+    # The same again measures nothing and says the same.
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "measured").iterdir()}
+    assert {path.name.rpartition("-")[0] for path in kept} >= {"retrieval", "control", "style_growth", "pictures-usual"}
+    assert call(*only)[1] == lines
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "measured").iterdir()} == kept
+
+
+def test_edits_are_judged(call, tmp_path):
+    editor = save_small(tmp_path)
+    only = ("--only", "F-Nr-clipt", "F-words", "F-retrieval", "F-conflict", "--editor", editor, "--json")
+    code, lines, err = call(*only)
+    assert code == 0, err
+    assert len(lines) == 5 and lines[-1]["not run"] == 0
+
+
+def test_variants_are_trained_once_equally_long_or_the_claim_says_why_not(call, stem, tmp_path, monkeypatch):
+    trained = []
+
+    def fake(config, workdir, settings):
+        trained.append((config, settings["train.steps"], settings["train.seed"]))
+        if "vanilla" in config:
+            raise UserError("out of cloth")
+        shutil.copytree(stem[0], workdir / "model")
+
+    monkeypatch.setattr(reproduce, "train", fake)
+    configs = tmp_path / "configs"
+    for name in ("ragdiffusion/tiny.py", "baselines/silhouette_only.py", "baselines/vanilla.py"):
+        (configs / name).parent.mkdir(parents=True, exist_ok=True)
+        (configs / name).write_text("")
+    only = ("--only", "R-T2-both", "R-T2-emb", "R-T1-ssim-vanilla", "--configs", configs, "--train-steps", 3, "--json")
+    code, lines, err = call(*only)
+    assert code == 0, err
+    found = {row["id"]: row["found"] for row in lines[:-1]}
+    assert found["R-T2-both"]["verdict"] == "undecided" and found["R-T2-both"]["improvement"] == 0  # one and the same
+    assert "out of cloth" in found["R-T1-ssim-vanilla"]["reason"]
+    assert "no config" in found["R-T2-emb"]["reason"] and "embedding_only.py" in found["R-T2-emb"]["reason"]
+    assert [steps for _, steps, _ in trained] == [3, 3, 3] and {seed for *_, seed in trained} == {0}
+    assert trained[0][0].endswith(f"ragdiffusion/tiny.py:{stem[0]}")
+
+    call(*only)
+    assert len(trained) == 4  # what failed was tried again, the two that ended weren't
+    assert "--no-training" in call(*only, "--no-training", "--seed", 1)[1][0]["found"]["reason"]
+
+
+def test_the_list_says_each_claims_test_and_runs_nothing(ragdiff, tmp_path):
+    code, out, _ = ragdiff("reproduce", "--list", "--only", "R-T7-ssim")
+    assert code == 0 and "Table 7" in out[0] and "improvement above" in out[2] and "0.6872" in out[3]
+    code, lines, _ = ragdiff("reproduce", "--list", "--json")
+    assert len(lines) >= 24 and any(line["needs_training"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--only", "R-T9"], "no such claim"),
+        (["--budget", "week"], "smoke, hour, day"),
+        (["--photos", "2"], "--photos 2"),
+        (["--configs", "nowhere"], "nowhere"),
+        (["--stem", "nowhere"], "nowhere"),
+        (["--tower", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(call, argv, message):
+    code, out, err = call(*argv)
+    assert (code, out, len(err)) == (2, [], 1) and message in err[0]
+
+
+def test_without_a_place_or_with_anothers_memory_nothing_begins(ragdiff, stem, tmp_path):
+    code, _, err = ragdiff("reproduce")
+    assert code == 2 and len(err) == 1 and "--out" in err[0]
+    code, _, err = ragdiff("reproduce", "--stem", stem[0], "--out", tmp_path)  # the shipped memory is another encoder's
+    assert code == 2 and len(err) == 1 and "encoder" in err[0]
