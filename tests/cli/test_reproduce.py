@@ -17,8 +17,8 @@ def stem(world, tmp_path_factory):
     from ragdiff_jax.cli.main import main
 
     base = tmp_path_factory.mktemp("stem")
-    drawn = prepare_synth(base / "drawn", count=24, size=64, seed=3, splits={"all": 1.0})
-    build = ["memory", "build", "--dataset", str(drawn), "--split", "all", "--model", str(world[0])]
+    drawn = prepare_synth(base / "drawn", count=24, size=64, seed=3, splits={"train": 1.0})
+    build = ["memory", "build", "--dataset", str(drawn), "--split", "train", "--model", str(world[0])]
     assert main([*build, "--out", str(base / "memory")]) == 0
     return world[0], base / "memory"
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -153,8 +153,8 @@ def control_trials(images: UInt8[np.ndarray, "n k s s 3"], masks: Bool[np.ndarra
 def made(
     world: World,
     generator: GarmentGenerator,
-    photos: Sequence[Images],
-    attributes: Sequence,
+    photos: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    attributes: Sequence[Mapping[str, str]],
     seed: int,
     **options,
 ) -> list[Generated]:
