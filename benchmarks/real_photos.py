@@ -1,6 +1,6 @@
 """Real photos through the shipped model: do all go through, and what comes out?
 
-    RAGDIFF_REAL_DATA=DIR python benchmarks/real_photos.py --out out/real
+    RAGDIFF_REAL_DATA=DIR python -m benchmarks.real_photos --out out/real
 
 DIR has `wild/` (photos) and `flat_photo/`, `flat_white/`, `flat_mask/` (photo, cut-out and mask of one name); of these
 pairs those are taken that `real_pairs.py` holds out of training. Writes a sheet of each kind and one JSON line of
@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from real_pairs import SHARES
 
+from benchmarks.real_pairs import SHARES
 from ragdiff_jax.data.folder import split_of
 from ragdiff_jax.data.images import decode_mask, flat_mask, load_image, resize, save_image, square_mask
 from ragdiff_jax.errors import UserError

@@ -1,8 +1,12 @@
 """How many garments, and what wrong, conflicting and many ones do to the picture."""
 
+import dataclasses
+
 import numpy as np
 
-from benchmarks.fashion_rag.world import World, drawn_part, table
+from benchmarks.fashion_rag.world import World, table
+from ragdiff_jax.evaluation.claims.people import drawn_part
+from ragdiff_jax.evaluation.kid import kid
 
 _WORLDS: dict[int, World] = {}
 
@@ -10,7 +14,7 @@ _WORLDS: dict[int, World] = {}
 def opened(arguments) -> World:
     """One world for all sections of a call."""
     if id(arguments) not in _WORLDS:
-        _WORLDS[id(arguments)] = World.open(arguments)
+        _WORLDS[id(arguments)] = World(arguments)
     return _WORLDS[id(arguments)]
 
 
@@ -37,13 +41,11 @@ def number(arguments):
     for count in (1, 2, 3):
         results[str(count)] = world.edit(world.with_garments([row[:count] for row in rows]))
     own = [("own", garment) for garment in world.own]
-    import dataclasses
-
     chosen = [dataclasses.replace(p, garments=(g,)) for p, g in zip(world.people, own, strict=True)]
     results["own"] = world.edit(chosen)
     scores = {name: world.scores(found, shown) for name, found in results.items()}
     real = world.tower.images([drawn_part(p.image, p.mask) for p in world.people])
-    kid = {
+    found_kid = {
         name: round(_kid(real, world.tower.images([drawn_part(r.image, r.mask) for r in found])) * 1000, 3)
         for name, found in results.items()
     }
@@ -53,21 +55,12 @@ def number(arguments):
         int(np.abs(r.image.astype(int) - p.image)[~p.mask].max(initial=0))
         for r, p in zip(results["3"], world.people, strict=True)
     )
-    return _setting(world) | {"scores": table(scores, "0"), "kid_x1000": kid, "changed_outside_of_255": untouched}
+    return _setting(world) | {"scores": table(scores, "0"), "kid_x1000": found_kid, "changed_outside_of_255": untouched}
 
 
 def _kid(real, fake):
-    """The unbiased squared MMD with (x.y/d + 1)^3 on the measuring tower's unit vectors times sqrt(d)."""
-    d = real.shape[1]
-    real, fake = (x.astype(np.float64) * np.sqrt(d) for x in (real, fake))
-
-    def kernel(a, b):
-        return (a @ b.T / d + 1) ** 3
-
-    n, m = len(real), len(fake)
-    within = kernel(real, real).sum() - np.trace(kernel(real, real))
-    other = kernel(fake, fake).sum() - np.trace(kernel(fake, fake))
-    return within / (n * (n - 1)) + other / (m * (m - 1)) - 2 * kernel(real, fake).mean()
+    """On the measuring tower's unit vectors at length sqrt(d)."""
+    return kid(real * np.sqrt(real.shape[1]), fake * np.sqrt(real.shape[1]))
 
 
 # (name, options of the editor): what stands against F's concatenation.
@@ -132,7 +125,7 @@ def many(arguments):
     rows = world.retrieved(10)
     shown = _pictures(world, [row[:3] for row in rows])
     real = world.tower.images([drawn_part(p.image, p.mask) for p in world.people])
-    found, kid = {}, {}
+    found, found_kid = {}, {}
     for name, count, options in (
         ("concat 3", 3, {}),
         ("pool 3", 3, {"fusion": "pool"}),
@@ -142,5 +135,6 @@ def many(arguments):
     ):
         results = world.edit(world.with_garments([row[:count] for row in rows]), **options)
         found[name] = world.scores(results, shown)
-        kid[name] = round(_kid(real, world.tower.images([drawn_part(r.image, r.mask) for r in results])) * 1000, 3)
-    return _setting(world) | {"scores": table(found, "concat 3"), "kid_x1000": kid}
+        drawn = world.tower.images([drawn_part(r.image, r.mask) for r in results])
+        found_kid[name] = round(_kid(real, drawn) * 1000, 3)
+    return _setting(world) | {"scores": table(found, "concat 3"), "kid_x1000": found_kid}

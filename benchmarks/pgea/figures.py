@@ -1,23 +1,18 @@
 """What is measured of the trained stages; a function a figure, each gives one JSON object."""
 
-import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.pgea.stages import Stages
 from ragdiff_jax.cli.train import apply_settings, fill_train, read_config
-from ragdiff_jax.data.images import save_image, square
-from ragdiff_jax.data.pixels import to_float, to_uint8
-from ragdiff_jax.data.synth import render_flat, synth_spec
-from ragdiff_jax.data.synth.looks import PLACED
+from ragdiff_jax.data.images import save_image
 from ragdiff_jax.evaluation.bootstrap import Interval, difference_interval, mean_interval
+from ragdiff_jax.evaluation.claims.trained import logo_boxes, through_autoencoder
 from ragdiff_jax.evaluation.kid import RANDOM_KID, kid_of_pairs
 from ragdiff_jax.evaluation.logo import edge_correlation, psnr
 from ragdiff_jax.evaluation.random_features import random_feature_extractor
-from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig
 from ragdiff_jax.parallel import unboxed
 from ragdiff_jax.training.from_config import make_objective
 from ragdiff_jax.training.least_squares import as_matrix
@@ -29,7 +24,6 @@ from ragdiff_jax.training.objectives.latent_change import (
 )
 from ragdiff_jax.training.objectives.pgea_conv_in import sum_pictures
 from ragdiff_jax.weights.folder import load_part
-from ragdiff_jax.weights.folder import read_config as read_part_config
 
 SIZE, BATCH, SEED = 64, 32, 0
 UNSEEN = 101  # the seed of garments that no data set of these trainings holds
@@ -65,39 +59,13 @@ def batches_of(pairs, count: int) -> list:
 
 
 def reconstructions(stages: Stages, stage: str, pictures: np.ndarray) -> np.ndarray:
-    """uint8 pictures through an autoencoder, by the posterior's mean."""
-    folder = stages.part(stage, "vae")
-    network = AutoencoderKL(VAEConfig.from_dict(read_part_config(folder)))
-    params = load_part(folder, jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))["params"])
-
-    @jax.jit
-    def run(params, images):
-        mean, _ = network.apply({"params": params}, to_float(images), method="encode")
-        return to_uint8(network.apply({"params": params}, mean, method="decode"))
-
-    return np.concatenate([np.asarray(run(params, pictures[i : i + BATCH])) for i in range(0, len(pictures), BATCH)])
-
-
-def logo_boxes(count: int) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """Flat-lays of unseen garments with a print in one place, and where it is: where the plain garment differs."""
-    pictures, boxes, index = [], [], 0
-    while len(pictures) < count:
-        spec = synth_spec(index, UNSEEN)
-        index += 1
-        if spec.look.print not in PLACED:
-            continue
-        plain = dataclasses.replace(spec, look=dataclasses.replace(spec.look, print="Solid Color"))
-        with_print, without = (square(render_flat(s, 2 * SIZE)[0], SIZE) for s in (spec, plain))
-        rows, columns = np.nonzero(np.abs(with_print.astype(int) - without).max(2) > 24)
-        if len(rows) and min(np.ptp(rows), np.ptp(columns)) >= 6:
-            pictures.append(with_print)
-            boxes.append((rows.min(), columns.min(), rows.max() + 1, columns.max() + 1))
-    return np.stack(pictures), boxes
+    """uint8 pictures through a stage's autoencoder, by the posterior's mean."""
+    return through_autoencoder(stages.part(stage, "vae"), pictures)
 
 
 def logos(stages: Stages, count: int) -> dict:
     """Reconstruction inside the logo's box, 4 against 16 channels; asked: 3 dB."""
-    pictures, boxes = logo_boxes(count)
+    pictures, boxes = logo_boxes(count, SIZE, UNSEEN)
     found, shown = {}, [pictures[:SHOWN]]
     for channels in (4, 16):
         again = reconstructions(stages, f"autoencoder{channels}", pictures)

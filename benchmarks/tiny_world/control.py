@@ -1,14 +1,15 @@
 """Does the flat-lay take the silhouette that the user picks? `generate --landmark I` for every neighbour of a photo."""
 
+import dataclasses
+
 import numpy as np
 
-from benchmarks.tiny_world.world import World, generate, number, silhouettes
+from benchmarks.tiny_world.world import World, generate, number
 from ragdiff_jax.data.images import save_image
 from ragdiff_jax.evaluation.bootstrap import mean_interval
-from ragdiff_jax.evaluation.retrieval import mask_ious
+from ragdiff_jax.evaluation.claims.generating import SAME, control_picks
 from ragdiff_jax.pipelines.panel import Cell, draw_panel
 
-SAME = 0.97  # masks of a higher IoU are one shape
 SHOWN = 8
 
 
@@ -23,20 +24,11 @@ def run(world: World) -> dict:
         results = generate(generator, photos, world, landmark=landmark)
         images.append([result.image for result in results])
     masks = np.stack([generator.memory.landmarks[list(result.retrieved.rows)] for result in results])  # [n, k, s, s]
-    trials, similar = [], 0
-    for photo in range(count):
-        drawn = mask_ious(silhouettes(np.stack([images[i][photo] for i in range(k)])), masks[photo])  # [chosen, k]
-        between = mask_ious(masks[photo], masks[photo])
-        for chosen in range(k):
-            rivals = [i for i in range(k) if i != chosen and between[chosen, i] <= SAME]
-            similar += k - 1 - len(rivals)
-            if rivals:  # nothing to tell apart otherwise
-                own = drawn[chosen, chosen]
-                hit = own > drawn[chosen, rivals].max()  # a tie with a distinct mask is no hit
-                trials.append((photo, chosen, hit, own, 1 / (1 + len(rivals))))
-    if not trials:
+    picks, similar = control_picks(np.stack([np.stack(some) for some in images], axis=1), masks)
+    if not picks:
         raise RuntimeError("control: all neighbours of all photos have one shape")
-    photo, chosen, hit, own, chance = (np.array(column) for column in zip(*trials, strict=True))
+    columns = zip(*map(dataclasses.astuple, picks), strict=True)
+    photo, chosen, hit, own, chance = map(np.array, columns)
     rows = []
     for which in ("all", *range(k)):
         some = np.ones(len(hit), bool) if which == "all" else chosen == which
@@ -56,7 +48,7 @@ def run(world: World) -> dict:
     save_image(world.out / "control.png", draw_panel(cells, cell=112))
     notes = [
         f"A hit: of the {k} neighbours' masks the generated silhouette has its highest IoU with the chosen one. Of "
-        f"{count * k} trials {count * k - len(trials)} were dropped, all other masks being the chosen one's double "
+        f"{count * k} trials {count * k - len(picks)} were dropped, all other masks being the chosen one's double "
         f"(IoU above {SAME}); elsewhere doubles are no rivals: {similar} comparisons were left out in all. Intervals "
         "draw the trials of a photo together. Sheet: control.png",
     ]

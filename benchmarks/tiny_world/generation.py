@@ -5,10 +5,11 @@ import time
 
 import numpy as np
 
-from benchmarks.tiny_world.world import GATES, World, content, generate, ious, number, silhouettes
+from benchmarks.tiny_world.world import GATES, World, content, generate, number, silhouettes
 from ragdiff_jax.data.images import save_image, write_atomic
 from ragdiff_jax.evaluation.analyze import Pairs
 from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
+from ragdiff_jax.evaluation.claims.generating import ious
 from ragdiff_jax.evaluation.colour import ciede2000, lab
 from ragdiff_jax.evaluation.ssim import ssim
 from ragdiff_jax.pipelines.panel import Cell, draw_panel

@@ -8,11 +8,12 @@ import numpy as np
 
 from benchmarks.real_photos import framed, iou
 from benchmarks.tiny_world.photo_kinds import grabcut, kinds
-from benchmarks.tiny_world.world import World, generate, ious, number, silhouettes
+from benchmarks.tiny_world.world import World, generate, number, silhouettes
 from ragdiff_jax.data.folder import split_of
 from ragdiff_jax.data.images import decode_mask, load_image, resize, save_image, square_mask
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
+from ragdiff_jax.evaluation.claims.generating import ious
 from ragdiff_jax.evaluation.colour import ciede2000, lab
 from ragdiff_jax.pipelines.panel import Cell, draw_panel, result_cells
 

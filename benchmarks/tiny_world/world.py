@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.real_photos import iou
 from ragdiff_jax.cli.inputs import model_folder, shipped
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import flat_mask
@@ -156,11 +155,6 @@ def landmark_choice(
 def silhouettes(images: np.ndarray) -> np.ndarray:
     """The silhouette in each flat-lay [n, s, s, 3], from its picture alone."""
     return np.stack([flat_mask(image) for image in images])
-
-
-def ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of the masks of two stacks, one by one."""
-    return np.array([iou(one, other) for one, other in zip(a, b, strict=True)])
 
 
 def number(value: Interval | float | None, digits: int = 4):

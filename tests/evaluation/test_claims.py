@@ -10,7 +10,7 @@ from ragdiff_jax.evaluation.claims import measures, runner
 from ragdiff_jax.evaluation.claims.budget import BUDGETS
 from ragdiff_jax.evaluation.claims.catalogue import CLAIMS
 from ragdiff_jax.evaluation.claims.claim import Claim, chosen
-from ragdiff_jax.evaluation.claims.generating import METRICS, control_trials
+from ragdiff_jax.evaluation.claims.generating import METRICS, control_picks, of_photos
 from ragdiff_jax.evaluation.claims.light import balanced, lit
 from ragdiff_jax.evaluation.claims.store import Measured, Store
 from ragdiff_jax.evaluation.claims.variants import VARIANTS
@@ -47,6 +47,7 @@ def test_every_claim_can_be_measured_and_says_what_it_tests():
 
 def test_claims_are_chosen_by_id_beginning_and_pattern():
     assert [claim.id for claim in chosen(CLAIMS, ["R-T7"])] == ["R-T7-ssim", "R-T7-kid", "R-T7-ssim8", "R-T7-kid8"]
+    assert [claim.id for claim in chosen(CLAIMS, ["R-T7-ssim"])] == ["R-T7-ssim"]
     assert chosen(CLAIMS, ["*-clipt"])[0].id == "F-Nr-clipt" and chosen(CLAIMS, None) == CLAIMS
     with pytest.raises(UserError, match="R-T4-top1"):
         chosen(CLAIMS, ["R-T4-tpo1"])
@@ -143,15 +144,11 @@ def test_nothing_is_measured_twice_and_other_weights_are_measured_again(tmp_path
     judged(Fake(tmp_path, weights="v"), seeds=(0,))
     judged(Fake(tmp_path, dataclasses.replace(BUDGETS["smoke"], photos=9)), seeds=(0,))
     assert made[2:] == [("v", 0), ("w", 0)]
-    (kept,) = (path for path in (tmp_path / "measured").iterdir() if path == Store(path.parent).path("m", _key(tmp_path)))
+    kept = Store(tmp_path / "measured").path("m", fake.key(Fake(tmp_path), 0))
     kept.write_bytes(kept.read_bytes()[:-200])  # a torn file
     judged(Fake(tmp_path), seeds=(0,))
     assert made[4:] == [("w", 0)]
     assert judged(Fake(tmp_path, weights="none"), seeds=(0,)) == ["not run", "not run"] and len(made) == 6
-
-
-def _key(out):
-    return measures.MEASURES["m"].key(Fake(out), 0)
 
 
 def test_numbers_that_are_none_are_not_kept(tmp_path):
@@ -166,9 +163,11 @@ def test_a_picked_silhouette_is_a_hit_if_it_is_the_one_that_was_drawn():
     masks[1] = masks[1, :1]  # nothing to tell apart
     pictures = np.where(masks[..., None], np.uint8([200, 30, 30]), np.uint8(255))
     pictures[0, 2] = pictures[0, 1]  # the third pick got the second's shape
-    found = control_trials(pictures, masks)
-    assert found.hit.tolist() == [pytest.approx(2 / 3), 0] and found.chance.tolist() == [pytest.approx(1 / 3), 0]
-    assert found.some.tolist() == [True, False]
+    picks, left_out = control_picks(pictures, masks)
+    assert [(pick.photo, pick.pick, pick.hit) for pick in picks] == [(0, 0, True), (0, 1, True), (0, 2, False)]
+    assert left_out == 6
+    found = of_photos(picks, 2)
+    assert found["hit"] == pytest.approx([2 / 3, 0]) and found["chance"] == pytest.approx([1 / 3, 0])
 
 
 def test_light_is_set_right_where_it_is_wrong_and_left_alone_where_it_is_not():

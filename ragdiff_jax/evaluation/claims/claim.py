@@ -54,7 +54,7 @@ class Claim:
 
 
 def chosen(claims: tuple[Claim, ...], only: list[str] | None) -> tuple[Claim, ...]:
-    """Those whose id is or begins with one of `only`, or matches it as a pattern (`*`); None: all.
+    """Those whose id is one of `only`, or else begins with it or matches it as a pattern (`*`); None: all.
 
     Raises `UserError` for a word that fits none.
     """
@@ -65,7 +65,8 @@ def chosen(claims: tuple[Claim, ...], only: list[str] | None) -> tuple[Claim, ..
         return claims
     found = set()
     for word in only:
-        fits = {claim.id for claim in claims if claim.id.startswith(word) or fnmatch.fnmatchcase(claim.id, word)}
+        fits = {claim.id for claim in claims if claim.id == word}
+        fits = fits or {c.id for c in claims if c.id.startswith(word) or fnmatch.fnmatchcase(c.id, word)}
         if not fits:
             near = difflib.get_close_matches(word, [claim.id for claim in claims], n=3, cutoff=0.3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see --list"

@@ -103,10 +103,10 @@ def control(world: World, seed: int) -> Measured:
             results += made(world, generator, photos[some], attributes[some], seed * 10_000 + batch, landmark=landmark)
         images.append(np.stack([result.image for result in results]))
         masks = np.stack([generator.memory.landmarks[list(result.retrieved.rows)] for result in results])
-    trials = control_trials(np.stack(images, axis=1), masks)
+    picks, _ = control_picks(np.stack(images, axis=1), masks)
     first, second, other = images[0], images[1 % k], np.roll(images[0], 2, axis=0)  # 2: past the twin
     own, far = _colours(first, second, world.budget.batch), _colours(first, other, world.budget.batch)
-    columns = {"hit": trials.hit, "chance": trials.chance, "own_colour": own, "other_colour": far}
+    columns = of_photos(picks, count) | {"own_colour": own, "other_colour": far}
     rows = [
         [Cell(picture=photos[i], title="photo")]
         + [
@@ -116,38 +116,51 @@ def control(world: World, seed: int) -> Measured:
         ]
         for i in range(min(SHOWN, count))
     ]
-    facts = {"photos": count, "photos with silhouettes to tell apart": int(trials.some.sum())}
+    facts = {"photos": count, "photos with silhouettes to tell apart": len({pick.photo for pick in picks})}
     return Measured(columns=columns, groups=part.groups[:count], facts=facts, sheet=draw_panel(rows, cell=96))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trials:
-    """Of each photo: the share of picks that are hits, what chance gives, whether it has shapes to tell apart."""
+class Pick:
+    """One photo with one neighbour's silhouette: was it taken, its IoU with what was drawn, what chance gives."""
 
-    hit: Float[np.ndarray, " n"]
-    chance: Float[np.ndarray, " n"]
-    some: Bool[np.ndarray, " n"]
+    photo: int
+    pick: int
+    hit: bool
+    own: float
+    chance: float
 
 
-def control_trials(images: UInt8[np.ndarray, "n k s s 3"], masks: Bool[np.ndarray, "n k s s"]) -> Trials:
-    """`images[i, j]` was made of photo i with its silhouette `masks[i, j]`.
+def control_picks(
+    images: UInt8[np.ndarray, "n k s s 3"], masks: Bool[np.ndarray, "n k s s"]
+) -> tuple[list[Pick], int]:
+    """(picks that can be told apart, comparisons left out); `images[i, j]` was made of photo i with `masks[i, j]`.
 
-    A pick is a hit if the drawn silhouette's IoU with the picked one is above that with every other that isn't its
-    double (IoU above 0.97); a pick without such others doesn't count, and a photo without any pick scores its chance.
+    A hit: the drawn silhouette's IoU with the picked one is above that with every other (a tie is none). Others that
+    are the picked one's double (IoU above 0.97) are no rivals, and a pick without rivals doesn't count.
     """
-    hit, chance = np.zeros(len(images)), np.zeros(len(images))
-    some = np.zeros(len(images), bool)
+    picks, similar = [], 0
     for photo in range(len(images)):
         drawn = mask_ious(np.stack([flat_mask(image) for image in images[photo]]), masks[photo])
-        between, found, chances = mask_ious(masks[photo], masks[photo]), [], []
+        between = mask_ious(masks[photo], masks[photo])
         for pick in range(images.shape[1]):
             rivals = [i for i in range(images.shape[1]) if i != pick and between[pick, i] <= SAME]
+            similar += images.shape[1] - 1 - len(rivals)
             if rivals:
-                found.append(drawn[pick, pick] > drawn[pick, rivals].max())
-                chances.append(1 / (1 + len(rivals)))
-        if found:
-            hit[photo], chance[photo], some[photo] = np.mean(found), np.mean(chances), True
-    return Trials(hit=hit, chance=chance, some=some)
+                own = float(drawn[pick, pick])
+                hit = bool(own > drawn[pick, rivals].max())
+                picks.append(Pick(photo=photo, pick=pick, hit=hit, own=own, chance=1 / (1 + len(rivals))))
+    return picks, similar
+
+
+def of_photos(picks: Sequence[Pick], count: int) -> dict[str, Float[np.ndarray, " n"]]:
+    """Means over each photo's picks, `hit` and `chance`; both 0 for a photo without any."""
+    columns = {name: np.zeros(count) for name in ("hit", "chance")}
+    for photo in {pick.photo for pick in picks}:
+        own = [pick for pick in picks if pick.photo == photo]
+        columns["hit"][photo] = np.mean([pick.hit for pick in own])
+        columns["chance"][photo] = np.mean([pick.chance for pick in own])
+    return columns
 
 
 def made(
