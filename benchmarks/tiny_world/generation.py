@@ -10,7 +10,7 @@ from ragdiff_jax.data.images import save_image, write_atomic
 from ragdiff_jax.evaluation.analyze import Pairs
 from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
 from ragdiff_jax.evaluation.claims.generating import ious
-from ragdiff_jax.evaluation.colour import ciede2000, lab
+from ragdiff_jax.evaluation.colour import mean_ciede2000
 from ragdiff_jax.evaluation.ssim import ssim
 from ragdiff_jax.pipelines.panel import Cell, draw_panel
 from ragdiff_jax.weights.folder import read_model_json
@@ -125,13 +125,12 @@ def _scores(parts, pairs: Pairs) -> dict[str, np.ndarray]:
     for start in range(0, len(images), SSIM_AT_A_TIME):
         part = np.arange(start, start + SSIM_AT_A_TIME).clip(max=len(images) - 1)
         similar.append(np.asarray(ssim(images[part] / np.float32(255), pairs.flats[part] / np.float32(255))))
-    for image, flat, mask in zip(images, pairs.flats, pairs.masks, strict=True):
-        colour.append(ciede2000(lab(image[mask]), lab(flat[mask])).mean())
+        colour.append(np.asarray(mean_ciede2000(images[part], pairs.flats[part], pairs.masks[part])))
     return {
         "iou": ious(masks, pairs.masks),
         "landmark_iou": ious(parts["landmarks"], pairs.masks),
         "ssim": np.float64(np.concatenate(similar)[: len(images)]),
-        "ciede2000": np.array(colour),
+        "ciede2000": np.float64(np.concatenate(colour)[: len(images)]),
         "area": masks.mean(axis=(1, 2)),
     }
 

@@ -14,7 +14,7 @@ from ragdiff_jax.data.images import decode_mask, load_image, resize, save_image,
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
 from ragdiff_jax.evaluation.claims.generating import ious
-from ragdiff_jax.evaluation.colour import ciede2000, lab
+from ragdiff_jax.evaluation.colour import ciede2000, mean_lab
 from ragdiff_jax.pipelines.panel import Cell, draw_panel, result_cells
 
 SHARES = {"train": 0.8, "test": 0.2}
@@ -90,7 +90,7 @@ def _pairs(world: World, generator, data: Path):
         if there.any():
             distance = np.linalg.norm(colours[there] - true_colours[there], axis=1)
             row["delta_e_76"] = number(mean_interval(distance, seed=seed), 2)
-            distance = ciede2000(colours[there], true_colours[there])
+            distance = np.asarray(ciede2000(colours[there], true_colours[there]))
             row["ciede2000"] = number(mean_interval(distance, seed=seed), 2)
         rows.append(row)
         for i, photo in enumerate(some):
@@ -207,7 +207,7 @@ def _mean_lab(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The mean colour inside a mask, which may have another size; not a number for an empty one."""
     if image.shape[:2] != mask.shape:
         image = resize(image, mask.shape)
-    return lab(image[mask]).mean(axis=0) if mask.any() else np.full(3, np.nan)
+    return np.asarray(mean_lab(image[None], mask[None]))[0] if mask.any() else np.full(3, np.nan)
 
 
 def _best(truth: np.ndarray, masks: np.ndarray) -> float:

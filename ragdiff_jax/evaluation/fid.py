@@ -6,7 +6,7 @@ float64 on the host, as the covariances' root needs it; the features come from t
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num, UInt8
+from jaxtyping import Array, Float, Int, Num, UInt8
 
 GROUPS = 20
 """Of the delete-a-group jackknife, by which FID's intervals are found (Shao, Tu 1995, 2.3)."""
@@ -48,10 +48,42 @@ def fid(real: Features, fake: Num[np.ndarray, "m e"]) -> float:
 
 
 def fid_without_groups(real: Features, fake: Features, groups: int = GROUPS) -> Float[np.ndarray, " g"]:
-    """FID of the pairs without each group in turn; row i of both is one pair, group i modulo `groups`."""
+    """FID of the pairs without each group in turn; row i of both is one pair, group i modulo `groups`.
+
+    Where there are more pictures than numbers, covariances without a group follow from sums over each group, so that
+    all pictures are gone through once and not once a group.
+    """
     count = min(groups, len(real) // 2)
     place = np.arange(len(real)) % count
+    if len(real) - -(-len(real) // count) > real.shape[1]:
+        try:
+            return _by_sums(real, fake, place, count)
+        except np.linalg.LinAlgError:
+            pass  # a number that never varies: the rows know how
     return np.array([fid(real[place != group], fake[place != group]) for group in range(count)])
+
+
+def _by_sums(real: Features, fake: Features, place: Int[np.ndarray, " n"], count: int) -> Float[np.ndarray, " g"]:
+    """Raises LinAlgError for a covariance that has no Cholesky factor."""
+    centre = np.asarray(real, np.float64).mean(axis=0)  # of both, so that differences of sums don't cancel
+    first, second = (_without(np.asarray(rows, np.float64) - centre, place, count) for rows in (real, fake))
+    found = []
+    for (mean, covariance), (other_mean, other) in zip(first, second, strict=True):
+        factors = np.linalg.cholesky(covariance), np.linalg.cholesky(other)
+        shared = np.linalg.svd(factors[0].T @ factors[1], compute_uv=False).sum()
+        found.append(((mean - other_mean) ** 2).sum() + np.trace(covariance) + np.trace(other) - 2 * shared)
+    return np.array(found)
+
+
+def _without(rows: Features, place: Int[np.ndarray, " n"], count: int):
+    """(mean, covariance) of all rows but those of each group, one after another."""
+    parts = [rows[place == group] for group in range(count)]
+    products, sums = [part.T @ part for part in parts], [part.sum(axis=0) for part in parts]
+    whole, total = sum(products), sum(sums)
+    for part, product, own in zip(parts, products, sums, strict=True):
+        left = len(rows) - len(part)
+        mean = (total - own) / left
+        yield mean, (whole - product - left * np.outer(mean, mean)) / (left - 1)
 
 
 def jackknife_error(without: Float[np.ndarray, " g"]) -> float:

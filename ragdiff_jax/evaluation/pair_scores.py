@@ -14,7 +14,7 @@ from ragdiff_jax.evaluation import alignment
 from ragdiff_jax.evaluation.alignment import Box, align
 from ragdiff_jax.evaluation.batches import Batched
 from ragdiff_jax.evaluation.clip_scores import ClipScores
-from ragdiff_jax.evaluation.colour import ciede2000, lab
+from ragdiff_jax.evaluation.colour import ciede2000, mean_ciede2000, mean_lab
 from ragdiff_jax.evaluation.edits import PROTOCOL as EDITS
 from ragdiff_jax.evaluation.fid import clean_resize, fid, fid_without_groups
 from ragdiff_jax.evaluation.kid import kid_of_pairs
@@ -108,7 +108,7 @@ def needs_masks(metrics: Sequence[str]) -> bool:
 
 
 class PairScores:
-    """Scores batches of pairs: pictures' similarities and features on the devices, colours and masks on the host."""
+    """Scores batches of pairs on the devices; silhouettes, boxes and logos are found on the host."""
 
     def __init__(
         self,
@@ -147,14 +147,16 @@ class PairScores:
         moved = fake
         if self.aligns:
             moved = np.stack([align(*rows)[0] for rows in zip(fake, masks[1], masks[0], strict=True)])
-        found = dict(self._run(real, fake, moved) if self.aligns else self._run(real, fake))
-        if self.masks:
-            found |= self._host(real, fake, moved, masks, boxes)
+        found = dict(self._run(real, fake, *([moved] if self.aligns else []), *masks))
+        if set(LOGO) & set(self.metrics):
+            found |= self._logos(real, moved, boxes)
         return {name: np.asarray(values) for name, values in found.items()}
 
     def _program(
-        self, params: Any, real: UInt8[Array, "b s s 3"], fake: UInt8[Array, "b s s 3"], moved: Any = None
+        self, params: Any, real: UInt8[Array, "b s s 3"], fake: UInt8[Array, "b s s 3"], *rest: Array
     ) -> dict[str, Float[Array, "b ..."]]:
+        """`rest`: the aligned pictures if any metric wants them, then both silhouettes if any does."""
+        moved = rest[0] if self.aligns else fake
         measures: Mapping[str, Callable] = {"ssim": ssim, "ms_ssim": ms_ssim}
         truth, found = real / jnp.float32(255), {}
         for name in self.metrics:
@@ -167,6 +169,8 @@ class PairScores:
                 found[name] = lpips(net, params[net], 2 * truth - 1, 2 * other - 1)
             elif name.startswith("dists"):
                 found[name] = dists(params["dists"], truth, other)
+        if self.masks:
+            found |= self._of_masks(real, fake, moved, *rest[-2:])
         extractors = {"random": random_features, "inception": self._inception, "vision": self._clip}
         for kind in dict.fromkeys(FEATURES[name] for name in self.metrics if name in FEATURES):
             found[f"features_{kind}_real"] = extractors[kind](params[kind], real)
@@ -181,28 +185,37 @@ class PairScores:
         pixels = preprocess(clean_resize(pictures, side) / 127.5 - 1, side)
         return CLIPVisionModel(self._vision).apply({"params": params}, pixels).image_embeds
 
-    def _host(
+    def _of_masks(
         self,
-        real: Pictures,
-        fake: Pictures,
-        moved: Pictures,
-        masks: list[Bool[np.ndarray, "b s s"]],
-        boxes: Sequence[Box | None],
-    ) -> dict[str, Float[np.ndarray, " b"]]:
-        values: dict[str, list[float]] = {}
-        for a, b, c, mask, other, box in zip(real, fake, moved, *masks, boxes, strict=True):
-            row = {"silhouette_iou": (mask & other).sum() / max(1, (mask | other).sum())}
-            truth = lab(a[mask])
-            row["ciede2000"] = ciede2000(truth, lab(b[mask])).mean()
-            row["ciede2000" + ALIGNED] = ciede2000(truth, lab(c[mask])).mean()
+        real: UInt8[Array, "b s s 3"],
+        fake: UInt8[Array, "b s s 3"],
+        moved: UInt8[Array, "b s s 3"],
+        mask: Bool[Array, "b s s"],
+        other: Bool[Array, "b s s"],
+    ) -> dict[str, Float[Array, " b"]]:
+        found = {}
+        if "silhouette_iou" in self.metrics:
+            both, either = ((x).sum(axis=(1, 2)) for x in (mask & other, mask | other))
+            found["silhouette_iou"] = both / jnp.maximum(either, 1)
+        for name, picture in (("ciede2000", fake), ("ciede2000" + ALIGNED, moved)):
+            if name in self.metrics:
+                found[name] = mean_ciede2000(real, picture, mask)
+        if "colour_bias" in self.metrics:
             # A picture without any garment has no colour of one: its whole paper is taken.
-            seen = lab(b[other] if other.any() else b.reshape(-1, 3)).mean(axis=0, keepdims=True)
-            row["colour_bias"] = ciede2000(truth.mean(axis=0, keepdims=True), seen).item()
-            row["logo_psnr"] = psnr(a, c, box) if box else np.nan
-            row["logo_edges"] = edge_correlation(a, c, box) if box else np.nan
-            for name in set(row) & set(self.metrics):
-                values.setdefault(name, []).append(float(row[name]))
-        return {name: np.array(column) for name, column in values.items()}
+            found["colour_bias"] = ciede2000(mean_lab(real, mask), mean_lab(fake, other))
+        return found
+
+    def _logos(
+        self, real: Pictures, moved: Pictures, boxes: Sequence[Box | None]
+    ) -> dict[str, Float[np.ndarray, " b"]]:
+        measures = {"logo_psnr": psnr, "logo_edges": edge_correlation}
+        return {
+            name: np.array(
+                [measure(a, b, box) if box else np.nan for a, b, box in zip(real, moved, boxes, strict=True)]
+            )
+            for name, measure in measures.items()
+            if name in self.metrics
+        }
 
 
 def without_features(
