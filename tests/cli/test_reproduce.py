@@ -92,7 +92,7 @@ def test_variants_are_trained_once_equally_long_or_the_claim_says_why_not(call, 
     monkeypatch.setattr(reproduce, "train", fake)
     for name in ("full", "silhouette_only", "vanilla", "embedding_only"):
         monkeypatch.setitem(MEASURES, f"{name}/held_out", pictures(name))
-    for name in ("ragdiffusion/tiny.py", "baselines/silhouette_only.py", "baselines/vanilla.py"):
+    for name in ("baselines/full.py", "baselines/silhouette_only.py", "baselines/vanilla.py"):
         (configs / name).parent.mkdir(parents=True, exist_ok=True)
         (configs / name).write_text("")
     only = ("--only", "R-T2-both", "R-T2-emb", "R-T1-ssim-vanilla", "--configs", configs, "--train-steps", 3, "--json")
@@ -103,7 +103,7 @@ def test_variants_are_trained_once_equally_long_or_the_claim_says_why_not(call, 
     assert "out of cloth" in found["R-T1-ssim-vanilla"]["reason"]
     assert "no config" in found["R-T2-emb"]["reason"] and "embedding_only.py" in found["R-T2-emb"]["reason"]
     assert [steps for _, steps, _ in trained] == [3, 3, 3] and {seed for *_, seed in trained} == {0}
-    assert trained[0][0].endswith(f"ragdiffusion/tiny.py:{stem[0]}")
+    assert trained[0][0].endswith(f"baselines/full.py:{stem[0]}")
 
     call(*only)
     assert len(trained) == 4  # what failed was tried again, the two that ended weren't

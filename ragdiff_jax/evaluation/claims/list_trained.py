@@ -2,7 +2,7 @@
 
 from ragdiff_jax.evaluation.claims.claim import Claim
 
-_BRIEF = "All variants branch from one trained stem that saw all conditions, and train equally and briefly."
+_BRIEF = "All variants start from one trained stem's U-Net, make their conditions anew, and train equally and briefly."
 _KID = "KID on a fixed random network. " + _BRIEF
 # Table 1: the variant, R's name, SSIM, KID.
 _TABLE_1 = (

@@ -45,7 +45,7 @@ def _of_stem(name: str, says: str) -> Variant:
 
 
 VARIANTS: dict[str, Variant] = {
-    "full": Variant(config="ragdiffusion/tiny.py:{stem}", says="RAGDiffusion, all of it", settings=_SYSTEM),
+    "full": _of_stem("full", "RAGDiffusion, every condition made anew on the stem as the baselines make theirs"),
     "vanilla": _of_stem("vanilla", "R's Vanilla Model: ReferenceNet alone"),
     "embedding_only": _of_stem("embedding_only", "ReferenceNet and the structure embedding"),
     "silhouette_only": _of_stem("silhouette_only", "ReferenceNet and the silhouette"),
@@ -56,8 +56,8 @@ VARIANTS: dict[str, Variant] = {
     "controlnet": _of_stem("controlnet", "a trained copy of the encoder sees the photo, as ControlNet"),
     "mask_unet": _of_stem("mask_unet", "a U-Net draws the silhouette in the place of retrieval"),
     "no_augment": Variant(
-        config="ragdiffusion/tiny.py:{stem}",
-        says="RAGDiffusion without R 9.5's augmentations, contrast among them",
+        config="baselines/full.py:{stem}",
+        says="the same without R 9.5's augmentations, contrast among them",
         settings=_SYSTEM | {"model.augment": False},
     ),
     "fresh_reference": Variant(
