@@ -2,6 +2,7 @@
 
   ragdiff evaluate generation --real flats --fake out --size 256 --out eval
   ragdiff evaluate editing --real people --fake edited --out eval
+  ragdiff evaluate generation --real data/synth_garments/NAME/VERSION --split test --fake out --out eval
   ragdiff evaluate retrieval --dataset pairs --sizes 1000 2000 4000 -k 4 8 --out eval
   ragdiff evaluate generation --real flats --fake out --networks metrics/inception metrics/lpips --out eval
   ragdiff evaluate compare eval_a eval_b
@@ -47,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_folders(parser: argparse.ArgumentParser, task: str) -> None:
-    parser.add_argument("--real", required=True, type=Path, metavar="DIR", help="the true pictures")
+    parser.add_argument(
+        "--real", required=True, type=Path, metavar="DIR", help="the true pictures, or a prepared data set"
+    )
+    parser.add_argument("--split", default="test", help="of a data set, whose ids name pictures (default %(default)s)")
     parser.add_argument("--fake", required=True, type=Path, metavar="DIR", help="the generated ones, of the same names")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where results go, made if missing")
     parser.add_argument(
@@ -122,6 +126,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
 
     from ragdiff_jax.data.images import write_atomic
     from ragdiff_jax.evaluation import folder_pairs
+    from ragdiff_jax.evaluation.dataset_pictures import dataset_pictures, is_dataset
     from ragdiff_jax.evaluation.pair_run import run_pairs
     from ragdiff_jax.evaluation.result_file import FILE, write_results
     from ragdiff_jax.evaluation.result_page import markdown, page
@@ -131,8 +136,11 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     for net in set(NETS) & set(nets):
         if size < LEAST_SIDE[net]:
             raise UserError(f"--size {size}: LPIPS ({net}) needs {LEAST_SIDE[net]} or more")
+    real = arguments.real
+    if is_dataset(real):
+        real = dataset_pictures(real, arguments.split, task, arguments.out)
     pairs = folder_pairs.open_folders(
-        arguments.real, arguments.fake, masks=needs_masks(metrics), boxes=arguments.boxes, edits=arguments.edits
+        real, arguments.fake, masks=needs_masks(metrics), boxes=arguments.boxes, edits=arguments.edits
     )
     most = max((len(edit.retrieved) for edit in pairs.edits.values()), default=0)
     scores = PairScores(metrics, make_mesh(devices=jax.local_devices()), arguments.batch, networks, most)
@@ -149,7 +157,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         notes.append(f"Not measured, too few pairs: {', '.join(missing)}.")
     record = {
         "task": task,
-        "real": str(arguments.real),
+        "real": str(arguments.real) + (f":{arguments.split}" if real != arguments.real else ""),
         "fake": str(arguments.fake),
         "n": len(pairs),
         "size": size,

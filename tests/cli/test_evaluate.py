@@ -151,3 +151,26 @@ def test_lpips_comes_with_its_files(ragdiff, folders):
     code, _, err = evaluate(ragdiff, folders, "near", "--lpips", "vgg", *files)
     assert code == 2 and "features.0.weight is (64, 3, 11, 11)" in err[0]
     assert "each at most once" in evaluate(ragdiff, folders, "near", "--lpips", "squeeze", *files)[2][0]
+
+
+def test_a_data_sets_flat_lays_are_the_true_pictures(ragdiff, tmp_path):
+    from ragdiff_jax.data.synth_dataset import open_synth
+
+    source = open_synth(tmp_path / "data", "test", count=6, size=32, seed=1, splits={"test": 1.0})
+    (tmp_path / "fake").mkdir()
+    for row in range(len(source)):
+        (tmp_path / "fake" / f"{source[row].id}.png").write_bytes(source[row].flat)
+    dataset = next((tmp_path / "data").rglob("dataset_info.json")).parent
+    call = ("evaluate", "generation", "--real", dataset, "--fake", tmp_path / "fake", "--out", tmp_path / "out")
+    more = ("--size", 32, "--metrics", "ssim", "--json")
+    code, out, err = ragdiff(*call, *more)
+    assert code == 0, err
+    assert out[0]["n"] == 6 and out[0]["ssim"] == pytest.approx(1, abs=1e-5)
+    first = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert first["real"] == f"{dataset}:test"
+    folder = tmp_path / "flats"
+    (tmp_path / "out" / next((tmp_path / "out").glob("real-test-*")).name).rename(folder)
+    assert ragdiff(*call[:3], folder, *call[4:], *more)[0] == 0  # as a folder the same pictures are the same split
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["split_sha256"] == first["split_sha256"]
+    code, _, err = ragdiff(*call, "--split", "train", *more)
+    assert code == 2 and len(err) == 1 and "train" in err[0]

@@ -1,0 +1,47 @@
+"""The true pictures of a data set's split as a folder, so that generated ones can be held against them by name."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ragdiff_jax.data.folder import open_pairs
+from ragdiff_jax.data.images import one_line, write_atomic
+from ragdiff_jax.data.person_folder import open_persons
+from ragdiff_jax.errors import UserError
+
+_ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
+
+
+def is_dataset(folder: Path) -> bool:
+    """A prepared data set, not a folder of pictures."""
+    return (folder / "dataset_info.json").is_file()
+
+
+def dataset_pictures(dataset: Path, split: str, task: str, out: Path) -> Path:
+    """A folder in `out` that holds a split's true pictures, `ID.png` or as they are encoded: for the task `generation`
+    the flat-lays, for `editing` the people. What is there already is not written again; the folder's name has a hash of
+    the records, so that another data set's are never mixed in.
+
+    Raises `UserError` for a split that there isn't, and for an id that is no file's name.
+    """
+    records, digest = list(_records(dataset, split, task)), hashlib.sha256()
+    for name, picture in records:
+        if Path(name).name != name or name.startswith("."):
+            raise UserError(f"{one_line(dataset)}: record {name!r}: its id can't be a file's name; give it another")
+        digest.update(name.encode() + b"\0" + hashlib.sha256(picture).digest())
+    folder = out / f"real-{split}-{digest.hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in records:
+        file = folder / (name + next((end for start, end in _ENDINGS.items() if picture.startswith(start)), ".png"))
+        if not file.is_file():
+            write_atomic(file, picture)
+    return folder
+
+
+def _records(dataset: Path, split: str, task: str) -> Iterator[tuple[str, bytes]]:
+    if task == "generation":
+        pairs = open_pairs(dataset, split)
+        yield from ((record.id, record.flat) for record in map(pairs.__getitem__, range(len(pairs))))
+    else:
+        people = open_persons(dataset, split)
+        yield from ((record.id, record.person) for record in map(people.__getitem__, range(len(people))))
