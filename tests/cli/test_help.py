@@ -11,7 +11,7 @@ VERBS = ["demo", "generate", "retrieve", "analyze", "train", "memory build", "me
 VERBS += ["weights import", "weights export", "weights info", "data people", "data dresscode"]
 VERBS += ["data vitonhd", "memory update", "memory remove", "memory verify", "memory compact", "memory export"]
 VERBS += ["memory neighbours", "evaluate generation", "evaluate editing", "evaluate compare"]
-VERBS += ["evaluate study", "evaluate scores", "evaluate retrieval", "data partners", "annotate"]
+VERBS += ["evaluate study", "evaluate scores", "evaluate retrieval", "data partners", "annotate", "reproduce"]
 
 
 def run(capsys, *argv):

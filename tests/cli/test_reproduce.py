@@ -67,7 +67,7 @@ def test_claims_of_every_kind_are_judged_and_kept(call, tmp_path):
 def test_edits_are_judged(call, tmp_path):
     captions = [synth_record(row, seed=3, size=16).caption for row in range(24)]
     train_tokenizer(captions, 600, tmp_path / "fashion_tokenizer")
-    only = ("--only", "F-Nr-clipt", "F-words", "F-retrieval", "--editor", save_small(tmp_path), "--json")
+    only = ("--only", "ours-noise", "F-words", "F-retrieval", "--editor", save_small(tmp_path), "--json")
     code, lines, err = call(*only)
     assert code == 0, err
     assert len(lines) == 4 and lines[-1]["not run"] == 0, lines
