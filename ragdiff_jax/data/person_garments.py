@@ -2,6 +2,7 @@
 
 A batch has the fields of `person_pipeline` and besides: `garments` uint8 [B,1+K,s,s,3], the person's own garment and
 the K retrieved ones by rank; `prompt_ids` int32 [B,2,L], the prompt for an edit with garments and the one without.
+For a model that looks at them closely, `pictures` uint8 [B,1+K,h,w,3] too: the same garments at the person's size.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from ragdiff_jax.data.images import decode_image, resize, square
-from ragdiff_jax.data.person_pipeline import Batch, PersonArrays
+from ragdiff_jax.data.person_pipeline import Batch, PersonArrays, fit
 from ragdiff_jax.data.person_records import PersonRecord, PersonSource
 from ragdiff_jax.errors import UserError
 
@@ -48,10 +49,13 @@ def garment_square(image: UInt8[np.ndarray, "h w 3"], size: int, fit: str = "pad
 
 
 class Garments:
-    """The garments of a source as squares, each decoded once and kept (3 s^2 bytes). Safe to read from threads."""
+    """The garments of a source as squares, each decoded once and kept (3 s^2 bytes). Safe to read from threads.
 
-    def __init__(self, source: PersonSource, size: int, fit: str = "pad"):
-        self.source, self.size, self.fit = source, size, fit
+    `shape`: (height, width) in which `picture` gives the whole garment on white; those aren't kept.
+    """
+
+    def __init__(self, source: PersonSource, size: int, fit: str = "pad", shape: tuple[int, int] | None = None):
+        self.source, self.size, self.fit, self.shape = source, size, fit, shape
         self._kept: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -61,12 +65,20 @@ class Garments:
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "s s 3"]:
         found = self._kept.get(row)
         if found is None:
-            record = self.source[row]
-            image = decode_image(record.garment, f"garment of record {record.id}")
-            found = garment_square(image, self.size, self.fit)
+            found = garment_square(self._decoded(row), self.size, self.fit)
             with self._lock:
                 self._kept[row] = found
         return found
+
+    def picture(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The garment in `shape`, undistorted, the rest white."""
+        if self.shape == (self.size, self.size) and self.fit == "pad":
+            return self[row]
+        return fit(self._decoded(row), self.shape, "white")
+
+    def _decoded(self, row: int) -> np.ndarray:
+        record = self.source[row]
+        return decode_image(record.garment, f"garment of record {record.id}")
 
 
 class PersonsWithGarments:
@@ -89,7 +101,7 @@ class PersonsWithGarments:
             raise ValueError(f"{len(neighbours)} rows of neighbours for {len(people)} people")
         self.people, self.database, self.neighbours = people, database, neighbours
         self.prompts, self.most, self.caption = prompts, most, caption
-        self.own = Garments(people.source, database.size, database.fit)
+        self.own = Garments(people.source, database.size, database.fit, database.shape)
         self._ids: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -107,11 +119,18 @@ class PersonsWithGarments:
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these rows."""
         rows = [int(row) for row in rows]
-        garments = [
-            np.stack([self.own[row], *(self.database[int(other)] for other in self.neighbours[row])]) for row in rows
-        ]
-        prompts = np.stack([self._prompt(row) for row in rows])
-        return self.people.batch(np.array(rows)) | {"garments": np.stack(garments), "prompt_ids": prompts}
+        batch = self.people.batch(np.array(rows))
+        batch["garments"] = np.stack(
+            [np.stack([self.own[row], *(self.database[int(n)] for n in self.neighbours[row])]) for row in rows]
+        )
+        if self.database.shape is not None:
+            # Of the person's own there is one already.
+            others = [[self.database.picture(int(n)) for n in self.neighbours[row]] for row in rows]
+            batch["pictures"] = np.stack(
+                [np.stack([own, *more]) for own, more in zip(batch["garment"], others, strict=True)]
+            )
+        batch["prompt_ids"] = np.stack([self._prompt(row) for row in rows])
+        return batch
 
     def _prompt(self, row: int) -> np.ndarray:
         if row not in self._ids:
@@ -127,12 +146,14 @@ class PersonShapes:
     """Stands for `PersonsWithGarments` that aren't here: what their batches look like, to plan a run with.
 
     `shape`: (height, width) of a person; `garment_size` of a garment's square; `most` garments are retrieved for each.
+    `pictures`: whether there is that field.
     """
 
     shape: tuple[int, int]
     garment_size: int
     most: int
     text_length: int
+    pictures: bool = False
 
     def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of `PersonsWithGarments.batch`."""
@@ -143,6 +164,8 @@ class PersonShapes:
             "category": ((), np.int32), "row": ((), np.int32),
             "garments": ((1 + self.most, s, s, 3), np.uint8), "prompt_ids": ((2, length), np.int32),
         }  # fmt: skip
+        if self.pictures:
+            fields["pictures"] = (1 + self.most, *self.shape, 3), np.uint8
         return {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
 
 

@@ -60,7 +60,12 @@ def nearest_words(
     garments: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     k: int = 3,
 ) -> list[list[TokenWords]]:
-    """The k nearest words of each token of each garment. Raises `UserError` for a k that the vocabulary hasn't."""
+    """The k nearest words of each token of each garment.
+
+    Raises `UserError` for a k that the vocabulary hasn't, and for a model whose garments aren't words.
+    """
+    if model.inversion is None:
+        raise UserError("this model has no inversion (F_theta): its garments are an image prompt, not words")
     ids, words = whole_words(tokenizer)
     if not 1 <= k <= len(words):
         raise UserError(f"{k} nearest words: the vocabulary has {len(words)} whole words; ask for 1 to {len(words)}")

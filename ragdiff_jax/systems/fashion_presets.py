@@ -6,10 +6,12 @@ from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_text import CLIPTextConfig
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig
+from ragdiff_jax.models.ep_adapter import EPAdapterConfig
 from ragdiff_jax.models.f_theta import FThetaConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
-from ragdiff_jax.systems.fashion_rag import POSE_CHANNELS, FashionRAG
+from ragdiff_jax.systems.fashion_parts import POSE_CHANNELS
+from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.presets import TINY_SCHEDULE, TINY_TEXT, TINY_VAE
 
 # Two thirds of RAGDiffusion's tiny widths: both systems ship in one package. No pooled text, as SD 2.
@@ -144,3 +146,21 @@ def without_pose(model: FashionRAG) -> FashionRAG:
     """The same before pose came (F's stage 1): the plain inpainting U-Net's input channels."""
     channels = 2 * model.vae.latent_channels + 1
     return dataclasses.replace(model, unet=dataclasses.replace(model.unet, in_channels=channels))
+
+
+def with_image_prompt(model: FashionRAG) -> FashionRAG:
+    """The baseline: the same with an image prompt in the words' place, as many queries as F_theta has words.
+
+    At full size the adapter is IP-Adapter-plus' own: four layers of 20 heads of 64 on ViT-H's tokens.
+    """
+    tower = model.image_encoder
+    dim_head = min(64, tower.hidden_size // tower.num_attention_heads)
+    adapter = EPAdapterConfig(
+        embed_dim=tower.hidden_size,
+        dim=tower.hidden_size,
+        depth=min(4, max(1, tower.num_hidden_layers - 1)),
+        heads=tower.hidden_size // dim_head,
+        dim_head=dim_head,
+        num_queries=model.tokens,
+    )
+    return dataclasses.replace(model, inversion=None, image_adapter=adapter)

@@ -3,10 +3,14 @@
     garments [b, n, s, s, 3] -> CLIP's picture tower -> F_theta -> words [b, n * t, d]
     prompt ids [b, l], words -> spliced before positions -> CLIP's text transformer -> context [b, l, d]
     person, mask, pose maps -> EditConditions; noise -> denoise in a sampler -> latents [b, h, w, c] -> decode
+and, past the paper,
+    top garment [b, H, W, 3] -> latents -> ReferenceNet -> keys and values beside the U-Net's own (R 3.3)
+or, as a baseline in the words' place,
+    garments -> CLIP's picture tower -> image_adapter -> keys and values of a second cross-attention (IP-Adapter-plus)
 
 Every method is a pure function of (parameters, arrays, key). Parameters are one dictionary, a part each: unet, vae,
-text_encoder, image_encoder, inversion (F_theta); where retrieval has towers of its own, retrieval_text_encoder and
-retrieval_image_encoder.
+text_encoder, image_encoder, inversion (F_theta) or image_adapter; reference_net, if the model has one; where retrieval
+has towers of its own, retrieval_text_encoder and retrieval_image_encoder.
 """
 
 import dataclasses
@@ -14,61 +18,28 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from ragdiff_jax.data.pose import JOINTS, pose_maps
+from ragdiff_jax.data.pose import pose_maps
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
 from ragdiff_jax.diffusion.process import add_noise, target
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
-from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.attention import Implementation
-from ragdiff_jax.models.clip_text import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    eos_position,
-    insert_placeholders,
-    splice_tokens,
-)
-from ragdiff_jax.models.clip_vision import NORMALISATIONS, CLIPVisionConfig, CLIPVisionModel, preprocess
-from ragdiff_jax.models.f_theta import FTheta, FThetaConfig
-from ragdiff_jax.models.transformer import Leaf, Remat
-from ragdiff_jax.models.unet import UNet
+from ragdiff_jax.models.clip_text import CLIPTextConfig, eos_position, insert_placeholders, splice_tokens
+from ragdiff_jax.models.clip_vision import CLIPVisionConfig, preprocess
+from ragdiff_jax.models.ep_adapter import EPAdapterConfig
+from ragdiff_jax.models.f_theta import FThetaConfig
+from ragdiff_jax.models.transformer import Gates, Remat
+from ragdiff_jax.models.unet import SiteKeyValues
 from ragdiff_jax.models.unet_config import UNetConfig
-from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, sample_latents, scale_latents, unscale_latents
+from ragdiff_jax.models.vae import VAEConfig, sample_latents, scale_latents, unscale_latents
+from ragdiff_jax.systems.edit_conditions import EditConditions
+from ragdiff_jax.systems.fashion_parts import check_parts, example, networks, part_configs
 
 Params = Mapping[str, Any]
-POSE_CHANNELS = len(JOINTS)
-
-
-@flax.struct.dataclass
-class EditConditions:
-    """What the U-Net is told beside noise and time; nothing of it changes between steps.
-
-    Attributes:
-      context: text and garments through the text encoder [b, l, d].
-      plain: the text alone [b, l, d] for the levels that see no garments, or None: all see them.
-      mask: 1 where to draw anew [b, h, w, 1]; masked: latents of the person without it [b, h, w, c].
-      pose: heat maps [b, h, w, 18], or None for a U-Net without.
-    """
-
-    context: Leaf
-    plain: Leaf
-    mask: Leaf
-    masked: Leaf
-    pose: Leaf
-
-    def unconditional(self, empty: Leaf) -> "EditConditions":
-        """The other half of guidance: the empty prompt [1, l, d] and no pose; mask and masked person stay."""
-        context = jnp.broadcast_to(empty, self.context.shape).astype(self.context.dtype)
-        return self.replace(
-            context=context,
-            plain=None if self.plain is None else context,
-            pose=None if self.pose is None else jnp.zeros_like(self.pose),
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,17 +55,21 @@ class FashionRAG:
       garment_fit: how a garment becomes the tower's square: `pad` with white, or `crop` as the released code does.
       mask_weight: of the loss inside the mask, added to F's mean over the whole picture; 0 is F's.
       normalisation, retrieval_normalisation: of the pictures of `image_encoder` and of retrieval's own tower.
+      inversion: F_theta, or None for a model whose garments are an image prompt: `image_adapter` then.
+      reference_net: whether the U-Net sees the top garment's keys and values too; the network is the U-Net's own kind.
     """
 
     unet: UNetConfig
     vae: VAEConfig
     text_encoder: CLIPTextConfig
     image_encoder: CLIPVisionConfig
-    inversion: FThetaConfig
+    inversion: FThetaConfig | None
     schedule: NoiseSchedule
     image_size: tuple[int, int]
     retrieval_text_encoder: CLIPTextConfig | None = None
     retrieval_image_encoder: CLIPVisionConfig | None = None
+    image_adapter: EPAdapterConfig | None = None
+    reference_net: bool = False
     guidance_scale: float = 7.5
     retrieved: int = 3
     prompt: str = "template"
@@ -109,38 +84,7 @@ class FashionRAG:
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self):
-        latents, levels = self.vae.latent_channels, len(self.unet.block_out_channels)
-        inputs = {2 * latents + 1, 2 * latents + 1 + POSE_CHANNELS}
-        for name, got, need in (
-            ("the U-Net's cross_attention_dim", self.unet.cross_attention_dim, {self.text_encoder.hidden_size}),
-            ("the U-Net's input channels", self.unet.in_channels, inputs),
-            ("the U-Net's output channels", self.unet.out_channels, {latents}),
-            ("the U-Net's text_embed_dim", self.unet.text_embed_dim, {0}),
-            ("F_theta's token_dim", self.inversion.token_dim, {self.text_encoder.hidden_size}),
-            ("F_theta's hidden_size", self.inversion.hidden_size, {self.image_encoder.hidden_size}),
-        ):
-            if got not in need:
-                raise UserError(f"FashionRAG: {name} is {got}, but must be {' or '.join(map(str, sorted(need)))}")
-        for side in self.image_size:
-            if side % (self.vae.factor * 2 ** (levels - 1)):
-                raise UserError(
-                    f"FashionRAG: pictures of {self.image_size[1]}x{self.image_size[0]} don't divide by "
-                    f"{self.vae.factor * 2 ** (levels - 1)}"
-                )
-        if (self.retrieval_text_encoder is None) != (self.retrieval_image_encoder is None):
-            raise UserError("FashionRAG: retrieval has two towers of its own, or none")
-        text, image = self.retrieval_towers()
-        if not text.with_projection or text.projection_dim != image.projection_dim:
-            raise UserError(
-                "FashionRAG: the towers that retrieve must project to one width; a text encoder without projection "
-                "(SD 2's) needs retrieval_text_encoder and retrieval_image_encoder beside it"
-            )
-        if {self.normalisation, self.retrieval_normalisation} - NORMALISATIONS.keys():
-            raise UserError(f"FashionRAG: normalisation must be one of {', '.join(NORMALISATIONS)}")
-        if self.garment_fit not in ("pad", "crop"):
-            raise UserError(f"FashionRAG: garment_fit {self.garment_fit!r} must be pad or crop")
-        if self.visual_levels is not None and not set(self.visual_levels) <= set(range(levels + 1)):
-            raise UserError(f"FashionRAG: visual_levels {self.visual_levels} must lie in 0 to {levels}")
+        check_parts(self)
 
     @classmethod
     def from_config(cls, name: str, **changes: Any) -> "FashionRAG":
@@ -158,6 +102,11 @@ class FashionRAG:
         """Whether the U-Net takes pose maps."""
         return self.unet.in_channels > 2 * self.vae.latent_channels + 1
 
+    @property
+    def tokens(self) -> int:
+        """Places that a garment takes in the prompt; none where it is an image prompt."""
+        return 0 if self.inversion is None else self.inversion.num_tokens
+
     def retrieval_towers(self) -> tuple[CLIPTextConfig, CLIPVisionConfig]:
         """The configs of the towers that retrieve: their own, or those of the model."""
         return (
@@ -166,48 +115,19 @@ class FashionRAG:
         )
 
     def configs(self) -> dict[str, Any]:
-        """{part: its config}, in the order of the module's words."""
-        parts = ("unet", "vae", "text_encoder", "image_encoder", "inversion")
-        own = ("retrieval_text_encoder", "retrieval_image_encoder")
-        return {part: getattr(self, part) for part in (*parts, *own) if getattr(self, part) is not None}
+        """{part: its config} of the parts that there are."""
+        return part_configs(self)
 
     def modules(self) -> dict[str, nn.Module]:
         """The networks by part."""
-        kinds = {
-            "unet": lambda config: UNet(config, remat=self.remat, attention=self.attention, dtype=self.dtype),
-            "vae": lambda config: AutoencoderKL(config, self.dtype),
-            "text_encoder": lambda config: CLIPTextModel(config, self.dtype),
-            "image_encoder": lambda config: CLIPVisionModel(config, self.dtype),
-            "inversion": lambda config: FTheta(config, self.dtype),
-        }
-        return {part: kinds[part.removeprefix("retrieval_")](config) for part, config in self.configs().items()}
+        return networks(self)
 
     def init(self, key: jax.Array, parts: Collection[str] | None = None) -> dict[str, Any]:
         """Random parameters, boxed with their logical axes. Of `parts` only, if given."""
-        modules, configs = self.modules(), self.configs()
-        side = 2 ** (len(self.unet.block_out_channels) - 1)
-        ids = jnp.zeros((1, 8), jnp.int32)
-
-        def pixels(config):
-            return jnp.zeros((1, config.image_size, config.image_size, 3))
-
-        arguments = {
-            "unet": lambda c: (
-                jnp.zeros((1, side, side, c.in_channels)),
-                jnp.zeros((1,), jnp.int32),
-                jnp.zeros((1, 8, c.cross_attention_dim)),
-            ),
-            "vae": lambda c: (jnp.zeros((1, 2 * c.factor, 2 * c.factor, 3)),),
-            "text_encoder": lambda c: (ids,),
-            "image_encoder": lambda c: (pixels(c),),
-            "inversion": lambda c: (jnp.zeros((1, 2, c.hidden_size)),),
-        }
+        modules = self.modules()
         keys = dict(zip(modules, jax.random.split(key, len(modules)), strict=True))
         wanted = modules if parts is None else [part for part in modules if part in parts]
-        return {
-            part: modules[part].init(keys[part], *arguments[part.removeprefix("retrieval_")](configs[part]))["params"]
-            for part in wanted
-        }
+        return {part: modules[part].init(keys[part], *example(self, part))["params"] for part in wanted}
 
     def _apply(self, params: Params, part: str, *args, method: str | None = None, **kwargs):
         return self.modules()[part].apply({"params": params[part]}, *args, method=method, **kwargs)
@@ -238,6 +158,31 @@ class FashionRAG:
         rngs = None if key is None else {"dropout": key}
         tokens = self._apply(params, "inversion", states, deterministic=key is None, rngs=rngs)
         return tokens.reshape(b, n, *tokens.shape[1:])
+
+    def image_prompt(
+        self, params: Params, garments: Float[Array, "b n s s 3"], weights: Float[Array, "b n"]
+    ) -> SiteKeyValues:
+        """`image_adapter`'s keys and values of garments in [-1, 1], their mean by weight: one prompt, however many.
+
+        They are linear in the adapter's tokens, so this is the prompt of the mean tokens. Read of the tower's last
+        layer but one, as IP-Adapter-plus does. Weights that are all 0 give zeros: close the gate.
+        """
+        b, n = garments.shape[:2]
+        pixels = preprocess(
+            garments.reshape(b * n, *garments.shape[2:]), self.image_encoder.image_size, self.normalisation
+        )
+        each = self._apply(params, "image_adapter", self._apply(params, "image_encoder", pixels).penultimate)
+        share = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1e-12)
+
+        def mean(x):
+            return jnp.einsum("lbn...,bn->lb...", x.reshape(x.shape[0], b, n, *x.shape[2:]), share.astype(x.dtype))
+
+        return jax.tree.map(mean, each)
+
+    def reference(self, params: Params, garment: Float[Array, "b H W 3"]) -> SiteKeyValues:
+        """ReferenceNet's keys and values of a garment in [-1, 1], of the person's size: one pass at t = 0."""
+        latents = self.encode(params, garment)
+        return self._apply(params, "reference_net", latents, jnp.zeros(len(garment), jnp.int32))
 
     def embed_text(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b p"]:
         """Unit vectors of queries, by the tower that retrieves (fp32)."""
@@ -284,11 +229,16 @@ class FashionRAG:
         plain: Float[Array, "b l d"] | None = None,
         pose_gate: Float[Array, "b"] | None = None,
         key: jax.Array | None = None,
+        top: Float[Array, "b H W 3"] | None = None,
+        image_prompt: SiteKeyValues | None = None,
+        gates: Gates | None = None,
     ) -> EditConditions:
         """Everything the sampler needs, once an image. `person` in [-1, 1], `mask` in {0, 1}, keypoints in its pixels.
 
         `plain`: the text alone, needed with `visual_levels`. `key`: draws the masked person's latents, as the released
         code does; None takes their mean. A `pose_gate` of 0 removes the pose: its maps are zero.
+        `top`: the garment that ReferenceNet sees, on white; `image_prompt`: of the garments. None is absent, and so it
+        is for a sample whose gate of `gates` is 0: the U-Net's output is then the plain one's, bit for bit.
         """
         f, size = self.vae.factor, self.image_size
         masked = self.encode(params, person * (mask < 0.5)[..., None], key)
@@ -304,7 +254,18 @@ class FashionRAG:
             mask=mask[:, ::f, ::f, None].astype(jnp.float32),
             masked=masked,
             pose=pose,
+            reference=None if top is None else self.reference(params, top),
+            adapter=image_prompt,
+            gates=self._gates(gates, top is not None, image_prompt is not None, len(person)),
         )
+
+    def _gates(self, gates: Gates | None, reference: bool, adapter: bool, batch: int) -> Gates | None:
+        """A gate for each condition that there is: guidance closes it."""
+        if not (reference or adapter):
+            return None
+        given, ones = gates or Gates(), jnp.ones(batch, jnp.float32)
+        there = {"reference": reference, "adapter": adapter}
+        return Gates(**{n: (ones if getattr(given, n) is None else getattr(given, n)) for n in there if there[n]})
 
     def denoise(
         self,
@@ -323,7 +284,16 @@ class FashionRAG:
                 block: conditions.context if level in self.visual_levels else conditions.plain
                 for block, level in self._levels().items()
             }
-        return self._apply(params, "unet", jnp.concatenate(pieces, axis=-1), timesteps, context).astype(jnp.float32)
+        return self._apply(
+            params,
+            "unet",
+            jnp.concatenate(pieces, axis=-1),
+            timesteps,
+            context,
+            reference=conditions.reference,
+            adapter=conditions.adapter,
+            gates=conditions.gates,
+        ).astype(jnp.float32)
 
     def _levels(self) -> dict[str, int]:
         """{block: level}, 0 the finest, the number of levels the middle."""

@@ -63,6 +63,12 @@ def control_from_unet(control: Params, unet: Params) -> dict[str, Any]:
     return {name: reference_from_unet(tree, unet[name]) if name in unet else tree for name, tree in control.items()}
 
 
+def narrow_inputs(unet: Params, channels: int) -> dict[str, Any]:
+    """A U-Net whose conv_in takes the first `channels` of its inputs alone: ReferenceNet's, which sees latents."""
+    kernel = unet["conv_in"]["kernel"]
+    return {**unet, "conv_in": {**unet["conv_in"], "kernel": kernel[:, :, :channels]}}
+
+
 def widen_inputs(unet: Params, channels: int) -> dict[str, Any]:
     """A U-Net whose conv_in takes `channels` inputs: the old ones first, the new ones' weights zero (F 3.3).
 

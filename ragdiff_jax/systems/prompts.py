@@ -32,7 +32,9 @@ _TEMPLATES = {  # (with garments, without)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Makes token ids of captions. `garments`: how many of `tokens` each must find room."""
+    """Makes token ids of captions. `garments`: how many of `tokens` each must find room; with `tokens` 0 the garments
+    are not in the prompt, which is that of the text alone.
+    """
 
     kind: str
     tokenizer: Tokenizer
@@ -44,7 +46,7 @@ class Prompts:
 
     def text(self, caption: str, category: str, garments: int) -> str:
         """The prompt in front of the garments' tokens; empty for an empty caption in a template of it alone."""
-        template = _TEMPLATES[self.kind][0 if garments else 1]
+        template = _TEMPLATES[self.kind][0 if garments and self.tokens else 1]
         if not caption and template.startswith("{caption}"):
             return ""
         text = template.format(caption=caption, phrase=PHRASES[category])
@@ -53,7 +55,7 @@ class Prompts:
     def shown(self, caption: str, category: str, garments: int) -> str:
         """The prompt with its garments, to be read by people."""
         text = self.text(caption, category, garments)
-        return f"{text} [{garments} x {self.tokens} tokens]".strip() if garments else text
+        return f"{text} [{garments} x {self.tokens} tokens]".strip() if garments and self.tokens else text
 
     @property
     def placeholder(self) -> int:

@@ -15,7 +15,7 @@ from ragdiff_jax.models.clip_vision import CLIPVisionConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.systems.dropout import Dropout
-from ragdiff_jax.systems.fashion_presets import without_pose
+from ragdiff_jax.systems.fashion_presets import with_image_prompt, without_pose
 from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.parts import TRAINED_PARTS
 from ragdiff_jax.systems.prompts import Prompts
@@ -189,21 +189,28 @@ def pgea_conv_out(model: Any, **data) -> PGEAConvOut:
     )
 
 
+# Networks that are as the system asks, whatever the folder's: a U-Net may still lack the pose.
+_AS_ASKED = ("unet", "reference_net")
+
+
 def _editing_system(model: Mapping[str, Any]) -> FashionRAG:
     """The system of the preset with the parts' own architectures."""
     parts = _given(model["parts"])
     system = FashionRAG.from_config(model["preset"], **model.get("changes", {}))
+    system = dataclasses.replace(system, reference_net=model.get("reference_net", False))
+    if model.get("image_prompt", False):
+        system = with_image_prompt(system)
     kinds = {part: type(config) for part, config in system.configs().items()}
     if unknown := sorted(set(parts) - set(kinds)):
         raise UserError(f"model.parts.{unknown[0]}: no such part; there are {', '.join(kinds)}")
-    own = {part: kinds[part].from_dict(read_config(folder)) for part, folder in parts.items() if part != "unet"}
+    own = {part: kinds[part].from_dict(read_config(folder)) for part, folder in parts.items() if part not in _AS_ASKED}
     system = dataclasses.replace(system, **own)
     return system if model["pose"] else without_pose(system)
 
 
 def _prompts(system: FashionRAG, model: Mapping[str, Any]) -> Prompts:
     tokenizer = Tokenizer.from_folder(model["tokenizer"])
-    return Prompts(kind=system.prompt, tokenizer=tokenizer, tokens=system.inversion.num_tokens)
+    return Prompts(kind=system.prompt, tokenizer=tokenizer, tokens=system.tokens)
 
 
 def _editing_objective(model: Mapping[str, Any], system: FashionRAG, people: Any, held_out: Any) -> FashionRAGObjective:
@@ -216,7 +223,9 @@ def _editing_objective(model: Mapping[str, Any], system: FashionRAG, people: Any
         empty_ids=_empty_ids(model["tokenizer"]),
         placeholder=_prompts(system, model).placeholder,
         dropout=EditDropout(**model.get("dropout", {})),
-        **_rest(model, "preset", "changes", "parts", "pose", "tokenizer", "dropout"),
+        **_rest(
+            model, "preset", "changes", "parts", "pose", "reference_net", "image_prompt", "tokenizer", "dropout"
+        ),
     )
 
 
@@ -225,7 +234,8 @@ def fashion_rag(model: Mapping[str, Any], data: Mapping[str, Any]) -> FashionRAG
     parts, system = _given(model["parts"]), _editing_system(model)
     prompts, most = _prompts(system, model), model["most"]
     splits = [open_persons(data["folder"], split) for split in ("train", data.get("held_out", "validation"))]
-    database = Garments(splits[0], system.image_encoder.image_size, system.garment_fit)
+    pictures = tuple(system.image_size) if system.reference_net else None
+    database = Garments(splits[0], system.image_encoder.image_size, system.garment_fit, pictures)
     towers = {}
     if most:
         names = tower_params({part: None for part in system.configs()})
@@ -253,7 +263,9 @@ def fashion_rag(model: Mapping[str, Any], data: Mapping[str, Any]) -> FashionRAG
 def fashion_rag_shapes(model: Mapping[str, Any], text_length: int) -> FashionRAGObjective:
     """The same over people who needn't be here: to plan a run with."""
     system = _editing_system(model)
-    people = PersonShapes(tuple(system.image_size), system.image_encoder.image_size, model["most"], text_length)
+    people = PersonShapes(
+        tuple(system.image_size), system.image_encoder.image_size, model["most"], text_length, system.reference_net
+    )
     return _editing_objective(model, system, people, people)
 
 

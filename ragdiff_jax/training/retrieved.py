@@ -44,7 +44,8 @@ def retrieved_rows(
     records = [people[row] for row in range(len(people))]
     garments = [database.source[row] for row in range(len(database))]
     queries = [retrieval_query(record.chunks) or record.caption for record in records]
-    towers = fingerprint(tower_params(params), {name: repr(value) for name, value in model.configs().items()})
+    parts = tower_params(params)
+    towers = fingerprint(parts, {name: repr(model.configs()[name]) for name in parts} | {"fit": model.garment_fit})
     digest = hashlib.sha256(
         repr((towers, k, exclude_target, queries, [record.garment_id for record in garments])).encode()
     ).hexdigest()[:16]

@@ -20,10 +20,12 @@ from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_text import CLIPTextConfig
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig
+from ragdiff_jax.models.ep_adapter import EPAdapterConfig
 from ragdiff_jax.models.f_theta import FThetaConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.parallel import shardings_for
+from ragdiff_jax.systems.fashion_parts import reference_config
 from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.text_retrieval import tower_params
 from ragdiff_jax.weights.folder import (
@@ -56,10 +58,12 @@ _KINDS = {
     "text_encoder": (CLIPTextConfig, "CLIPTextModel"),
     "image_encoder": (CLIPVisionConfig, "CLIPVisionModelWithProjection"),
     "inversion": (FThetaConfig, "InversionAdapter"),
+    "image_adapter": (EPAdapterConfig, "EPAdapter"),
+    "reference_net": (UNetConfig, "UNet2DConditionModel"),
     "retrieval_text_encoder": (CLIPTextConfig, "CLIPTextModelWithProjection"),
     "retrieval_image_encoder": (CLIPVisionConfig, "CLIPVisionModelWithProjection"),
 }
-_NEEDED = ("unet", "vae", "text_encoder", "image_encoder", "inversion")
+_NEEDED = ("unet", "vae", "text_encoder", "image_encoder")
 
 
 def read_fashion(folder: str | Path) -> FashionRAG:
@@ -78,6 +82,8 @@ def read_fashion(folder: str | Path) -> FashionRAG:
         raise UserError(f"{folder / 'model.json'}: {problem}; it has {', '.join(SETTINGS)}")
     if missing := [part for part in _NEEDED if part not in file.parts]:
         raise UserError(f"{folder / 'model.json'}: has no part {missing[0]!r}; it needs {', '.join(_NEEDED)}")
+    if len({"inversion", "image_adapter"} & set(file.parts)) != 1:
+        raise UserError(f"{folder / 'model.json'}: has no part 'inversion'; it needs that or 'image_adapter', and one")
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in file.settings.items()}
     configs = {}
     for part in file.parts:
@@ -88,12 +94,18 @@ def read_fashion(folder: str | Path) -> FashionRAG:
             configs[part] = _KINDS[part][0].from_dict(read_config(where))
         except (TypeError, ValueError, KeyError) as error:
             raise UserError(f"{where / 'config.json'}: cannot be used ({error}); copy it again") from error
+    reference = configs.pop("reference_net", None)
+    configs = {"inversion": None, "reference_net": reference is not None, **configs}
     path = folder / "scheduler" / "scheduler_config.json"
     try:
         schedule = NoiseSchedule.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        return FashionRAG(**configs, schedule=schedule, **settings)
+        model = FashionRAG(**configs, schedule=schedule, **settings)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); copy it again") from error
+    if reference not in (None, reference_config(model)):
+        where = part_folder(folder, file, "reference_net") / "config.json"
+        raise UserError(f"{where}: is not the U-Net's own kind on the latents alone; copy the model again")
+    return model
 
 
 @functools.lru_cache(maxsize=4)

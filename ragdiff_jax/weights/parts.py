@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
+from ragdiff_jax.weights.fashion_folder import FASHION, abstract_fashion, read_fashion
 from ragdiff_jax.weights.folder import part_folder, read_config, read_model_json
 from ragdiff_jax.weights.kinds import kind_of
 from ragdiff_jax.weights.model_folder import SYSTEM, abstract_params, read_model
@@ -65,8 +66,11 @@ def abstract_part(part: Part, model: Path) -> Mapping[str, Any]:
 
     Raises `UserError` when nothing here knows such a network, or when its config cannot be used.
     """
-    if is_model(model) and read_model_json(model).system == SYSTEM:
+    system = read_model_json(model).system if is_model(model) else None
+    if system == SYSTEM:
         return abstract_params(read_model(model))[part.name]  # ReferenceNet is a U-Net without its end
+    if system == FASHION:
+        return abstract_fashion(read_fashion(model))[part.name]
     where = str(part.folder / "config.json")
     if part.config.get("_class_name") == "StructureNet":
         return _structure_net(StructureNetConfig.from_dict(part.config))

@@ -4,6 +4,8 @@ One objective for all its stages, told apart by what trains and what the U-Net t
     inpaint     ^unet/               text alone: what Stable Diffusion's inpainting U-Net is at full size
     inversion   ^inversion/          F_theta, the U-Net frozen and without pose (F's stage 1)
     edit        ^(unet|inversion)/   both, with zero-initialised pose channels (F's stage 2)
+    detail      ^(unet|inversion|reference_net)/   past F: the U-Net sees the top garment's keys and values as well
+    image_prompt  ^(unet|image_adapter)/   the baseline: the garments as an image prompt in the words' place
 Each sample sees a random number of garments and loses text, garments and pose by chance, each apart.
 """
 
@@ -23,9 +25,10 @@ from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
+from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.systems.fashion_rag import FashionRAG
-from ragdiff_jax.systems.initialise import widen_inputs
+from ragdiff_jax.systems.initialise import adapter_from_unet, narrow_inputs, reference_from_unet, widen_inputs
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import RematObjective, load_parts, sheet
 from ragdiff_jax.training.objectives.noise_start import noise_start
@@ -37,7 +40,7 @@ from ragdiff_jax.weights.folder import read_config
 class EditDropout:
     """Chances that a training sample loses a condition, drawn apart (LaDI-VTON: 0.2 each). `everything`: all three.
 
-    `own`: share of the samples whose own garment stands among those shown. Without it F_theta learns what garments of
+    `garments` takes ReferenceNet's too; `reference` takes it alone. `own`: share of the samples whose own garment stands among those shown. Without it F_theta learns what garments of
     one description have in common; with it, to say what a garment looks like.
     """
 
@@ -46,13 +49,15 @@ class EditDropout:
     pose: float = 0.2
     everything: float = 0.05
     own: float = 0.5
+    reference: float = 0.1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FashionRAGObjective(RematObjective):
     """Attributes:
     model: the system.
-    parts: folder of each part that starts from given weights; a U-Net with fewer inputs is widened with zeros.
+    parts: folder of each part that starts from given weights; a U-Net with fewer inputs is widened with zeros. Without
+      one ReferenceNet and the image adapter's keys and values start as copies of the U-Net's.
     people, held_out: with the garments retrieved for them.
     tokenizer: folder copied into the model folder; `empty_ids` the empty prompt's ids, `placeholder` that of `$`.
     most: garments a sample shows at most (N_r, drawn from 1 on); 0: none ever.
@@ -78,7 +83,8 @@ class FashionRAGObjective(RematObjective):
 
     def init(self, key):
         tree = blank(self.model.init, key)
-        tree |= self.model.init(key, [part for part in tree if part not in self.parts])
+        filled = {"reference_net", *self.parts}
+        tree |= self.model.init(key, [part for part in tree if part not in filled])
         if self.noise_start and "unet" not in self.parts:
             tree["unet"] = noise_start(tree["unet"], self.model.unet)
         return tree
@@ -87,17 +93,25 @@ class FashionRAGObjective(RematObjective):
         parts = dict(self.parts)
         folder = parts.pop("unet", None)
         params = load_parts(params, parts)
-        if folder is None:
-            return params
+        if folder is not None:
+            params["unet"] = self._given_unet(params["unet"], folder)
+        unet = params["unet"]
+        if "reference_net" in params and "reference_net" not in parts:
+            narrow = narrow_inputs(unet, self.model.vae.latent_channels)
+            params["reference_net"] = reference_from_unet(params["reference_net"], narrow)
+        if "image_adapter" in params and "image_adapter" not in parts:
+            params["image_adapter"] = adapter_from_unet(params["image_adapter"], unet, self.model.unet)
+        return params
+
+    def _given_unet(self, wide, folder):
         narrow = UNetConfig.from_dict(read_config(folder)).in_channels
         if narrow == self.model.unet.in_channels:
-            return load_parts(params, {"unet": folder})
-        wide = params["unet"]
+            return load_parts({"unet": wide}, {"unet": folder})["unet"]
         kernel = wide["conv_in"]["kernel"]
-        small = {**wide, "conv_in": {**wide["conv_in"], "kernel": kernel[:, :, :narrow]}}
-        params["unet"] = widen_inputs(load_parts({"unet": small}, {"unet": folder})["unet"], kernel.shape[2])
-        params["unet"]["conv_in"]["kernel"] = jax.device_put(params["unet"]["conv_in"]["kernel"], kernel.sharding)
-        return params
+        given = load_parts({"unet": narrow_inputs(wide, narrow)}, {"unet": folder})["unet"]
+        unet = widen_inputs(given, kernel.shape[2])
+        unet["conv_in"]["kernel"] = jax.device_put(unet["conv_in"]["kernel"], kernel.sharding)
+        return unet
 
     def batches(self, **arguments):
         return make_batches(self.people, order=self.people.rows(), **arguments)
@@ -108,29 +122,29 @@ class FashionRAGObjective(RematObjective):
         first = self.people.batch(self.people.rows()[:1])
         return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in first.items()}
 
-    def shown(self, garments, key, share):
-        """(garments [b, most, s, s, 3] that a sample sees, how many of them count [b]); the first K by rank, with the
-        own garment in a random one's place for that share of the samples.
+    def chosen(self, b: int, key, share):
+        """(which garments a sample sees [b, most], 0 its own and then by rank; how many of them count [b]; which one
+        ReferenceNet sees [b]): the first K by rank, with the own garment in a random one's place for that share of the
+        samples, and the own one, else the first, looked at closely.
         """
-        b = garments.shape[0]
         count_key, own_key, place_key = jax.random.split(key, 3)
         count = jax.random.randint(count_key, (b,), 1, self.most + 1)
         own = jax.random.bernoulli(own_key, share, (b,))
         place = jax.random.randint(place_key, (b,), 0, self.most) % count
         index = jnp.arange(1, self.most + 1)[None]
         index = jnp.where(own[:, None] & (jnp.arange(self.most)[None] == place[:, None]), 0, index)
-        return jnp.take_along_axis(garments, index[..., None, None, None], axis=1), count
+        return index, count, jnp.where(own, 0, 1)
 
     def context(self, params, batch, garments, count, no_text, no_garments, key=None, pool=None):
         """(the prompt with its garments through the text encoder, the text alone) of each sample.
 
-        `garments` [b, n, s, s, 3] or None; `pool` [b] bool: those of it are averaged.
+        `garments` [b, n, s, s, 3] or None; `pool` [b] bool: those of it are averaged. An image prompt isn't of it.
         """
         empty = jnp.asarray(self.empty_ids, jnp.int32)[None]
         with_garments, without = batch["prompt_ids"][:, 0], batch["prompt_ids"][:, 1]
         without = jnp.where(no_text[:, None], empty, without)
         plain = self.model.encode_prompt(params, without) if self._plain else None
-        if garments is None:
+        if garments is None or self.model.inversion is None:
             return self.model.encode_prompt(params, without), plain
         with_garments = jnp.where(no_text[:, None], empty, with_garments)
         ids = jnp.where(no_garments[:, None], without, with_garments)
@@ -155,7 +169,7 @@ class FashionRAGObjective(RematObjective):
 
     def edit_loss(self, params, batch, key, chances: Mapping[str, Any], pooled: float):
         """The loss of each row; `chances`: `EditDropout`'s, numbers or arrays."""
-        keys = jax.random.split(key, 10)
+        keys = jax.random.split(key, 11)
         b = batch["person"].shape[0]
 
         def chance(index, probability):
@@ -166,20 +180,46 @@ class FashionRAGObjective(RematObjective):
             everything | chance(index, chances[name])
             for index, name in enumerate(("text", "garments", "pose"), start=1)
         )
-        garments, count, pool = None, None, None
+        garments, count, pool, top, gates = None, None, None, None, None
         if self.most:
-            garments, count = self.shown(batch["garments"], keys[4], chances["own"])
-            garments = to_float(garments)
+            index, count, closest = self.chosen(b, keys[4], chances["own"])
+            garments = to_float(jnp.take_along_axis(batch["garments"], index[..., None, None, None], axis=1))
             pool = chance(5, pooled) if pooled else None
+            top = self._picture(batch, closest)
+            no_reference = no_garments | chance(10, chances["reference"])
+            gates = Gates(reference=1.0 - no_reference, adapter=1.0 - no_garments)
         dropout_key = keys[6] if "inversion" in self.trainable else None
         context, plain = self.context(params, batch, garments, count, no_text, no_garments, dropout_key, pool)
         person, mask = to_float(batch["person"]), batch["mask"].astype(jnp.float32)
         latents_key, masked_key = jax.random.split(keys[7])
         conditions = self.model.condition(
-            params, person, mask, batch["keypoints"], context, plain=plain, pose_gate=1.0 - no_pose, key=masked_key
+            params,
+            person,
+            mask,
+            batch["keypoints"],
+            context,
+            plain=plain,
+            pose_gate=1.0 - no_pose,
+            key=masked_key,
+            top=top,
+            image_prompt=self._image_prompt(params, garments, count),
+            gates=gates,
         )
         latents = self.model.encode(params, person, latents_key)
         return self.model.denoising_loss(params, conditions, latents, keys[8], keys[9])
+
+    def _picture(self, batch, place):
+        """The garment `place` [b] of a batch's, at the person's size, for ReferenceNet; None for a model without."""
+        if not self.model.reference_net:
+            return None
+        return to_float(jnp.take_along_axis(batch["pictures"], place[:, None, None, None, None], axis=1)[:, 0])
+
+    def _image_prompt(self, params, garments, count):
+        """Of the first `count` of the garments; None for a model whose garments are words."""
+        if garments is None or self.model.image_adapter is None:
+            return None
+        weights = (jnp.arange(garments.shape[1])[None] < count[:, None]).astype(jnp.float32)
+        return self.model.image_prompt(params, garments, weights)
 
     def _example_batch(self):
         return self.held_out.batch(self.held_out.rows()[: self.examples])
@@ -190,7 +230,8 @@ class FashionRAGObjective(RematObjective):
 
         @jax.jit
         def loss(params, batch, garments, own):
-            chances = {"text": 0.0, "pose": 0.0, "everything": 0.0, "garments": garments, "own": own}
+            none = dict.fromkeys(("text", "pose", "everything", "reference"), 0.0)
+            chances = none | {"garments": garments, "own": own}
             return self.edit_loss(params, batch, key, chances, 0.0).mean()
 
         kinds = {"text": (1.0, 0.0)}
@@ -203,33 +244,44 @@ class FashionRAGObjective(RematObjective):
         batch = self._example_batch()
         hole = np.where(batch["mask"][..., None] > 0, np.uint8(127), batch["person"])
         columns, edit, most = [batch["person"], hole], jax.jit(self.edit), self.most
-        garments = batch["garments"]
-        shown = [(garments[:, 1:], most), (garments[:, :most], 1)] if most else [(None, 0)]
-        for seen, count in shown:
-            if seen is not None:
-                columns.append(_fitted(seen[:, 0], batch["person"].shape[1:3]))
-            columns.append(to_uint8(edit(params, batch, seen, np.full(len(hole), count, np.int32), key)))
+        for first, count in ((1, most), (0, 1)) if most else ((0, 0),):
+            places = np.full(len(hole), first, np.int32)
+            if most:
+                columns.append(_fitted(batch["garments"][:, first], batch["person"].shape[1:3]))
+            columns.append(to_uint8(edit(params, batch, places, np.full(len(hole), count, np.int32), key)))
         return {"edited": sheet(*columns)}
 
     def generate(self, params, constants, batch, key):
-        most = self.most
-        garments = batch["garments"][:, 1:] if most else None
-        return self.edit(params, batch, garments, jnp.full(len(batch["person"]), most, jnp.int32), key)
+        rows, first = len(batch["person"]), 1 if self.most else 0
+        return self.edit(params, batch, jnp.full(rows, first), jnp.full(rows, self.most, jnp.int32), key)
 
-    def edit(self, params, batch, garments, count, key):
-        """Edited people of a batch, in [-1, 1]; with the first `count` [b] of `garments` uint8 [b, n, s, s, 3]."""
+    def edit(self, params, batch, first, count, key):
+        """Edited people of a batch, in [-1, 1]; with `count` [b] of its garments from the place `first` [b] on."""
         model, b = self.model, batch["person"].shape[0]
-        nobody = jnp.zeros((b,), bool)
-        garments = None if garments is None else to_float(garments)
+        nobody, garments, top = jnp.zeros((b,), bool), None, None
+        if self.most:
+            index = first[:, None] + jnp.arange(self.most)[None]
+            garments = to_float(jnp.take_along_axis(batch["garments"], index[..., None, None, None], axis=1))
+            top = self._picture(batch, first)
         context, plain = self.context(params, batch, garments, count, nobody, nobody)
         person, mask = to_float(batch["person"]), batch["mask"].astype(jnp.float32)
-        conditions = model.condition(params, person, mask, batch["keypoints"], context, plain=plain)
+        conditions = model.condition(
+            params,
+            person,
+            mask,
+            batch["keypoints"],
+            context,
+            plain=plain,
+            top=top,
+            image_prompt=self._image_prompt(params, garments, count),
+        )
         empty = model.encode_prompt(params, jnp.asarray(self.empty_ids, jnp.int32)[None])
         denoise = guided(
             functools.partial(model.denoise, params),
             conditions,
             conditions.unconditional(empty),
             model.guidance_scale,
+            batch_axes=conditions.batch_axes(),
         )
         noise = jax.random.normal(key, (b, *model.latent_size, model.vae.latent_channels))
         images = model.decode(params, sample(denoise, ddim(model.schedule, self.sample_steps), noise))
