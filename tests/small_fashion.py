@@ -75,10 +75,11 @@ def small_tokenizer(folder: Path):
     return train_tokenizer(["a red shirt in navy", "a blue hoodie"], 600, folder)
 
 
-def save_small(base: Path) -> Path:
-    """A model folder under `base`."""
-    model = small_fashion()
+def save_small(base: Path, model: FashionRAG | None = None, name: str = "fashion") -> Path:
+    """A model folder under `base`; what another `model` shares with the small one has its weights."""
+    model = model or small_fashion()
     if not (base / "fashion_tokenizer").is_dir():
         small_tokenizer(base / "fashion_tokenizer")
-    save_fashion(base / "fashion", model, random_fashion(model), base / "fashion_tokenizer")
-    return base / "fashion"
+    params = random_fashion(model) | random_fashion(small_fashion())
+    save_fashion(base / name, model, params, base / "fashion_tokenizer")
+    return base / name

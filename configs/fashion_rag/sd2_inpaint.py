@@ -4,7 +4,9 @@ r"""Fashion-RAG at the paper's size (F 3.3, 4.2): SD 2's inpainting U-Net at 512
     ragdiff train --config configs/fashion_rag/sd2_inpaint.py:edit      --workdir runs/f2 --set data.folder=PEOPLE
 
 `inversion` is F's stage 1 (F_theta alone, 200,000 steps), `edit` its stage 2 (U-Net and F_theta with pose from zero,
-120,000). F tells no learning rate, batch or dropout: these are LaDI-VTON's, whose code F's grew from (docs/papers.md).
+120,000). `detail` goes on from there with ReferenceNet, `image_prompt` is the baseline beside `edit`
+(docs/fashion_rag.md). F tells no learning rate, batch or dropout: these are LaDI-VTON's, whose code F's grew from
+(docs/papers.md).
 Needs the parts named below as folders in diffusers' layout (`ragdiff weights import`).
 """
 
@@ -14,7 +16,11 @@ from ml_collections import ConfigDict
 STAGES = {
     "inversion": ("^inversion/", False, 200_000, "weights/sd2_inpaint/unet", ""),
     "edit": ("^(unet|inversion)/", True, 120_000, "weights/sd2_inpaint/unet", "runs/f1/model/inversion"),
-}
+    "detail": (
+        "^(unet|inversion|reference_net)/", True, 120_000, "runs/f2/model/unet", "runs/f2/model/inversion"
+    ),
+    "image_prompt": ("^(unet|image_adapter)/", True, 120_000, "weights/sd2_inpaint/unet", ""),
+}  # fmt: skip
 
 
 def get_config(stage: str = "edit") -> ConfigDict:
@@ -44,12 +50,16 @@ def get_config(stage: str = "edit") -> ConfigDict:
                 "retrieval_image_encoder": "weights/laion_l/vision",
                 "inversion": inversion,
                 "unet": unet,
+                "reference_net": "",
+                "image_adapter": "",
             },
             "tokenizer": "weights/sd2_inpaint/tokenizer",
             "pose": pose,
+            "reference_net": stage == "detail",
+            "image_prompt": stage == "image_prompt",
             "most": 3,
             "pool": 0.0,
-            "dropout": {"text": 0.2, "garments": 0.0, "pose": 0.2, "everything": 0.05, "own": 0.5},
+            "dropout": {"text": 0.2, "garments": 0.0, "pose": 0.2, "everything": 0.05, "reference": 0.1, "own": 0.5},
             "noise_start": False,
             "trainable": trainable,
             "export_dtype": "float32",

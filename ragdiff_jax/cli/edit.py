@@ -79,6 +79,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out garments whose similarity to the text is more than D below the best one's (default: keep all)",
     )
     parser.add_argument(
+        "--reject-below",
+        type=_cosine,
+        metavar="COSINE",
+        help="leave out garments whose similarity to the text is less than this; with none left the text alone is "
+        "used (default: keep all)",
+    )
+    parser.add_argument(
+        "--detail",
+        action=argparse.BooleanOptionalAction,
+        help="show the model the very picture of the garment that counts most, beside its words (default: if the model "
+        "has a reference_net)",
+    )
+    parser.add_argument(
         "--whole",
         action="store_true",
         help="show the model the whole picture, as the paper does (default: the part around what is drawn anew)",
@@ -101,6 +114,16 @@ def _box(text: str) -> tuple[int, int, int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: write X,Y,W,H, four whole numbers of pixels") from None
     return left, top, width, height
+
+
+def _cosine(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not -1 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no cosine; give -1 to 1")
+    return value
 
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
@@ -144,6 +167,8 @@ def read_person(arguments: argparse.Namespace):
         raise UserError(f"--label-map {arguments.label_map}: say which garment: --category {'|'.join(CATEGORIES)}")
     if arguments.garment and arguments.n_retrieved:
         raise UserError("--garment and --n-retrieved: garments of yours stand in the place of retrieved ones; give one")
+    if not arguments.text and (arguments.reject, arguments.reject_below) != (None, None):
+        raise UserError("--reject and --reject-below compare garments with the text; give --text, or leave them out")
     image = load_image(arguments.person)
     shape = image.shape[:2]
     keypoints = None if arguments.keypoints is None else read_keypoints(arguments.keypoints, shape)
@@ -193,6 +218,8 @@ def load_editor(arguments: argparse.Namespace, report: Report, **options):
         fusion="pool" if getattr(arguments, "pool", False) else "concat",
         weighting="similarity" if getattr(arguments, "pool", False) else "equal",
         reject=getattr(arguments, "reject", None),
+        reject_below=getattr(arguments, "reject_below", None),
+        detail=getattr(arguments, "detail", None),
         window=None if getattr(arguments, "whole", False) else WINDOW,
         **options,
     )
@@ -220,6 +247,7 @@ def edit_record(result) -> dict:
             for garment in result.garments
         ],
         "prompt": result.prompt,
+        "detail": result.detail,
         "database_split": result.database_split,
         "target_excluded": result.target_excluded,
         "warnings": list(result.warnings),
@@ -252,6 +280,8 @@ def _write(arguments: argparse.Namespace, stem: str, person, result, report: Rep
     for garment in result.garments:
         likeness = "" if garment.similarity is None else f"  similarity {garment.similarity:.3f}"
         lines.append(f"  {garment.name}{likeness}  weight {garment.weight:.2f}")
+    if result.detail is not None:
+        lines.append(f"  seen in detail: {result.detail}")
     if result.database_split is not None:
         left = "with ids left out" if result.target_excluded else "none left out"
         lines.append(f"  retrieved from split {result.database_split}, {left}")

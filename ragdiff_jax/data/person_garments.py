@@ -21,6 +21,7 @@ from ragdiff_jax.data.person_records import PersonRecord, PersonSource
 from ragdiff_jax.errors import UserError
 
 FITS = ("pad", "crop")
+_WHITE = 245  # a JPEG's white
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +47,21 @@ def garment_square(image: UInt8[np.ndarray, "h w 3"], size: int, fit: str = "pad
     image = resize(image, (max(size, round(height * scale)), max(size, round(width * scale))))
     top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size]
+
+
+def garment_picture(image: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """A garment as ReferenceNet takes it: undistorted and centred in `shape` (height, width), the rest white.
+
+    White beyond the shape's proportions is cut off first: a memory keeps squares.
+    """
+    height, width, _ = image.shape
+    inner = min(height, round(width * shape[0] / shape[1])), min(width, round(height * shape[1] / shape[0]))
+    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+    rest = image.copy()
+    rest[top : top + inner[0], left : left + inner[1]] = 255
+    if rest.min() >= _WHITE:
+        image = image[top : top + inner[0], left : left + inner[1]]
+    return fit(image, shape, "white")
 
 
 class Garments:
@@ -74,7 +90,7 @@ class Garments:
         """The garment in `shape`, undistorted, the rest white."""
         if self.shape == (self.size, self.size) and self.fit == "pad":
             return self[row]
-        return fit(self._decoded(row), self.shape, "white")
+        return garment_picture(self._decoded(row), self.shape)
 
     def _decoded(self, row: int) -> np.ndarray:
         record = self.source[row]
@@ -120,17 +136,15 @@ class PersonsWithGarments:
         """The batch of these rows."""
         rows = [int(row) for row in rows]
         batch = self.people.batch(np.array(rows))
-        batch["garments"] = np.stack(
-            [np.stack([self.own[row], *(self.database[int(n)] for n in self.neighbours[row])]) for row in rows]
-        )
+        batch["garments"] = np.stack([self._each(row, Garments.__getitem__) for row in rows])
         if self.database.shape is not None:
-            # Of the person's own there is one already.
-            others = [[self.database.picture(int(n)) for n in self.neighbours[row]] for row in rows]
-            batch["pictures"] = np.stack(
-                [np.stack([own, *more]) for own, more in zip(batch["garment"], others, strict=True)]
-            )
+            batch["pictures"] = np.stack([self._each(row, Garments.picture) for row in rows])
         batch["prompt_ids"] = np.stack([self._prompt(row) for row in rows])
         return batch
+
+    def _each(self, row: int, look: Callable[[Garments, int], np.ndarray]) -> np.ndarray:
+        """The person's own garment and those retrieved for it."""
+        return np.stack([look(self.own, row), *(look(self.database, int(n)) for n in self.neighbours[row])])
 
     def _prompt(self, row: int) -> np.ndarray:
         if row not in self._ids:

@@ -19,12 +19,13 @@ from PIL import Image
 
 from ragdiff_jax.data.images import resize
 from ragdiff_jax.data.inpainting_masks import CATEGORIES, check_mask
-from ragdiff_jax.data.person_garments import garment_square
+from ragdiff_jax.data.person_garments import garment_picture, garment_square
 from ragdiff_jax.data.person_pipeline import fit, fit_grey, place_in
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion import Sampler, guided, sample
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.pipelines.garment_database import GarmentDatabase
 from ragdiff_jax.pipelines.generate import SAMPLERS, SamplerName
 from ragdiff_jax.systems.fashion_rag import FashionRAG
@@ -70,6 +71,7 @@ class UsedGarment:
 class Edited:
     """The edited picture, of the person's own size, and what it was made from.
 
+    `detail`: name of the garment whose keys and values the U-Net saw, None if it saw none.
     `database_split`: of the retrieved garments, None if none were; `target_excluded`: whether ids were left out.
     `seconds`: retrieve, denoise, decode, total; the share of its batch.
     """
@@ -78,6 +80,7 @@ class Edited:
     garments: tuple[UsedGarment, ...]
     mask: Bool[np.ndarray, "h w"]
     prompt: str
+    detail: str | None
     database_split: str | None
     target_excluded: bool
     warnings: tuple[str, ...]
@@ -87,10 +90,12 @@ class Edited:
 class PersonEditor:
     """Edits people with one model and one database. A result depends on the person and the seed alone.
 
-    `fusion` and `weighting`: see `systems/garment_weights.py`; `reject`: garments whose cosine with the text is more
-    than this below the best one's are left out, None keeps all. `window`: the model sees the part of the picture in
-    which the mask's box takes that share of the height or width (F: the whole picture, None): a small model would
-    otherwise spend its pixels on the street.
+    `fusion` and `weighting`: see `systems/garment_weights.py`; an image prompt is always pooled. `reject`: garments
+    whose cosine with the text is more than this below the best one's are left out, None keeps all; `reject_below`:
+    those whose cosine is less than this. `detail`: whether the U-Net sees the keys and values of the garment that
+    counts most; None: if the model has a ReferenceNet. `window`: the model sees the part of the picture in which the
+    mask's box takes that share of the height or width (F: the whole picture, None): a small model would otherwise spend
+    its pixels on the street.
     """
 
     def __init__(
@@ -104,12 +109,20 @@ class PersonEditor:
         fusion: Fusion = "concat",
         weighting: Weighting = "equal",
         reject: float | None = None,
+        reject_below: float | None = None,
+        detail: bool | None = None,
         window: float | None = None,
     ):
+        if detail and not model.reference_net:
+            raise UserError(
+                "this model has no reference_net, which shows a garment's detail; leave --detail out, or train one "
+                "(configs/fashion_rag/tiny.py:detail)"
+            )
         self.model, self.params, self.tokenizer, self.database = model, params, tokenizer, database
         self.batch_size, self.window = batch_size, window
-        self.fusion, self.weighting, self.reject = fusion, weighting, reject
-        self.prompts = Prompts(kind=model.prompt, tokenizer=tokenizer, tokens=model.inversion.num_tokens)
+        self.fusion, self.weighting, self.reject, self.reject_below = fusion, weighting, reject, reject_below
+        self.detail = detail
+        self.prompts = Prompts(kind=model.prompt, tokenizer=tokenizer, tokens=model.tokens)
         self._programs: dict[tuple, Callable] = {}
         self._compiling = 0.0
 
@@ -141,6 +154,8 @@ class PersonEditor:
             raise UserError("nothing says what to draw; give --text, or garments with --garment")
         if not person.text and not person.garments:
             raise UserError("there is no text to retrieve garments by; give --text, or garments with --garment")
+        if self.detail and not count:
+            raise UserError("there is no garment whose detail could be shown; retrieve one, or leave --detail out")
         room = min(count, 1) if self.fusion == "pool" else count
         self.prompts.encode([person.text], [person.category], room)
         if not person.garments and retrieve and self.database is None:
@@ -197,6 +212,9 @@ class PersonEditor:
             ]
             inputs["garments"] = np.stack(squares)
             inputs["weights"] = np.array([[g.weight for g in gathered[row][0]] for row in rows], np.float32)
+            if self._shows_detail:
+                tops = [_top(gathered[row][0]).picture for row in rows]
+                inputs["top"] = np.stack([garment_picture(picture, model.image_size) for picture in tops])
         retrieved = time.perf_counter()
         noise = jax.random.normal(jax.random.key(seed), (1, *model.latent_size, model.vae.latent_channels))
         inputs["noise"] = jnp.repeat(noise, size, axis=0)
@@ -218,6 +236,10 @@ class PersonEditor:
             self._result(person, image, garments, split, seconds)
             for person, image, (garments, split) in zip(people, images, gathered, strict=False)
         ]
+
+    @property
+    def _shows_detail(self) -> bool:
+        return self.model.reference_net and self.detail is not False
 
     def _garments(self, person: Person, count: int) -> tuple[list[UsedGarment], str | None]:
         """The garments of an edit with similarity and weight, and the split of the database that they are of."""
@@ -243,8 +265,8 @@ class PersonEditor:
             weights = np.asarray(garment_weights(text, looks, kind))[0]
         if query is not None:
             similarities = (vectors @ query).tolist()
-            if self.reject is not None:
-                weights = weights * np.asarray(accepted(jnp.asarray([similarities]), self.reject))[0]
+            kept = accepted(jnp.asarray([similarities]), self.reject, self.reject_below)
+            weights = weights * np.asarray(kept)[0]
         used = [
             UsedGarment(
                 name=name, retrieved=not person.garments, similarity=similarity, weight=float(weight), picture=picture
@@ -289,6 +311,7 @@ class PersonEditor:
             garments=tuple(garments),
             mask=person.mask,
             prompt=self.prompts.shown(person.text, person.category, shown),
+            detail=_top(garments).name if kept and self._shows_detail else None,
             database_split=split,
             target_excluded=bool(person.exclude),
             warnings=tuple(warnings),
@@ -329,19 +352,45 @@ def seen_part(
     return parts[0], parts[1]
 
 
+def _top(garments: Sequence[UsedGarment]) -> UsedGarment:
+    """The one that counts most; of several the nearest."""
+    return max(garments, key=lambda garment: garment.weight)
+
+
 def _denoise(model: FashionRAG, fusion, placeholder: int, plain_only: bool, params, inputs, table, scale):
-    words = counts = None
+    words = counts = prompt = gates = None
     if "garments" in inputs:
-        each = model.words(params, to_float(inputs["garments"]))
-        words, counts = fuse_words(each, inputs["weights"], fusion)
+        garments, weights = to_float(inputs["garments"]), inputs["weights"]
+        some = (weights.sum(axis=1) > 0).astype(jnp.float32)
+        gates = Gates(reference=some, adapter=some)
+        if model.inversion is None:
+            prompt = model.image_prompt(params, garments, weights)
+        else:
+            words, counts = fuse_words(model.words(params, garments), weights, fusion)
     context = model.encode_prompt(params, inputs["ids"], words, counts, placeholder)
     plain = model.encode_prompt(params, inputs["plain"])
     if counts is not None:  # all garments rejected: the prompt of the text alone
         context = jnp.where((counts > 0)[:, None, None], context, plain)
     person, mask = to_float(inputs["person"]), inputs["mask"]
-    conditions = model.condition(params, person, mask, inputs["keypoints"], context, plain=plain)
+    conditions = model.condition(
+        params,
+        person,
+        mask,
+        inputs["keypoints"],
+        context,
+        plain=plain,
+        top=to_float(inputs["top"]) if "top" in inputs else None,
+        image_prompt=prompt,
+        gates=gates,
+    )
     empty = conditions.unconditional(model.encode_prompt(params, inputs["empty"]))
-    denoise = guided(partial(model.denoise, params), conditions, empty, 1 if plain_only else scale)
+    denoise = guided(
+        partial(model.denoise, params),
+        conditions,
+        empty,
+        1 if plain_only else scale,
+        batch_axes=conditions.batch_axes(),
+    )
     return sample(denoise, table, inputs["noise"])
 
 

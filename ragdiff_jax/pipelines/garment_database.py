@@ -37,7 +37,9 @@ class GarmentMemoryBuilder(MemoryBuilder):
     def __init__(self, model: FashionRAG, params: Mapping[str, Any], *, batch_size: int = BATCH):
         self.model, self.params, self.batch_size = model, tower_params(params), batch_size
         self.dim = model.retrieval_towers()[1].projection_dim
-        self.size = self.thumbnail = model.image_encoder.image_size
+        self.size = model.image_encoder.image_size
+        # ReferenceNet looks closer than F_theta's tower.
+        self.thumbnail = max(self.size, *model.image_size) if model.reference_net else self.size
         self.fingerprint = retrieval_fingerprint(model, params)
 
     def _embeddings(self, images, attributes):
@@ -114,7 +116,9 @@ class GarmentDatabase:
         builder = GarmentMemoryBuilder(model, params)
         if memory.fingerprint == builder.fingerprint:
             return cls(memory, searcher=searcher)
-        key = hashlib.sha256(repr((builder.fingerprint, memory.manifest.to_bytes(), SCHEMA)).encode()).hexdigest()
+        kept = (builder.fingerprint, memory.manifest.to_bytes(), SCHEMA)
+        kept = kept if builder.thumbnail == builder.size else (*kept, builder.thumbnail)
+        key = hashlib.sha256(repr(kept).encode()).hexdigest()
         place = _cache() / "garments" / key[:16]
         if not place.is_dir():
             on_build(len(memory))

@@ -33,9 +33,18 @@ def garment_weights(
     return jax.nn.softmax(scores / temperature, axis=1)
 
 
-def accepted(similarities: Float[Array, "b n"], margin: float) -> Float[Array, "b n"]:
-    """1 for garments whose similarity to the text is at most `margin` below the best one's, 0 for the rejected."""
-    return (similarities >= similarities.max(axis=1, keepdims=True) - margin).astype(jnp.float32)
+def accepted(
+    similarities: Float[Array, "b n"], margin: float | None, floor: float | None = None
+) -> Float[Array, "b n"]:
+    """1 for garments whose similarity to the text is at most `margin` below the best one's and at least `floor`, 0 for
+    the rejected; None asks nothing. The margin always keeps the best; where none is right, only a floor can say so.
+    """
+    kept = jnp.ones_like(similarities, bool)
+    if margin is not None:
+        kept &= similarities >= similarities.max(axis=1, keepdims=True) - margin
+    if floor is not None:
+        kept &= similarities >= floor
+    return kept.astype(jnp.float32)
 
 
 def fuse_words(

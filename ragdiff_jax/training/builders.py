@@ -200,6 +200,9 @@ def _editing_system(model: Mapping[str, Any]) -> FashionRAG:
     system = dataclasses.replace(system, reference_net=model.get("reference_net", False))
     if model.get("image_prompt", False):
         system = with_image_prompt(system)
+    for field in ("reference_net", "image_prompt"):
+        if model.get(field, False) and not model["most"]:
+            raise UserError(f"model.{field}: is made of the garments that are shown, and model.most is 0")
     kinds = {part: type(config) for part, config in system.configs().items()}
     if unknown := sorted(set(parts) - set(kinds)):
         raise UserError(f"model.parts.{unknown[0]}: no such part; there are {', '.join(kinds)}")

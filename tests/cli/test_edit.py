@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from drawn_people import labels
 from PIL import Image
-from small_fashion import save_small
+from small_fashion import save_small, small_fashion
 from small_model import draw_garment
 
 from ragdiff_jax.data.images import encode_grey, load_image
+from ragdiff_jax.systems.fashion_presets import with_image_prompt
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,8 @@ def test_only_the_masked_pixels_change(edit, files, tmp_path):
     code, (line,), err = edit("--text", "a red shirt", "--mask", files.base / "mask.png", "--n-retrieved", 2, "--json")
     assert code == 0
     assert line.keys() == {
-        "input", "output", "panel", "mask", "garments", "prompt", "database_split", "target_excluded", "warnings",
-        "seed", "seconds",
+        "input", "output", "panel", "mask", "garments", "prompt", "detail", "database_split", "target_excluded",
+        "warnings", "seed", "seconds",
     }  # fmt: skip
     before, after = load_image(files.base / "anna.png"), load_image(line["output"])
     np.testing.assert_array_equal(before[~files.mask], after[~files.mask])
@@ -98,6 +99,37 @@ def test_a_parse_map_a_box_and_garments_of_ones_own(edit, files):
     assert [garment["weight"] > 0 for garment in line["garments"]] == [True, False, False]
 
 
+def test_the_top_garment_is_seen_in_detail_by_a_model_that_can(edit, files):
+    model = ("--model", save_small(files.base, small_fashion(reference_net=True), "closer"))
+    argv = ("--text", "a red shirt", "--box", "4,6,20,30", "--n-retrieved", 2, "--steps", 1, "--json")
+    (code, (line,), _), picture = edit(*argv, *model), None
+    assert code == 0 and line["detail"] == line["garments"][0]["id"]
+    picture = load_image(line["output"])
+    _, (line,), _ = edit(*argv, *model, "--no-detail")
+    without = load_image(line["output"])
+    assert line["detail"] is None and (picture != without).any()
+    _, (line,), _ = edit(*argv)  # the plain model, which has the same weights
+    np.testing.assert_array_equal(load_image(line["output"]), without)
+    # Nothing is near enough: neither words nor keys and values are left.
+    _, (line,), err = edit(*argv, *model, "--reject-below", 1)
+    assert line["detail"] is None and not any(garment["weight"] for garment in line["garments"])
+    assert any("the text alone was used" in text for text in err)
+    rejected = load_image(line["output"])
+    _, (line,), _ = edit(*argv[:5], 0, *argv[6:])
+    assert np.abs(load_image(line["output"]).astype(int) - rejected).max() <= 1
+    code, _, (err,) = edit(*argv[:5], 0, *argv[6:], *model, "--detail")
+    assert code == 2 and "no garment whose detail" in err
+
+
+def test_a_model_of_image_prompts_puts_no_words_into_the_text(edit, ragdiff, files, tmp_path):
+    folder = save_small(files.base, with_image_prompt(small_fashion()), "prompted")
+    argv = ("--text", "a red shirt", "--box", "4,6,20,30", "--n-retrieved", 5, "--steps", 1, "--json")
+    code, (line,), _ = edit(*argv, "--model", folder)
+    assert code == 0 and line["prompt"] == "a red shirt." and len(line["garments"]) == 5 and line["detail"] is None
+    code, _, (err,) = ragdiff("words", files.base / "red.png", "--out", tmp_path, "--model", folder)
+    assert code == 2 and "has no inversion" in err
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
@@ -117,6 +149,9 @@ def test_a_parse_map_a_box_and_garments_of_ones_own(edit, files):
         (("--text", "x", "--box", "4,6,20,30", "--category", "dresses"), "category dresses: the database has 0"),
         (("--text", "x", "--box", "4,6,20,30", "--exclude", "nobody"), "has no garment 'nobody'"),
         (("--garment", "red.png", "--n-retrieved", "2", "--box", "4,6,20,30"), "give one"),
+        (("--text", "x", "--box", "4,6,20,30", "--detail"), "has no reference_net"),
+        (("--garment", "red.png", "--box", "4,6,20,30", "--reject-below", "0.5"), "give --text"),
+        (("--text", "x", "--box", "4,6,20,30", "--reject-below", "2"), "2 is no cosine; give -1 to 1"),
         (("--garment", "absent.png", "--box", "4,6,20,30"), "absent.png"),
     ],
 )

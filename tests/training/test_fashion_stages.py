@@ -10,13 +10,13 @@ import pytest
 from small_fashion import random_fashion, small_fashion, small_tokenizer
 
 from ragdiff_jax.data.images import encode_grey
-from ragdiff_jax.data.person_garments import Garments, PersonsWithGarments
+from ragdiff_jax.data.person_garments import Garments, PersonShapes, PersonsWithGarments
 from ragdiff_jax.data.person_pipeline import PersonArrays
 from ragdiff_jax.data.person_records import NO_KEYPOINTS
 from ragdiff_jax.data.synth_people import synth_person
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
-from ragdiff_jax.systems.fashion_presets import without_pose
+from ragdiff_jax.systems.fashion_presets import with_image_prompt, without_pose
 from ragdiff_jax.systems.prompts import Prompts
 from ragdiff_jax.training import TrainSettings
 from ragdiff_jax.training.loop import train
@@ -122,6 +122,31 @@ def test_second_stage_begins_as_the_first_and_learns_pose(world, tmp_path):
     assert list((tmp_path / "run" / "samples").iterdir())
 
 
+def test_reference_net_and_an_image_prompt_are_trained_beside_the_unet(world, tmp_path):
+    """Both at once: they start as copies of the U-Net, move, and come back from the model folder."""
+    both = dataclasses.replace(with_image_prompt(MODEL), reference_net=True)
+    parts = {part: str(world.base / part) for part in MODEL.configs() if part != "inversion"}
+    closer = Garments(world.records, both.image_encoder.image_size, shape=both.image_size)
+    prompts = dataclasses.replace(world.prompts, tokens=both.tokens)
+    people = PersonsWithGarments(world.people.people, closer, world.rows, prompts, most=3)
+    stage = dataclasses.replace(
+        objective(world, both, parts=parts, trainable="^(unet|image_adapter|reference_net)/"),
+        people=people,
+        held_out=people,
+    )
+    batch = people.batch(np.arange(2))
+    assert batch["pictures"].shape == (2, 4, 32, 32, 3)
+    np.testing.assert_array_equal(batch["pictures"][:, 0], batch["garment"])
+    shapes = PersonShapes((32, 32), 16, 3, 77, pictures=True).abstract_batch(2)
+    assert {name: x.shape for name, x in batch.items()} == {name: x.shape for name, x in shapes.items()}
+    start = stage.restore_parts(jax.tree.map(jnp.asarray, random_fashion(both, seed=1)))
+    assert start["unet"]["conv_in"]["bias"].tolist() == start["reference_net"]["conv_in"]["bias"].tolist()
+    model, after = run(stage, tmp_path / "run")
+    assert model == both
+    different = changed(start, after)
+    assert different == {"unet", "image_adapter", "reference_net"}
+
+
 def test_a_persons_own_garment_is_never_retrieved_and_the_table_is_kept(world, monkeypatch):
     for row, found in enumerate(world.rows):
         assert row not in found and len(set(found.tolist())) == 3
@@ -150,13 +175,15 @@ def test_people_whose_garment_is_hidden_are_left_out(world):
 
 
 def test_what_a_sample_sees(world):
-    """Up to three by rank; the own garment, where it stands among them, in one of the places that count."""
-    garments = jnp.arange(4.0)[None, :, None, None, None] * jnp.ones((64, 1, 1, 1, 3))
+    """Up to three by rank; the own garment, where it stands among them, in one of the places that count, and then the
+    one that is looked at closely.
+    """
     for share, expected in ((0.0, False), (1.0, True)):
-        shown, count = objective(world).shown(garments, jax.random.key(0), share)
+        shown, count, top = objective(world).chosen(64, jax.random.key(0), share)
         assert set(np.unique(count)) == {1, 2, 3}
-        for row, n in zip(np.asarray(shown)[..., 0, 0, 0], np.asarray(count), strict=True):
-            assert (0.0 in row[:n]) is expected
+        assert (np.asarray(top) == (0 if expected else 1)).all()
+        for row, n in zip(np.asarray(shown), np.asarray(count), strict=True):
+            assert (0 in row[:n]) is expected
             assert [value for value in row if value] == [place + 1 for place, value in enumerate(row) if value]
 
 

@@ -1,5 +1,6 @@
 """Fashion-RAG's model folder: what is written is read, parts may be a neighbour's, and nothing else may be."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 from small_fashion import random_fashion, save_small, small_fashion
 
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.systems.fashion_presets import with_image_prompt
 from ragdiff_jax.weights.exporting import export_model
 from ragdiff_jax.weights.fashion_folder import (
     load_fashion,
@@ -42,6 +44,20 @@ def test_a_model_comes_back_as_it_was(folder):
     loaded, saved = load_fashion(model, folder), random_fashion(model)
     jax.tree.map(np.testing.assert_array_equal, loaded, saved)
     assert (tokenizer_folder(folder) / "vocab.json").is_file()
+
+
+def test_optional_parts_come_back_and_are_checked(tmp_path):
+    closer = dataclasses.replace(with_image_prompt(small_fashion()), reference_net=True)
+    folder = save_small(tmp_path, closer, "closer")
+    assert read_fashion(folder) == closer
+    expected = random_fashion(closer) | random_fashion(small_fashion())
+    loaded = load_fashion(closer, folder)
+    jax.tree.map(np.testing.assert_array_equal, loaded, {part: expected[part] for part in loaded})
+    assert {"reference_net", "image_adapter"} <= {info.part for info in weights_info(folder)}
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    (folder / "reference_net" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="not the U-Net's own kind"):
+        read_fashion(folder)
 
 
 def test_shared_parts_are_read_from_the_neighbour(folder):
@@ -80,6 +96,7 @@ def test_a_shared_part_lies_in_a_neighbour_or_nowhere(folder, place):
         ({"settings": {"image_size": [32, 32], "speed": 1}}, "unknown setting 'speed'"),
         ({"settings": {}}, "'image_size' is missing"),
         ({"parts": {"unet": "UNet2DConditionModel"}}, "no part 'vae'"),
+        ({"parts": dict.fromkeys(("unet", "vae", "text_encoder", "image_encoder"), "")}, "no part 'inversion'"),
         ({"shared": []}, "shared must be"),
         ({"shared": {"vae": 3}}, "shared must be"),
     ],

@@ -40,8 +40,9 @@ from ragdiff_jax.weights.folder import read_config
 class EditDropout:
     """Chances that a training sample loses a condition, drawn apart (LaDI-VTON: 0.2 each). `everything`: all three.
 
-    `garments` takes ReferenceNet's too; `reference` takes it alone. `own`: share of the samples whose own garment stands among those shown. Without it F_theta learns what garments of
-    one description have in common; with it, to say what a garment looks like.
+    `garments` takes ReferenceNet's too, `reference` that alone. `own`: share of the samples whose own garment stands
+    among those shown. Without it F_theta learns what garments of one description have in common; with it, to say what a
+    garment looks like.
     """
 
     text: float = 0.2
