@@ -1,6 +1,7 @@
 """Fashion-RAG's figures in the tiny world: how many garments, wrong ones, conflicting ones, many; retrieval.
 
     python -m benchmarks.fashion_rag --out out/fashion --people PEOPLE --memory GARMENTS --tower TOWER/model
+    python -m benchmarks.fashion_rag ... --only models --against detail=RUN/model --against longer=RUN/model
     RAGDIFF_REAL_DATA=DIR python -m benchmarks.fashion_rag --out out/fashion --only people --only thumbnails
 
 From the repository's root. PEOPLE: `ragdiff data people`; GARMENTS: `ragdiff memory build --dataset PEOPLE` with the
@@ -14,7 +15,7 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.fashion_rag import garments, people, retrieval, thumbnails
+from benchmarks.fashion_rag import garments, models, people, retrieval, thumbnails
 from ragdiff_jax.data.images import write_atomic
 from ragdiff_jax.parallel import enable_compilation_cache
 
@@ -24,6 +25,7 @@ SECTIONS = {
     "random": garments.random,
     "divergent": garments.divergent,
     "many": garments.many,
+    "models": models.run,
     "retrieval": retrieval.run,
     "people": people.run,
     "thumbnails": thumbnails.run,
@@ -44,12 +46,18 @@ def main() -> None:
     add("--steps", type=int, default=20)
     add("--batch", type=int, default=16)
     add("--seed", type=int, default=0)
+    add("--against", action="append", default=[], type=models.named, metavar="NAME=DIR", help="`models`: another model")
+    add("--method", action="append", choices=garments.METHODS, help="`random`: this one beside plain (default: all)")
+    add("--reject-below", type=float, help="`random`: the floor (default: what 95 of 100 retrieved garments have)")
     add("--trained", type=int, default=400, help="steps that `thumbnails` trains its towers")
     arguments = parser.parse_args()
+    if "models" in (arguments.only or ()) and not arguments.against:
+        parser.error("--only models: name another model with --against NAME=DIR")
+    sections = arguments.only or [name for name in SECTIONS if name != "models" or arguments.against]
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.real = os.environ.get("RAGDIFF_REAL_DATA")
     enable_compilation_cache()
-    for name in arguments.only or SECTIONS:
+    for name in sections:
         start = time.perf_counter()
         record = {"section": name, **SECTIONS[name](arguments)}
         record["seconds"] = round(time.perf_counter() - start, 1)

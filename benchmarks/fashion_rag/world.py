@@ -31,8 +31,9 @@ class World:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.of, name)  # the people's own: editor, database, records, scores, ...
 
-    def edit(self, people, **options):
-        return self.of.edit(people, steps=self.steps, **options)
+    def edit(self, people, editor: PersonEditor | None = None, **options):
+        """All edited with the same noise, by another editor if given."""
+        return self.of.edit(people, editor, steps=self.steps, **options)
 
     def sheet(self, name: str, columns: Mapping[str, Any]) -> None:
         """The first people, one a row, a column each."""

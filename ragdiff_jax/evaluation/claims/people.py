@@ -69,11 +69,17 @@ class People:
             for person, chosen in zip(self.people, rows, strict=True)
         ]
 
-    def edit(self, people: Sequence[Person], *, steps: int, seed: int = 0, **options) -> list[Edited]:
-        """All edited with the same noise; without garments the text alone. `options`: of the editor (`fusion`, ...)."""
-        for name, value in ({"fusion": "concat", "weighting": "equal", "reject": None} | options).items():
-            setattr(self.editor, name, value)
-        return self.editor.edit(people, retrieve=0, steps=steps, seed=seed)
+    def edit(
+        self, people: Sequence[Person], editor: PersonEditor | None = None, *, steps: int, seed: int = 0, **options
+    ) -> list[Edited]:
+        """All edited with the same noise, by another editor if given; without garments the text alone. `options`: of
+        the editor (`fusion`, ...).
+        """
+        editor = editor or self.editor
+        plain = {"fusion": "concat", "weighting": "equal", "reject": None, "reject_below": None, "detail": None}
+        for name, value in (plain | options).items():
+            setattr(editor, name, value)
+        return editor.edit(people, retrieve=0, steps=steps, seed=seed)
 
     def scores(
         self, results: Sequence[Edited], shown: Sequence[Sequence[Picture]]
