@@ -17,13 +17,14 @@ def veiled(image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]) -> 
 
 
 def edit_cells(image: UInt8[np.ndarray, "h w 3"], result: Edited) -> list[Cell]:
-    """The cells of one edit; a rejected garment says so."""
+    """The cells of one edit; a rejected garment says so, and the one that is seen in detail."""
     cells = [Cell(picture=image, title="person"), Cell(picture=veiled(image, result.mask), title="drawn anew")]
     for rank, garment in enumerate(result.garments):
         likeness = "" if garment.similarity is None else f"similarity {garment.similarity:.3f}"
         weight = f"weight {garment.weight:.2f}" if garment.weight else "rejected"
         title = f"retrieved {rank + 1}" if garment.retrieved else "garment"
-        lines = tuple(line for line in (likeness, weight, garment.name) if line)
+        detail = "seen in detail" if garment.name == result.detail else ""
+        lines = tuple(line for line in (likeness, weight, detail, garment.name) if line)
         cells.append(Cell(picture=garment.picture, title=title, lines=lines))
     cells.append(Cell(picture=result.image, title="edited", lines=_wrapped(result.prompt), chosen=True))
     return cells
