@@ -99,12 +99,9 @@ def test_a_parse_map_a_box_and_garments_of_ones_own(edit, files):
     assert [garment["weight"] > 0 for garment in line["garments"]] == [True, False, False]
 
 
-def test_the_top_garment_is_seen_in_detail_by_a_model_that_can(edit, files):
+def test_detail_of_no_garment_is_an_error_where_it_is_asked_for(edit, files):
     model = ("--model", save_small(files.base, small_fashion(reference_net=True), "closer"))
-    text = ("--text", "a red shirt", "--box", "4,6,20,30", "--steps", 1)
-    code, (line,), _ = edit(*text, *model, "--n-retrieved", 2, "--reject-below", "-1", "--json")
-    assert code == 0 and line["detail"] == line["garments"][0]["id"]
-    code, _, (err,) = edit(*text, *model, "--n-retrieved", 0, "--detail")
+    code, _, (err,) = edit("--text", "a red shirt", "--box", "4,6,20,30", *model, "--n-retrieved", 0, "--detail")
     assert code == 2 and "no garment whose detail" in err
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from small_fashion import random_fashion, small_fashion, small_tokenizer
 
+from ragdiff_jax.cli.edit import edit_record
 from ragdiff_jax.pipelines.edit import Person, PersonEditor
 from ragdiff_jax.systems.fashion_presets import with_image_prompt
 
@@ -26,7 +27,8 @@ def test_rejected_garments_leave_the_text_alone(tmp_path):
         return result
 
     alone, seen, rejected = edit(person), edit(dressed), edit(dressed, floor=1.0)
-    assert seen.detail == "one" and seen.prompt == "a red shirt."  # no words: an image prompt
+    assert edit_record(seen)["detail"] == "one" and edit_record(alone)["detail"] is None
+    assert seen.prompt == "a red shirt."  # no words: an image prompt
     assert (seen.image != alone.image).any()
     assert rejected.detail is None and not any(garment.weight for garment in rejected.garments)
     assert any("the text alone was used" in warning for warning in rejected.warnings)
