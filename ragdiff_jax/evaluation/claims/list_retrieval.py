@@ -81,9 +81,9 @@ CLAIMS = (
     ),
     Claim(
         id="R-9.4-curation", paper="R", where="9.4, 4.2",
-        says="A database without outliers and thinned where it is dense is better than a random one of its size.",
+        says="A curated database (no outliers, few for a dense region) is better than a random one of its size.",
         a="curation:curated/iou", b="curation:random/iou",
-        note="Drawn flat-lays have no outliers to lose, and thinning takes garments where photos are dense.",
+        note="`ragdiff memory build --select`, which keeps those that represent the others best, not an even spacing.",
     ),
     Claim(
         id="R-4.4-growth", paper="R", where="4.4, Table 3",
