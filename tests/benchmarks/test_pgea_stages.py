@@ -23,7 +23,7 @@ def test_a_stage_changes_fields_that_its_config_has(stage):
 
 
 def test_a_logo_is_where_its_box_says():
-    pictures, boxes = logo_boxes(4)
+    pictures, boxes = logo_boxes(4, SIZE)
     assert pictures.shape == (4, SIZE, SIZE, 3)
     for picture, (top, left, bottom, right) in zip(pictures, boxes, strict=True):
         inside = picture[top:bottom, left:right].reshape(-1, 3)

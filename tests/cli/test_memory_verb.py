@@ -162,7 +162,7 @@ def test_a_curated_build_writes_its_report(ragdiff, world, tmp_path):
     out = tmp_path / "memory"
     build = ("memory", "build", "--out", out, "--flats", flats, "--model", world[0], "--json")
     code, (info,), err = ragdiff(*build, "--select", 6, "--outliers", 0.1, "--min-samples", 2)
-    assert code == 0 and info["count"] == 6 and "too alike" in err[0]
+    assert code == 0 and info["count"] == 6 and "5 are represented by those kept" in err[0]
     report = json.loads((tmp_path / "memory.curation.json").read_text())
     assert report["encoded"] == 12 and report["kept"] == 6
     code, _, err = ragdiff(*build[:3], tmp_path / "m2", *build[4:], "--select", 13)
