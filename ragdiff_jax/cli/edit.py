@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance", type=at_least(0, float), metavar="G", help="guidance scale (default: the model's own)"
     )
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the noise (default %(default)s)")
-    parser.add_argument("--sampler", choices=("ddim", "dpm"), default="ddim", help="default %(default)s")
+    parser.add_argument("--sampler", choices=("ddim", "ddpm", "dpm"), help="default: the model's own")
     add_json(parser)
     parser.set_defaults(run=run)
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from ragdiff_jax.errors import UserError
 
@@ -85,7 +85,7 @@ class Trajectory:
 jax.tree_util.register_dataclass(Trajectory, data_fields=["latents", "x0"], meta_fields=[])
 
 
-def _scan(denoise: Denoise, sampler: Sampler, noise: Array, key: PRNGKeyArray | None, keep: bool):
+def _scan(denoise: Denoise, sampler: Sampler, noise: Array, key: Key[Array, "*b"] | None, keep: bool):
     if sampler.stochastic and key is None:
         raise UserError(
             "this sampler adds noise in each step (eta > 0): pass key=jax.random.key(seed), or set eta to 0"
@@ -101,7 +101,7 @@ def _scan(denoise: Denoise, sampler: Sampler, noise: Array, key: PRNGKeyArray | 
         x0 = c.x0_x * x + c.x0_m * m
         x_next = c.next_x * x + c.next_m * m + c.next_x0 * x0 + c.next_x0_last * x0_last
         if sampler.stochastic:
-            x_next += c.next_noise * jax.random.normal(jax.random.fold_in(key, index), x.shape, jnp.float32)
+            x_next += c.next_noise * _step_noise(key, index, x.shape)
         return (x_next, x0), (Trajectory(x_next, x0) if keep else None)
 
     rows = (jnp.arange(sampler.steps), jax.tree.map(jnp.asarray, sampler))
@@ -109,19 +109,27 @@ def _scan(denoise: Denoise, sampler: Sampler, noise: Array, key: PRNGKeyArray | 
     return trajectory if keep else latents
 
 
+def _step_noise(key, index, shape):
+    if key.ndim == 0:
+        return jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
+    keys = jax.vmap(jax.random.fold_in, (0, None))(key, index)
+    return jax.vmap(lambda own: jax.random.normal(own, shape[1:], jnp.float32))(keys)
+
+
 def sample(
-    denoise: Denoise, sampler: Sampler, noise: Float[Array, "b *rest"], *, key: PRNGKeyArray | None = None
+    denoise: Denoise, sampler: Sampler, noise: Float[Array, "b *rest"], *, key: Key[Array, "*b"] | None = None
 ) -> Float[Array, "b *rest"]:
     """From unit normal noise to latents, float32, in one `lax.scan`.
 
     `denoise(latents, t int32 [b])` gives what the schedule's `prediction_type` says. The noise of step i
-    comes from `fold_in(key, i)`. Raises `UserError` if the sampler is stochastic and `key` is missing.
+    comes from `fold_in(key, i)`; with a key a row, [b], a row's noise does not depend on its place. Raises
+    `UserError` if the sampler is stochastic and `key` is missing.
     """
     return _scan(denoise, sampler, noise, key, keep=False)
 
 
 def sample_trajectory(
-    denoise: Denoise, sampler: Sampler, noise: Float[Array, "b *rest"], *, key: PRNGKeyArray | None = None
+    denoise: Denoise, sampler: Sampler, noise: Float[Array, "b *rest"], *, key: Key[Array, "*b"] | None = None
 ) -> Trajectory:
     """As `sample`, but returns the latents after every step and the x_0 predicted in it; the last latents
     are `sample`'s.

@@ -23,11 +23,10 @@ from ragdiff_jax.data.person_garments import garment_picture, garment_square
 from ragdiff_jax.data.person_pipeline import fit, fit_grey, place_in
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
-from ragdiff_jax.diffusion import Sampler, guided, sample
+from ragdiff_jax.diffusion import SAMPLERS, Sampler, SamplerName, guided, sample
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.pipelines.garment_database import GarmentDatabase
-from ragdiff_jax.pipelines.generate import SAMPLERS, SamplerName
 from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.garment_weights import Fusion, Weighting, accepted, fuse_words, garment_weights
 from ragdiff_jax.systems.prompts import Prompts
@@ -169,7 +168,7 @@ class PersonEditor:
         steps: int = 30,
         guidance: float | None = None,
         seed: int = 0,
-        sampler: SamplerName = "ddim",
+        sampler: SamplerName | None = None,
     ) -> list[Edited]:
         """Each person edited. `retrieve`: garments to retrieve for those without any of their own (None: the model's
         number). Raises `UserError` as `check` does, and for bad steps.
@@ -177,7 +176,7 @@ class PersonEditor:
         retrieve = self.model.retrieved if retrieve is None else retrieve
         for person in people:
             self.check(person, retrieve)
-        table = SAMPLERS[sampler](self.model.schedule, steps)
+        table = SAMPLERS[sampler or self.model.sampler](self.model.schedule, steps)
         scale = self.model.guidance_scale if guidance is None else float(guidance)
         results: list[Edited | None] = [None] * len(people)
         # People with as many garments make a batch of one shape.
@@ -218,8 +217,9 @@ class PersonEditor:
         retrieved = time.perf_counter()
         noise = jax.random.normal(jax.random.key(seed), (1, *model.latent_size, model.vae.latent_channels))
         inputs["noise"] = jnp.repeat(noise, size, axis=0)
+        inputs["seeds"] = np.full(size, seed % 2**32, np.uint32)
         denoise = partial(_denoise, model, self.fusion, self.prompts.placeholder, scale == 1)
-        name = f"{self.fusion} {'plain' if scale == 1 else 'guided'}"
+        name = f"{self.fusion} {'plain' if scale == 1 else 'guided'} {'with noise' if table.stochastic else ''}"
         latents = self._run(name, denoise, inputs, table, np.float32(scale))
         latents.block_until_ready()
         denoised = time.perf_counter() - self._compiling
@@ -391,7 +391,7 @@ def _denoise(model: FashionRAG, fusion, placeholder: int, plain_only: bool, para
         1 if plain_only else scale,
         batch_axes=conditions.batch_axes(),
     )
-    return sample(denoise, table, inputs["noise"])
+    return sample(denoise, table, inputs["noise"], key=jax.vmap(jax.random.key)(inputs["seeds"]))
 
 
 def _decode(model: FashionRAG, params, latents):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids, check_attribu
 from ragdiff_jax.data.images import square
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
-from ragdiff_jax.diffusion import Sampler, ddim, dpm_solver_pp_2m, guided, sample
+from ragdiff_jax.diffusion import SAMPLERS, Sampler, SamplerName, guided, sample
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import mesh_context
 from ragdiff_jax.pipelines.doubts import Limits, fit_landmark, memory_limits, photo_doubts
@@ -36,8 +36,6 @@ from ragdiff_jax.weights.model_folder import (
     read_model,
 )
 
-SAMPLERS = {"ddim": ddim, "dpm": dpm_solver_pp_2m}
-SamplerName = Literal["ddim", "dpm"]
 Image = UInt8[np.ndarray, "_ _ 3"]
 # The rank of a neighbour, from 0, or a silhouette of any size.
 Landmark = int | Bool[np.ndarray, "_ _"]
@@ -158,7 +156,7 @@ class GarmentGenerator:
         *,
         landmark: Landmark | None = None,
         steps: int = 1,
-        sampler: SamplerName = "ddim",
+        sampler: SamplerName | None = None,
         predict: bool = False,
     ) -> None:
         """Raises `UserError` for a landmark, a number of steps or a prediction that there can't be, before any work."""
@@ -170,7 +168,7 @@ class GarmentGenerator:
         if isinstance(landmark, np.ndarray):
             fit_landmark(landmark, self.image_size)
         check_predicts(self.predicts or not predict, "the model")
-        SAMPLERS[sampler](self.model.schedule, steps)
+        SAMPLERS[sampler or self.model.sampler](self.model.schedule, steps)
 
     def retrieve(
         self,
@@ -205,17 +203,17 @@ class GarmentGenerator:
         steps: int = 30,
         guidance: float | None = None,
         seed: int = 0,
-        sampler: SamplerName = "ddim",
+        sampler: SamplerName | None = None,
         predict: bool = False,
         landmark: Landmark | None = None,
     ) -> list[Generated]:
         """The flat-lay of each photo (any size).
 
         `attributes`, `predict` and `landmark` as in `retrieve`; `captions`: of each photo (default: the empty prompt);
-        `guidance`: None takes the model's own. Raises `UserError` as `retrieve` does and for bad steps.
+        `guidance`, `sampler`: None takes the model's own. Raises `UserError` as `retrieve` does and for bad steps.
         """
         self.check(landmark=landmark, steps=steps, sampler=sampler, predict=predict)
-        table = SAMPLERS[sampler](self.model.schedule, steps)
+        table = SAMPLERS[sampler or self.model.sampler](self.model.schedule, steps)
         scale = self.model.guidance_scale if guidance is None else guidance
         results = []
         for start in range(0, len(images), self.batch_size):
@@ -321,11 +319,13 @@ class GarmentGenerator:
         shape = (1, model.latent_size, model.latent_size, model.unet.in_channels)
         noise = jnp.repeat(jax.random.normal(jax.random.key(seed), shape), len(photos), axis=0)
         # Scale 1 has no second half: another program. Other scales are an argument, so they share one.
-        arguments = (photos, *pieces, texts, empty, noise, table)
+        seeds = np.full(len(photos), seed % 2**32, np.uint32)
+        arguments = (photos, *pieces, texts, empty, noise, seeds, table)
+        name = "denoise with noise" if table.stochastic else "denoise"
         if scale == 1:
-            latents = self._run("denoise plain", partial(_denoise, model, scale=None), self.params, *arguments)
+            latents = self._run(f"{name} plain", partial(_denoise, model, scale=None), self.params, *arguments)
         else:
-            latents = self._run("denoise", partial(_denoise, model), self.params, *arguments, np.float32(scale))
+            latents = self._run(name, partial(_denoise, model), self.params, *arguments, np.float32(scale))
         latents.block_until_ready()
         clock.lap("denoise")
         images = np.asarray(self._run("decode", partial(_decode, model), self.params, latents))
@@ -392,6 +392,7 @@ def _denoise(
     texts,
     empty,
     noise,
+    seeds,
     table,
     scale,
 ):
@@ -405,7 +406,7 @@ def _denoise(
         1 if scale is None else scale,
         batch_axes=conditions.batch_axes(),
     )
-    return sample(denoise, table, noise)
+    return sample(denoise, table, noise, key=jax.vmap(jax.random.key)(seeds))
 
 
 def _decode(model: RAGDiffusion, params, latents):

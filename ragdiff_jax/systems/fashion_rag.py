@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int
 from ragdiff_jax.data.pose import pose_maps
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
 from ragdiff_jax.diffusion.process import add_noise, target
+from ragdiff_jax.diffusion.samplers import SamplerName
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.models.attention import Implementation
 from ragdiff_jax.models.clip_text import CLIPTextConfig, eos_position, insert_placeholders, splice_tokens
@@ -48,7 +49,7 @@ class FashionRAG:
 
     Attributes:
       image_size: (height, width) of the person's picture in pixels.
-      guidance_scale, retrieved: defaults of serving; `retrieved` garments (N_r).
+      guidance_scale, sampler, retrieved: defaults of serving; `retrieved` garments (N_r).
       prompt: see `systems/prompts.py`.
       visual_levels: levels of the U-Net whose cross-attention sees the garments, 0 the finest, the number of levels
         the middle block; None: all (F's released default). The others see the text alone.
@@ -71,6 +72,7 @@ class FashionRAG:
     image_adapter: EPAdapterConfig | None = None
     reference_net: bool = False
     guidance_scale: float = 7.5
+    sampler: SamplerName = "ddim"
     retrieved: int = 3
     prompt: str = "template"
     visual_levels: tuple[int, ...] | None = None

@@ -128,6 +128,8 @@ def preset(name: str) -> RAGDiffusion:
     if name in ("tiny", "small"):
         small = name == "small"
         return RAGDiffusion(
+            guidance_scale=1.5,
+            sampler="ddpm",
             unet=SMALL_UNET if small else TINY_UNET,
             vae=SMALL_VAE if small else TINY_VAE,
             text_encoders=(TINY_TEXT,),

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
 from ragdiff_jax.diffusion.process import add_noise, target
+from ragdiff_jax.diffusion.samplers import SamplerName
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.models.attention import Implementation
 from ragdiff_jax.models.clip_text import CLIPTextConfig
@@ -49,8 +50,8 @@ class RAGDiffusion:
     """A static description, no arrays. Fields are what `model.json` and the parts' `config.json` hold.
 
     Attributes:
-      guidance_scale, neighbours, alpha, reg: defaults of serving, and of what training sees (K, Eq. 3's alpha, SLLE's
-        ridge).
+      guidance_scale, sampler, neighbours, alpha, reg: defaults of serving, and of what training sees (K, Eq. 3's
+        alpha, SLLE's ridge).
       null: what an absent condition is; `gate` removes it exactly, `zero` is the paper's zero vectors.
       snr_gamma: min-SNR weighting of the loss; 0 is off.
       noise_offset: share of noise that is one number a channel; 0 is off.
@@ -70,6 +71,7 @@ class RAGDiffusion:
     schedule: NoiseSchedule
     image_size: int
     guidance_scale: float = 2.0
+    sampler: SamplerName = "ddim"
     neighbours: int = 4
     alpha: float = 0.5
     reg: float = 1e-3

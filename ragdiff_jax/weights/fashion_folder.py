@@ -45,6 +45,7 @@ TOKENIZER = "tokenizer"
 SETTINGS = (
     "image_size",
     "guidance_scale",
+    "sampler",
     "retrieved",
     "prompt",
     "visual_levels",

@@ -185,3 +185,17 @@ def test_steps_outside_the_schedule_are_named(make, steps):
 def test_eta_outside_zero_to_one_is_named():
     with pytest.raises(UserError, match="1.5"):
         ddim(NoiseSchedule(), 4, eta=1.5)
+
+
+def test_with_a_key_a_row_its_place_in_the_batch_changes_nothing():
+    table = ddim(NoiseSchedule(prediction_type="v_prediction"), 4, eta=1.0)
+    noise = jax.random.normal(jax.random.key(0), (3, 5))
+    keys = jax.random.split(jax.random.key(1), 3)
+
+    def run(noise, keys):
+        return np.asarray(sample(lambda x, t: 0.3 * x, table, noise, key=keys))
+
+    whole = run(noise, keys)
+    np.testing.assert_allclose(run(noise[::-1], keys[::-1])[::-1], whole, rtol=1e-6)
+    np.testing.assert_allclose(run(noise[1:2], keys[1:2]), whole[1:2], rtol=1e-6)
+    assert not np.allclose(run(noise, keys[::-1]), whole)
