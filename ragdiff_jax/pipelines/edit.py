@@ -23,7 +23,7 @@ from ragdiff_jax.data.person_garments import garment_picture, garment_square
 from ragdiff_jax.data.person_pipeline import fit, fit_grey, place_in
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
-from ragdiff_jax.diffusion import SAMPLERS, Sampler, SamplerName, guided, sample
+from ragdiff_jax.diffusion import Sampler, SamplerName, guided, named_sampler, sample
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.pipelines.garment_database import GarmentDatabase
@@ -176,7 +176,7 @@ class PersonEditor:
         retrieve = self.model.retrieved if retrieve is None else retrieve
         for person in people:
             self.check(person, retrieve)
-        table = SAMPLERS[sampler or self.model.sampler](self.model.schedule, steps)
+        table = named_sampler(sampler or self.model.sampler, self.model.schedule, steps)
         scale = self.model.guidance_scale if guidance is None else float(guidance)
         results: list[Edited | None] = [None] * len(people)
         # People with as many garments make a batch of one shape.

@@ -18,7 +18,7 @@ from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids, check_attribu
 from ragdiff_jax.data.images import square
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
-from ragdiff_jax.diffusion import SAMPLERS, Sampler, SamplerName, guided, sample
+from ragdiff_jax.diffusion import Sampler, SamplerName, guided, named_sampler, sample
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import mesh_context
 from ragdiff_jax.pipelines.doubts import Limits, fit_landmark, memory_limits, photo_doubts
@@ -168,7 +168,7 @@ class GarmentGenerator:
         if isinstance(landmark, np.ndarray):
             fit_landmark(landmark, self.image_size)
         check_predicts(self.predicts or not predict, "the model")
-        SAMPLERS[sampler or self.model.sampler](self.model.schedule, steps)
+        named_sampler(sampler or self.model.sampler, self.model.schedule, steps)
 
     def retrieve(
         self,
@@ -213,7 +213,7 @@ class GarmentGenerator:
         `guidance`, `sampler`: None takes the model's own. Raises `UserError` as `retrieve` does and for bad steps.
         """
         self.check(landmark=landmark, steps=steps, sampler=sampler, predict=predict)
-        table = SAMPLERS[sampler or self.model.sampler](self.model.schedule, steps)
+        table = named_sampler(sampler or self.model.sampler, self.model.schedule, steps)
         scale = self.model.guidance_scale if guidance is None else guidance
         results = []
         for start in range(0, len(images), self.batch_size):

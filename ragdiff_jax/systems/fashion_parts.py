@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ragdiff_jax.data.pose import JOINTS
+from ragdiff_jax.diffusion.samplers import check_sampler
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_text import CLIPTextModel
 from ragdiff_jax.models.clip_vision import NORMALISATIONS, CLIPVisionModel
@@ -69,6 +70,7 @@ def example(model: "FashionRAG", part: str) -> tuple[Any, ...]:
 
 def check_parts(model: "FashionRAG") -> None:
     """Raises `UserError` for parts and fields that don't fit together."""
+    check_sampler(model.sampler)
     latents, levels = model.vae.latent_channels, len(model.unet.block_out_channels)
     width = model.text_encoder.hidden_size
     fits = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ragdiff_jax.diffusion.samplers import SAMPLERS
+from ragdiff_jax.diffusion.samplers import check_sampler
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_text import CLIPTextModel
 from ragdiff_jax.models.clip_vision import CLIPVisionModel
@@ -104,8 +104,7 @@ def token_count(model: "RAGDiffusion") -> int:
 
 def check_parts(model: "RAGDiffusion") -> None:
     """Raises `UserError` for parts that don't fit together, or that want the same place."""
-    if model.sampler not in SAMPLERS:
-        raise UserError(f"RAGDiffusion: sampler {model.sampler!r}; choose {', '.join(SAMPLERS)}")
+    check_sampler(model.sampler)
     last, width = model.text_encoders[-1], model.unet.cross_attention_dim
     fits = [
         ("text encoders' widths together", sum(config.hidden_size for config in model.text_encoders), width),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-from ragdiff_jax.diffusion import NoiseSchedule, ddim, dpm_solver_pp_2m, sample, sample_trajectory
+from ragdiff_jax.diffusion import NoiseSchedule, ddim, dpm_solver_pp_2m, named_sampler, sample, sample_trajectory
 from ragdiff_jax.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -180,6 +180,11 @@ def test_networks_in_bf16_keep_float32_latents():
 def test_steps_outside_the_schedule_are_named(make, steps):
     with pytest.raises(UserError, match=str(steps)):
         make(NoiseSchedule(), steps)
+
+
+def test_a_name_that_no_sampler_has_is_told_with_those_there_are():
+    with pytest.raises(UserError, match="sampler 'euler': choose ddim, ddpm, dpm"):
+        named_sampler("euler", NoiseSchedule(), 4)
 
 
 def test_eta_outside_zero_to_one_is_named():

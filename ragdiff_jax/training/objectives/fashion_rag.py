@@ -22,9 +22,9 @@ import numpy as np
 from ragdiff_jax.data.person_garments import PersonShapes, PersonsWithGarments
 from ragdiff_jax.data.pipeline import make_batches
 from ragdiff_jax.data.pixels import to_float, to_uint8
-from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
+from ragdiff_jax.diffusion.samplers import named_sampler
 from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.systems.fashion_rag import FashionRAG
@@ -285,7 +285,8 @@ class FashionRAGObjective(RematObjective):
             batch_axes=conditions.batch_axes(),
         )
         noise = jax.random.normal(key, (b, *model.latent_size, model.vae.latent_channels))
-        images = model.decode(params, sample(denoise, ddim(model.schedule, self.sample_steps), noise))
+        table = named_sampler(model.sampler, model.schedule, self.sample_steps)
+        images = model.decode(params, sample(denoise, table, noise, key=key))
         return jnp.where(mask[..., None] > 0.5, images, person)
 
     def export(self, params, directory: Path):

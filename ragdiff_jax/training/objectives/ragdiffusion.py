@@ -22,7 +22,7 @@ from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
-from ragdiff_jax.diffusion.samplers import SAMPLERS
+from ragdiff_jax.diffusion.samplers import named_sampler
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.device_memory import abstract_memory
 from ragdiff_jax.retrieval.landmarks import iou
@@ -226,7 +226,7 @@ class RAGDiffusionObjective(PairObjective):
             batch_axes=conditions.batch_axes(),
         )
         shape = (photo.shape[0], model.latent_size, model.latent_size, model.unet.in_channels)
-        table = SAMPLERS[model.sampler](model.schedule, self.sample_steps)
+        table = named_sampler(model.sampler, model.schedule, self.sample_steps)
         latents = sample(denoise, table, jax.random.normal(key, shape), key=key)
         return model.decode(params, latents), landmark
 
