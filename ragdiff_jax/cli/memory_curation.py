@@ -59,10 +59,9 @@ def curator(arguments: argparse.Namespace, report: Report) -> Callable[[list], l
             outliers=arguments.outliers,
             eps=arguments.eps,
             min_samples=arguments.min_samples,
-            seed=arguments.seed,
         )
         file = arguments.out.with_name(f"{arguments.out.name}.curation.json")
-        write_atomic(file, json.dumps(found.report, indent=1, ensure_ascii=False).encode())
+        write_atomic(file, json.dumps(found.report | {"seed": arguments.seed}, indent=1, ensure_ascii=False).encode())
         numbers = found.report
         nearest = numbers["nearest_cosine"]
         report.note(

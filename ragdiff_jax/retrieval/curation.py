@@ -137,7 +137,6 @@ def curate(
     outliers: float = 0.02,
     eps: float | None = None,
     min_samples: int = 5,
-    seed: int = 0,
 ) -> Curation:
     """Outliers out, then `count` that represent the others. `eps` None: so that about the share `outliers` is noise.
 
@@ -179,6 +178,5 @@ def curate(
                 "encoded": dict(sorted(Counter(names.tolist()).items())),
                 "kept": dict(sorted(Counter(names[kept].tolist()).items())),
             },
-            "seed": seed,
         },
     )

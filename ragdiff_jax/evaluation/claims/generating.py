@@ -18,6 +18,7 @@ from ragdiff_jax.evaluation.pair_scores import PairScores, without_features
 from ragdiff_jax.evaluation.retrieval import mask_ious
 from ragdiff_jax.pipelines.generate import GarmentGenerator, Generated
 from ragdiff_jax.pipelines.panel import Cell, draw_panel
+from ragdiff_jax.retrieval.landmarks import iou
 
 METRICS = ("ssim", "ssim_aligned", "silhouette_iou", "ciede2000_aligned", "colour_bias", "kid_random")
 SHOWN = 8  # garments on a sheet
@@ -71,8 +72,8 @@ def generation(world: World, seed: int, arm: Arm, folder: Path | None = None) ->
     landmarks = np.stack([result.retrieved.landmark for result in results])
     columns = scores(images, part.pairs, world.budget.batch)
     drawn = np.stack([flat_mask(image) for image in images])
-    columns["landmark_iou"], columns["follows"] = ious(landmarks, part.pairs.masks), ious(drawn, landmarks)
-    columns["truth_iou"] = ious(drawn, part.pairs.masks)
+    columns["landmark_iou"], columns["follows"] = _ious(landmarks, part.pairs.masks), _ious(drawn, landmarks)
+    columns["truth_iou"] = _ious(drawn, part.pairs.masks)
     for name in ("retrieve", "denoise"):
         columns[f"seconds_{name}"] = np.array([result.seconds[name] for result in results])
     shown = zip(photos[:SHOWN], part.pairs.flats, landmarks, images, strict=False)
@@ -195,10 +196,8 @@ def _pair_scores(metrics, real: Images, fake: Images, batch: int) -> dict[str, n
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def ious(a: Bool[np.ndarray, "n h w"], b: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, " n"]:
-    """Of the masks of two stacks, one by one."""
-    both, either = (a & b).sum(axis=(1, 2)), (a | b).sum(axis=(1, 2))
-    return both / np.maximum(either, 1)
+def _ious(a: Bool[np.ndarray, "n h w"], b: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, " n"]:
+    return np.asarray(iou(a, b), np.float64)
 
 
 def _colours(a: Images, b: Images, batch: int) -> Float[np.ndarray, " n"]:

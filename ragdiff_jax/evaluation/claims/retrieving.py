@@ -1,5 +1,7 @@
 """Retrieval without any picture made: sizes of the memory, K, SLLE, attributes, an expanded memory, other curation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ CHUNK = 64  # photos whose silhouettes are fused together
 def retrieval(world: World, seed: int) -> Measured:
     """Held-out photos against the stem's memory, attributes unknown and exact; see the columns' names."""
     part, memory = world.part("held_out"), world.memory()
-    analysis = analysis_of(world, part.pairs, memory)
+    analysis = analysis_of(world, "held_out")
     ious, reg = mask_ious(part.pairs.masks, memory.landmarks), analysis.reg
     columns = {"random/iou": ious.mean(axis=1), "best/iou": ious.max(axis=1)}
     parts = places_of(SIZES, len(memory), seed)
@@ -47,15 +49,15 @@ def retrieval(world: World, seed: int) -> Measured:
 
 
 def curation(world: World, seed: int) -> Measured:
-    """A quarter of the memory chosen as R 9.4 does (outliers out, dense regions thinned), and a random quarter."""
+    """A quarter of the memory chosen as R 9.4 does (outliers out, then what represents the rest), and a random one."""
     part, memory = world.part("held_out"), world.memory()
-    photos = analysis_of(world, part.pairs, memory).photos["exact"]
+    photos = analysis_of(world, "held_out").photos["exact"]
     ious = mask_ious(part.pairs.masks, memory.landmarks)
     names = [str(item.metadata.get("attributes", {}).get("Category", "")) for item in memory.items]
     count = max(1, round(SIZES["quarter"] * len(memory)))
     columns = {}
     for name, rows in (
-        ("curated", curate(memory.embeddings, names, [item.id for item in memory.items], count, seed=seed).kept),
+        ("curated", curate(memory.embeddings, names, [item.id for item in memory.items], count).kept),
         ("random", places_of(SIZES, len(memory), seed)["quarter"]),
     ):
         found, _ = nearest(photos, memory.embeddings[rows], 1, np.full(len(part), -1, np.int32))
@@ -85,7 +87,7 @@ def _expanded(world: World, photos: str, before: str, after: str) -> Measured:
     part, columns, facts = world.part(photos), {}, {"photos": len(world.part(photos))}
     for when, kind in (("before", before), ("after", after)):
         memory = world.memory(kind)
-        analysis = analysis_of(world, part.pairs, memory)
+        analysis = analysis_of(world, photos, kind)
         ious, own = mask_ious(part.pairs.masks, memory.landmarks), np.full(len(part), -1, np.int32)
         found = retrieval_rows(
             analysis.photos["exact"], memory.embeddings, memory.landmarks, ious, own, k=4, reg=analysis.reg
@@ -96,11 +98,12 @@ def _expanded(world: World, photos: str, before: str, after: str) -> Measured:
     return Measured(columns=columns, groups=part.groups, facts=facts)
 
 
-def analysis_of(world: World, pairs, memory: Memory) -> Analysis:
-    """The stem's towers on these pairs."""
+@functools.lru_cache(maxsize=8)
+def analysis_of(world: World, part: str, kind: str = "whole") -> Analysis:
+    """The stem's towers on a part's pairs, beside a memory's kind."""
     config, params = load_structure_net(world.stem)
     reg = read_model_json(world.stem).settings.get("reg", RAGDiffusion.reg)
-    return Analysis(config, params, memory, pairs, None, k=4, reg=reg)
+    return Analysis(config, params, world.memory(kind), world.part(part).pairs, None, k=4, reg=reg)
 
 
 def _by_k(
