@@ -10,7 +10,8 @@
 
 FID, LPIPS, DISTS and CLIP's numbers need networks that `ragdiff weights import` makes of their public files; what has
 none is not measured. Pictures belong together by their names. Everything is looked at before the long work starts, and
-what is done stays done: the same call goes on where it stopped.
+what is done stays done: the same call goes on where it stopped. Several hosts share the pairs; --out, which they must
+all see, holds what each has done.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 from ragdiff_jax.cli import evaluate_retrieval, study
 from ragdiff_jax.cli.errors import Parser, Report
 from ragdiff_jax.cli.inputs import add_json, at_least, model_folder, prepare_out, remember_compilations
+from ragdiff_jax.cli.processes import add_processes, join
 from ragdiff_jax.errors import UserError
 
 
@@ -100,11 +102,13 @@ def _add_folders(parser: argparse.ArgumentParser, task: str) -> None:
     parser.add_argument(
         "--seed", type=at_least(0), default=0, metavar="S", help="of the bootstrap (default %(default)s)"
     )
+    add_processes(parser)
     add_json(parser)
     parser.set_defaults(run=run, boxes=None)
 
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
+    first = join(arguments)
     from ragdiff_jax.evaluation.lpips_weights import load_lpips
     from ragdiff_jax.evaluation.networks import load_networks
     from ragdiff_jax.evaluation.pair_scores import FEWEST, NEEDS, NETS, PairScores, chosen_metrics, needs_masks
@@ -144,9 +148,9 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     )
     most = max((len(edit.retrieved) for edit in pairs.edits.values()), default=0)
     scores = PairScores(metrics, make_mesh(devices=jax.local_devices()), arguments.batch, networks, most)
-    with report.progress(len(pairs), "pair") as bar:
+    with report.progress(len(pairs) if first else 0, "pair") as bar:
         columns, sets = run_pairs(pairs, scores, size, arguments.out, bar.update)
-    if jax.process_index():
+    if not first:
         return
     absent = [name for name, needs in NEEDS.items() if not set(needs) <= set(nets)]
     notes = [f"Not measured, their networks' weights aren't here: {', '.join(absent)}."] if absent else []

@@ -14,6 +14,7 @@ from typing import Any
 
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.cli.inputs import add_json, remember_compilations, trace_undisturbed
+from ragdiff_jax.cli.processes import add_processes, join
 from ragdiff_jax.errors import UserError
 
 
@@ -24,12 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a field, e.g. train.seed=3"
     )
     parser.add_argument("--profile", type=int, default=0, metavar="STEPS", help="trace that many steps for xprof")
-    together = parser.add_argument_group(
-        "several processes", "found out by itself under srun, mpirun, Kubernetes and on Cloud TPU; else all three"
-    )
-    together.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0")
-    together.add_argument("--processes", type=int, metavar="N", help="how many there are")
-    together.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
+    add_processes(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -41,16 +37,13 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     if arguments.profile < 0:
         raise UserError(f"--profile {arguments.profile}: a number of steps, at least 0")
     trace_undisturbed()
-    from ragdiff_jax.parallel import join_processes
-
-    join_processes(arguments.coordinator, arguments.processes, arguments.process)
+    first = join(arguments)
     remember_compilations(report)
-    import jax
 
     from ragdiff_jax.training.from_config import run as train
 
     result = train(config, arguments.workdir, profile=arguments.profile)
-    if jax.process_index() == 0:
+    if first:
         _say(result, arguments.workdir, report)
     if result.stopped_by == "SIGINT":  # SIGTERM is a scheduler that takes the machine back: no failure
         raise KeyboardInterrupt

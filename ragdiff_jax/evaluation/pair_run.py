@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ragdiff_jax.data.images import write_atomic
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.folder_pairs import FolderPairs
 from ragdiff_jax.evaluation.pair_scores import PairScores, without_features
 from ragdiff_jax.parallel import barrier
@@ -46,7 +47,12 @@ def run_pairs(
         else:
             step(len(rows))
     barrier(f"pairs scored: {folder.name}")
-    done = [_read(file, len(rows)) for rows, file in zip(parts, files, strict=True)]
+    done = [part for rows, file in zip(parts, files, strict=True) if (part := _read(file, len(rows))) is not None]
+    if len(done) < len(parts):
+        raise UserError(
+            f"{folder}: {len(parts) - len(done)} of {len(parts)} parts aren't here, which other processes scored; "
+            "--out must be one folder that all hosts see"
+        )
     columns = {name: np.concatenate([part[name] for part in done]) for name in done[0]}
     columns, sets = without_features(columns, scores.metrics)
     return {name: np.asarray(values, np.float64) for name, values in columns.items()}, sets

@@ -1,6 +1,10 @@
 """`ragdiff evaluate`: results that say what they are, go on where they stopped, and can't be quietly edited."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -137,12 +141,60 @@ def test_a_study_goes_out_and_comes_back(ragdiff, folders):
     assert ragdiff("evaluate", "scores", folders / "scores.json", folders / "scores.json")[0] == 2
 
 
-def test_lpips_comes_with_its_files(ragdiff, folders):
+def lpips_files(folder):
+    """torchvision's and the authors' file, with random numbers."""
     rng = np.random.default_rng(0)
     tensors = {name: np.float32(0.05 * np.abs(rng.standard_normal(shape))) for name, shape in shapes("alex").items()}
-    files = folders / "alexnet.safetensors", folders / "alex.safetensors"
+    files = folder / "alexnet.safetensors", folder / "alex.safetensors"
     for file, part in zip(files, ("features", "lin"), strict=True):
         save_file({name: value for name, value in tensors.items() if name.startswith(part)}, file)
+    return files
+
+
+def test_two_processes_share_the_pairs(ragdiff, tmp_path):
+    for name, shift in (("real", 0), ("near", 1)):
+        (tmp_path / name).mkdir()
+        for number in range(pair_run.PART + 9):
+            picture = garment(np.random.default_rng(number), shift)
+            Image.fromarray(picture).save(tmp_path / name / f"{number:03}.png")
+    files = lpips_files(tmp_path)
+    chosen = ("--metrics", "lpips_alex", "kid_random", "silhouette_iou", "--lpips", "alex", *files, "--batch", "32")
+    assert evaluate(ragdiff, tmp_path, "near", *chosen)[0] == 0
+    alone = json.loads((tmp_path / "out_near/results.json").read_text())
+    (tmp_path / "out_near").rename(tmp_path / "alone")
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    paths = ("--real", tmp_path / "real", "--fake", tmp_path / "near", "--out", tmp_path / "out_near")
+    argv = ["evaluate", "generation", *paths, "--size", 64, "--json", *chosen]
+    argv += ["--coordinator", f"localhost:{port}", "--processes", 2, "--process"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "ragdiff_jax.cli.main", *map(str, argv), str(rank)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert len(said[0][0].splitlines()) == 1 and not said[1][0]  # one of them speaks
+    together = json.loads((tmp_path / "out_near/results.json").read_text())
+    for name, row in alone["metrics"].items():
+        assert together["metrics"][name]["value"] == pytest.approx(row["value"], rel=1e-5, abs=1e-7)
+    next((tmp_path / "out_near/parts").glob("*/000001.npz")).unlink()
+    with pytest.MonkeyPatch.context() as patch:  # as if the other host's folder were another one
+        patch.setattr(pair_run.jax, "process_count", lambda: 2)
+        patch.setattr(pair_run, "barrier", lambda name: None)
+        code, _, err = evaluate(ragdiff, tmp_path, "near", *chosen)
+    assert code == 2 and "1 of 2 parts aren't here" in err[-1]
+
+
+def test_lpips_comes_with_its_files(ragdiff, folders):
+    files = lpips_files(folders)
     code, out, _ = evaluate(ragdiff, folders, "near", "--lpips", "alex", *files)
     assert code == 0 and out[0]["lpips_alex"] > 0
     results = json.loads((folders / "out_near/results.json").read_text())
