@@ -1,114 +1,119 @@
-"""What a compiled program sends between devices, read from its HLO.
+"""What a compiled program sends between devices and why, read from its HLO.
 
-A collective in the body of a loop counts as often as the loop runs. Weights and their gradients are told from
-activations by their shapes, whole or one device's piece.
+A collective in the body of a loop counts as often as the loop runs. Why is told from evidence alone: shapes (that of a
+weight, whole or a piece?), JAX's path of the operation, of what made its operand or takes its result, and whether an
+operand is a piece laid into zeros, the sum of which is a gather. What has no such evidence is `unexplained`.
 """
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
+
+from ragdiff_jax.parallel.hlo import Instruction, Program, parse
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
 _BYTES |= {"f64": 8, "s64": 8, "u64": 8, "s4": 0.5, "u4": 0.5, "f8e4m3fn": 1, "f8e5m2": 1, "c64": 8}
 _SHAPE = re.compile(r"\b([a-z]+[0-9a-z]*)\[([0-9,]*)\]")
-_HEADER = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
-_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\((.*)$")
-_CALLS = re.compile(r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
-_CALLING = ("calls=", "to_apply=", "body=", "condition=", "_computation=")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_LIMIT = re.compile(r"= [su]32\[\]\S* constant\((\d+)\)")
-_NAME = re.compile(r'op_name="([^"]*)"')
-_TRIPS = re.compile(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)')
+_FUSED_SCATTER = "all-reduce-scatter"
+"""A TPU's reduce-scatter: a fused computation of this name, in its text a sum of the whole and a slice."""
 
 
 @dataclass(frozen=True)
 class Collective:
     """One kind of traffic of a step. `bytes` leave each device in all `count` runs of it together.
 
-    `purpose`: `weights` (gathered for use), `gradients` (summed back), or `other`.
+    Attributes:
+      purpose: `weights` (gathered for use), `gradients` (of weights, summed), `activations` (anything else of the
+        networks and of the loss), `optimizer` (outside the derivative), `scalars` (loss, metrics, norms: one number
+        each), or `unexplained`.
+      source: JAX's path of the operation that sends most of it, where it is known.
     """
 
     kind: str
     purpose: str
     count: int
     bytes: int
+    source: str = ""
 
 
 def collectives(hlo: str, weights: Iterable[Any] = (), trained: bool = True) -> list[Collective]:
     """The collectives of a compiled module's text (`compiled.as_text()`), the costliest first.
 
-    `weights`: the parameters, arrays or `ShapeDtypeStruct`s with shardings. Without `trained` there are no gradients.
+    `weights`: the parameters, arrays or `ShapeDtypeStruct`s with shardings. Without `trained` there are no gradients
+    and no optimizer.
     """
-    shapes = _weight_shapes(weights)
-    calls, found, entry = _parse(hlo)
-    runs: dict[str, int] = defaultdict(int)
-    _count_runs(entry, 1, calls, runs)
-    total: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
-    for computation, kind, results, group, name in found:
+    program, shapes = Program(hlo), _weight_shapes(weights)
+    total: dict[tuple[str, str], list[Any]] = defaultdict(lambda: [0, 0.0, {}])
+    for computation, found in _found(program):
+        kind, group = found.opcode.removesuffix("-start"), _group(found.line, program.devices)
+        fused = computation.startswith(_FUSED_SCATTER) and kind == "all-reduce"
+        kind = "reduce-scatter" if fused else kind
         sizes: dict[str, float] = defaultdict(float)
-        for dims, size in results:
-            purpose = _purpose(kind, dims, shapes, name)
-            sizes["weights" if purpose == "gradients" and not trained else purpose] += _sent(kind, size, group)
+        for position, (dims, size) in enumerate(_results(found.shape, kind, found.opcode.endswith("-start"))):
+            name, laid_into_zeros = _evidence(program, computation, found, position)
+            purpose = _purpose(kind, _key(dims), shapes, computation, name, laid_into_zeros, trained)
+            sent = _sent(kind, size / group if fused else size, group) * program.runs[computation]
+            sizes[purpose] += sent
+            sources = total[kind, purpose][2]
+            sources[name] = sources.get(name, 0) + sent
         for purpose, size in sizes.items():
-            total[kind, purpose][0] += runs[computation]
-            total[kind, purpose][1] += runs[computation] * size
-    rows = [Collective(kind, purpose, int(n), int(size)) for (kind, purpose), (n, size) in total.items() if n]
+            total[kind, purpose][0] += program.runs[computation]
+            total[kind, purpose][1] += size
+    rows = [
+        Collective(kind, purpose, int(n), int(size), max(sources, key=sources.get, default=""))
+        for (kind, purpose), (n, size, sources) in total.items()
+        if n
+    ]
     return sorted(rows, key=lambda row: -row.bytes)
 
 
+def _found(program: Program) -> Iterator[tuple[str, Instruction]]:
+    for computation, line in program.lines():
+        if any(kind in line for kind in KINDS) and (found := parse(line)) is not None:
+            if found.opcode.removesuffix("-start") in KINDS:
+                yield computation, found
+
+
 def _weight_shapes(weights: Iterable[Any]) -> set[tuple[int, ...]]:
-    """Shapes of the weights, whole and in pieces, of one layer of a stack too; axes in any order, without ones."""
+    """Shapes of the weights, whole and in pieces along any of their mesh axes, of one layer of a stack too."""
     shapes = set()
     for leaf in weights:
-        for shape in (leaf.shape, leaf.sharding.shard_shape(leaf.shape)):
+        sizes, spec = leaf.sharding.mesh.shape, tuple(leaf.sharding.spec) + (None,) * leaf.ndim
+        split = [axis for axis in range(leaf.ndim) if spec[axis] is not None]
+        for some in (chosen for n in range(len(split) + 1) for chosen in combinations(split, n)):
+            shape = list(leaf.shape)
+            for axis in some:
+                names = spec[axis] if isinstance(spec[axis], tuple) else (spec[axis],)
+                shape[axis] //= math.prod(sizes[name] for name in names)
             shapes |= {_key(shape), _key(shape[1:])}
     return shapes - {()}
 
 
 def _key(shape: Iterable[int]) -> tuple[int, ...]:
+    """Axes in any order, without ones: the compiler turns and squeezes."""
     return tuple(sorted(size for size in shape if size > 1))
 
 
-def _parse(hlo: str):
-    """({computation: [(called, times)]}, [(computation, kind, [(shape, bytes)], group, name)], name of the entry)."""
-    calls: dict[str, list[tuple[str, Any]]] = defaultdict(list)
-    found, entry, current = [], "", ""
-    limits: dict[str, int] = {}  # of a loop's condition, i < limit: a TPU's text has no known_trip_count
-    for line in hlo.splitlines():
-        if not line.startswith(" "):
-            if (header := _HEADER.match(line)) is not None:
-                current = header[1]
-                entry = current if line.startswith("ENTRY") else entry
-            continue
-        # A plain search for a word first: a large program has a gigabyte of lines, nearly all without one.
-        if " constant(" in line and (match := _LIMIT.search(line)):
-            limits[current] = max(limits.get(current, 0), int(match[1]))
-        called = dict(_CALLS.findall(line)) if any(word in line for word in _CALLING) else {}
-        trips: Any = 1
-        if "body" in called:
-            trips = int(match[1]) if (match := _TRIPS.search(line)) else called.get("condition", 1)
-        for role, name in called.items():
-            calls[current].append((name, trips if role in ("body", "condition") else 1))
-        for names in _BRANCHES.findall(line) if "branch_computations=" in line else ():
-            calls[current] += [(name.strip().lstrip("%"), 1) for name in names.split(",")]
-        if any(kind in line for kind in KINDS) and (match := _COLLECTIVE.search(line)) is not None:
-            name = named[1] if (named := _NAME.search(line)) else ""
-            found.append((current, match[2], _results(match[1], match[2], bool(match[3])), _group(line), name))
-    counted = {
-        caller: [(name, limits.get(times, 1) if isinstance(times, str) else times) for name, times in callees]
-        for caller, callees in calls.items()
-    }
-    return counted, found, entry
-
-
-def _count_runs(name: str, times: int, calls, runs) -> None:
-    runs[name] += times
-    for called, often in calls.get(name, ()):
-        _count_runs(called, times * often, calls, runs)
+def _evidence(program: Program, computation: str, found: Instruction, position: int) -> tuple[str, bool]:
+    """(JAX's path of one of the arrays that a collective sends, whether a piece laid into zeros was sent)."""
+    operand = found.operands[position] if position < len(found.operands) else (found.operands or ("",))[0]
+    origin = program.origin(computation, operand)
+    laid = any(part.opcode == "dynamic-update-slice" for part in origin)
+    # Several collectives joined have the path of the first; the elements taken out of the tuple have their own.
+    own = found.op_name if len(found.operands) == 1 else ""
+    if not own and len(found.operands) > 1:
+        users = program.users(computation, found.name)
+        own = next((user.op_name for user in users if f"index={position}" in user.line.split(", ")[1:2]), "")
+    if not own and computation in program.callers:
+        caller, fusion = program.callers[computation]
+        own = program.instructions(caller)[fusion].op_name
+    made_by = next((part.op_name for part in origin if part.op_name), "")
+    return own or made_by or found.op_name, laid
 
 
 def _results(shape: str, kind: str, start: bool) -> list[tuple[tuple[int, ...], int | float]]:
@@ -124,16 +129,17 @@ def _results(shape: str, kind: str, start: bool) -> list[tuple[tuple[int, ...], 
     return arrays
 
 
-def _group(line: str) -> int:
-    """Devices that one collective joins."""
+def _group(line: str, devices: int) -> int:
+    """Devices that one collective joins; all of them where nothing is said."""
     if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", line):
         return int(match[2])
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", line):
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", match[2]))
+        # 'a':(2)4 is a part of an axis, of size 4.
+        return math.prod(int(part or sizes[axis]) for axis, part in re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2]))
     if match := re.search(r"replica_groups=\{\{([0-9,]*)\}", line):
         return match[1].count(",") + 1
-    return 2
+    return devices
 
 
 def _sent(kind: str, size: int | float, group: int) -> int | float:
@@ -146,12 +152,30 @@ def _sent(kind: str, size: int | float, group: int) -> int | float:
     return size if kind == "collective-permute" else size * share
 
 
-def _purpose(kind: str, shape: tuple[int, ...], weights: set[tuple[int, ...]], name: str) -> str:
-    """`weights` or `gradients` for what has a weight's shape, told apart by whether the backward pass makes it."""
-    if _key(shape) not in weights:
-        return "other"
-    if kind == "all-gather":
-        return "weights"
-    # A TPU gathers narrow pieces by a sum with zeros; what is rematerialised belongs to the forward pass.
-    forward = kind == "all-reduce" and name and ("transpose(" not in name or "rematted_computation" in name)
-    return "weights" if forward else "gradients"
+def _purpose(
+    kind: str,
+    shape: tuple[int, ...],
+    weights: set[tuple[int, ...]],
+    computation: str,
+    name: str,
+    laid_into_zeros: bool,
+    trained: bool,
+) -> str:
+    """Why an array crosses, of what `_evidence` found."""
+    if not shape:
+        return "scalars"
+    # What is rematerialised belongs to the forward pass.
+    backward = trained and "transpose(" in name and "rematted_computation" not in name
+    derived = "jvp(" in name or not trained
+    if shape in weights:
+        if kind == "all-gather" or laid_into_zeros:
+            return "weights"
+        if kind == "collective-permute":  # of a ring, a weight's pieces or partial sums go round
+            ring = re.search(r"windowed_dot_general_body_(ag|rs)", computation)
+            if ring is not None or name:
+                return "gradients" if (ring[1] == "rs" if ring else backward) else "weights"
+        elif backward:
+            return "gradients"
+    if not name:
+        return "unexplained"
+    return "activations" if derived or backward else "optimizer"
