@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
-from ragdiff_jax.parallel.hlo import Instruction, Program, parse
+from ragdiff_jax.parallel.hlo import CUT, SENT, Instruction, Program, parse
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
@@ -55,12 +55,12 @@ def collectives(hlo: str, weights: Iterable[Any] = (), trained: bool = True) -> 
         kind = "reduce-scatter" if fused else kind
         sizes: dict[str, float] = defaultdict(float)
         for position, (dims, size) in enumerate(_results(found.shape, kind, found.opcode.endswith("-start"))):
-            name, laid_into_zeros = _evidence(program, computation, found, position)
-            purpose = _purpose(kind, _key(dims), shapes, computation, name, laid_into_zeros, trained)
+            evidence = _evidence(program, computation, found, position, dims, group)
+            purpose = "scalars" if not _key(dims) else _purpose(kind, computation, evidence, shapes, trained)
             sent = _sent(kind, size / group if fused else size, group) * program.runs[computation]
             sizes[purpose] += sent
             sources = total[kind, purpose][2]
-            sources[name] = sources.get(name, 0) + sent
+            sources[evidence.name] = sources.get(evidence.name, 0) + sent
         for purpose, size in sizes.items():
             total[kind, purpose][0] += program.runs[computation]
             total[kind, purpose][1] += size
@@ -99,21 +99,44 @@ def _key(shape: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(size for size in shape if size > 1))
 
 
-def _evidence(program: Program, computation: str, found: Instruction, position: int) -> tuple[str, bool]:
-    """(JAX's path of one of the arrays that a collective sends, whether a piece laid into zeros was sent)."""
+class _Evidence(NamedTuple):
+    """Of one of the arrays that a collective sends.
+
+    Attributes:
+      name: JAX's path, its own or that of what made it; empty where there is none.
+      shapes: its own and, if it was padded or cut, those before.
+      laid_into_zeros: whether what is sent is a piece among zeros, so that the sum gathers.
+    """
+
+    name: str
+    shapes: set[tuple[int, ...]]
+    laid_into_zeros: bool
+
+
+def _evidence(
+    program: Program, computation: str, found: Instruction, position: int, dims: tuple[int, ...], group: int
+) -> _Evidence:
     operand = found.operands[position] if position < len(found.operands) else (found.operands or ("",))[0]
     origin = program.origin(computation, operand)
-    laid = any(part.opcode == "dynamic-update-slice" for part in origin)
     # Several collectives joined have the path of the first; the elements taken out of the tuple have their own.
     own = found.op_name if len(found.operands) == 1 else ""
     if not own and len(found.operands) > 1:
         users = program.users(computation, found.name)
-        own = next((user.op_name for user in users if f"index={position}" in user.line.split(", ")[1:2]), "")
+        own = next((user.op_name for user in users if re.search(rf"index={position}\b", user.line)), "")
     if not own and computation in program.callers:
         caller, fusion = program.callers[computation]
         own = program.instructions(caller)[fusion].op_name
     made_by = next((part.op_name for part in origin if part.op_name), "")
-    return own or made_by or found.op_name, laid
+
+    sent = next((i for i, part in enumerate(origin) if part.opcode in SENT), len(origin))
+    laid = any(part.opcode == "dynamic-update-slice" for part in origin[:sent])
+    cut = next((i for i, part in enumerate(origin) if part.opcode in CUT), len(origin))
+    shapes = {_key(dims)}
+    if len(rest := [size for size in dims if size > 1]) > 2 and group in rest:  # its pieces along an axis of their own
+        rest.remove(group)
+        shapes.add(_key(rest))
+    before = {_key(array) for part in origin[cut + 1 :] for array, _ in _results(part.shape, part.opcode, False)}
+    return _Evidence(own or made_by, shapes | before, laid)
 
 
 def _results(shape: str, kind: str, start: bool) -> list[tuple[tuple[int, ...], int | float]]:
@@ -152,30 +175,20 @@ def _sent(kind: str, size: int | float, group: int) -> int | float:
     return size if kind == "collective-permute" else size * share
 
 
-def _purpose(
-    kind: str,
-    shape: tuple[int, ...],
-    weights: set[tuple[int, ...]],
-    computation: str,
-    name: str,
-    laid_into_zeros: bool,
-    trained: bool,
-) -> str:
-    """Why an array crosses, of what `_evidence` found."""
-    if not shape:
-        return "scalars"
+def _purpose(kind: str, computation: str, found: _Evidence, weights: set[tuple[int, ...]], trained: bool) -> str:
+    """Why an array of more than one number crosses."""
     # What is rematerialised belongs to the forward pass.
-    backward = trained and "transpose(" in name and "rematted_computation" not in name
-    derived = "jvp(" in name or not trained
-    if shape in weights:
-        if kind == "all-gather" or laid_into_zeros:
+    backward = trained and "transpose(" in found.name and "rematted_computation" not in found.name
+    if found.shapes & weights:
+        if kind == "all-gather" or found.laid_into_zeros:
             return "weights"
-        if kind == "collective-permute":  # of a ring, a weight's pieces or partial sums go round
-            ring = re.search(r"windowed_dot_general_body_(ag|rs)", computation)
-            if ring is not None or name:
-                return "gradients" if (ring[1] == "rs" if ring else backward) else "weights"
-        elif backward:
+        ring = re.search(r"windowed_dot_general_body_(ag|rs)", computation)
+        if kind == "collective-permute" and ring is not None:  # a weight's pieces or partial sums go round
+            return "gradients" if ring[1] == "rs" else "weights"
+        if backward:
             return "gradients"
-    if not name:
+        if kind == "collective-permute" and found.name:
+            return "weights"
+    if not found.name:
         return "unexplained"
-    return "activations" if derived or backward else "optimizer"
+    return "activations" if backward or "jvp(" in found.name or not trained else "optimizer"

@@ -20,6 +20,9 @@ _TRIPS = re.compile(r'known_trip_count[^0-9]*"?n"?[^0-9]*(\d+)')
 _INDEX = re.compile(r"index=(\d+)")
 _PARTITIONS = re.compile(r"num_partitions=(\d+)")
 _PASSED_ON = ("bitcast", "copy", "convert", "reshape", "transpose", "copy-done", "optimization-barrier")
+CUT = ("pad", "slice", "dynamic-slice", "concatenate")
+"""What a TPU does to an array whose pieces aren't whole tiles, before and behind a collective."""
+SENT = ("all-reduce", "collective-permute", "collective-permute-start", "collective-permute-done")
 
 
 class Instruction(NamedTuple):
@@ -169,27 +172,33 @@ class Program:
         return found
 
     def origin(self, computation: str, name: str) -> list[Instruction]:
-        """What made a value, the nearest first: through copies, tuples and fusions, whose root is one of them."""
+        """What made a value, the nearest first, until something is computed.
+
+        Goes on through copies, tuples, cuts, collectives, and fusions (into what their root is, and on at the operand
+        that a fusion's parameter stands for).
+        """
         chain: list[Instruction] = []
+        inside: list[tuple[str, Instruction]] = []  # fusions entered: where they stand
         found = self.instructions(computation).get(name)
-        while found is not None and len(chain) < 16:
+        while found is not None and len(chain) < 32:
             chain.append(found)
             if found.opcode == "fusion":
-                called = found.called("calls")
-                root = self._output(called, chain)
-                while root is not None:
-                    chain.append(root)
-                    on = root.operands[0] if root.opcode in _PASSED_ON and root.operands else ""
-                    root = self.instructions(called).get(on)
-                return chain
-            if found.opcode == "parameter" and computation in self.callers:
+                inside.append((computation, found))
+                computation = found.called("calls")
+                found = self._output(computation, chain)
+                continue
+            if found.opcode == "parameter" and (inside or computation in self.callers):
                 position = int(re.search(r"parameter\((\d+)\)", found.line)[1])
-                computation, caller = self.callers[computation]
-                name = self.instructions(computation)[caller].operands[position]
-            elif found.opcode in (*_PASSED_ON, "get-tuple-element") and found.operands:
+                if inside:
+                    computation, fusion = inside.pop()
+                else:
+                    computation, caller = self.callers[computation]
+                    fusion = self.instructions(computation)[caller]
+                name = fusion.operands[position]
+            elif found.opcode in (*_PASSED_ON, *CUT, *SENT, "get-tuple-element") and found.operands:
                 name = found.operands[0]
             else:
-                return chain
+                break
             found = self.instructions(computation).get(name)
         return chain
 

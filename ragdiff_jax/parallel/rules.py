@@ -16,19 +16,20 @@ logger = logging.getLogger(__name__)
 
 Rules = Sequence[tuple[str, str | tuple[str, ...] | None]]
 
-# In order of precedence. A mesh axis is given away once in a tensor, so a later line for the same name is a
-# second choice:
-# conv_in takes fsdp where conv_out (4 channels of a latent) could not. A name without a line is not split.
+# In order of precedence. A mesh axis is given away once in a tensor, so a later line is a second choice: conv_out takes
+# fsdp where conv_in (4 channels of a latent) could not. A name without a line is not split.
+# conv_in first: a TPU lays a kernel's gradient out with conv_out along its 128 lanes, and sums it whole, at twice the
+# bytes, where a piece isn't whole tiles of these; conv_in lies along the tiles' 16 rows (docs/pods.md).
 RULES: Rules = (
     ("act_batch", ("data", "fsdp")),
     ("act_heads", "tensor"),
     ("act_mlp", "tensor"),
     ("embed", "fsdp"),
+    ("conv_in", "fsdp"),
     ("conv_out", "fsdp"),
     ("mlp", "tensor"),
     ("heads", "tensor"),
     ("vocab", "tensor"),
-    ("conv_in", "fsdp"),
     ("mlp", "fsdp"),
     ("heads", "fsdp"),
 )
