@@ -119,7 +119,11 @@ def describe(found: Any) -> str:
         "what remat runs again",
     ]
     for row in found.collectives:
-        lines.append(f"  sends {row.bytes / 1e6:>10.1f} MB a chip and step: {row.count} {row.kind} of {row.purpose}")
+        line = f"  sends {row.bytes / 1e6:>10.1f} MB a chip and step: {row.count} {row.kind} of {row.purpose}"
+        lines.append(line + (f" ({row.source})" if row.source and row.purpose in ("activations", "optimizer") else ""))
+    lines.append(f"  neither weights nor gradients: {100 * found.other_share:.2g} % of the bytes sent")
+    if hint := _narrower(found):
+        lines.append(f"  {hint}")
     seconds = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in found.seconds.items())
     half = 2 * found.step_seconds
     least = f"a step takes at least {1e3 * found.step_seconds:.3g} ms ({seconds}): at most "
@@ -129,6 +133,19 @@ def describe(found: Any) -> str:
         least += f"{found.steps * half / 3600:.3g} h"
     lines += [f"  {least}", f"  compiled in {found.compile_seconds:.0f} s, not run"]
     return "\n".join(lines)
+
+
+def _narrower(found: Any) -> str:
+    """What to try where a TPU sums whole what it should gather and scatter, at twice the bytes (docs/pods.md)."""
+    purposes = ("weights", "gradients")
+    whole = sum(row.bytes for row in found.collectives if row.kind == "all-reduce" and row.purpose in purposes)
+    chips, widest = found.mesh["data"] * found.mesh["fsdp"], 16
+    if whole <= sum(row.bytes for row in found.collectives) / 2 or found.mesh["fsdp"] <= widest or chips % widest:
+        return ""
+    return (
+        f"over fsdp={found.mesh['fsdp']} the compiler sums whole what it gathers and scatters over fewer chips: "
+        f"try --mesh data={chips // widest},fsdp={widest},tensor={found.mesh['tensor']}"
+    )
 
 
 @contextlib.contextmanager

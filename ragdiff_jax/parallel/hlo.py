@@ -130,22 +130,18 @@ class Program:
         loop = parse(line)
         if loop is None or (compared := self.root(loop.called("condition"))) is None:
             return 1
-        condition, body = loop.called("condition"), loop.called("body")
-        limit = max((value for i in self.instructions(condition).values() if (value := _number(i)) is not None), default=1)
-        index = next(
-            (
-                int(match[1])
-                for name in compared.operands
-                if (i := self.instructions(condition).get(name)) is not None and (match := _INDEX.search(i.line))
-            ),
-            None,
-        )
+        inside, body = self.instructions(loop.called("condition")), loop.called("body")
+        limit = max((value for found in inside.values() if (value := _number(found)) is not None), default=1)
+        taken = [_INDEX.search(inside[name].line) for name in compared.operands if name in inside]
+        index = next((int(match[1]) for match in taken if match), None)
         root = self.root(body)
         if index is None or root is None or index >= len(root.operands):
             return limit
         counter = self._behind(body, root.operands[index])
-        steps = [self._constant(body, name, computation, loop) for name in counter.operands] if counter else []
-        step = next((value for value in steps if value), 1) if counter and counter.opcode == "add" else 1
+        step = 1
+        if counter is not None and counter.opcode == "add":
+            numbers = [self._constant(body, name, computation, loop) for name in counter.operands]
+            step = next((number for number in numbers if number), 1)
         begun = self._initial(computation, loop, index) or 0
         return max(0, math.ceil((limit - begun) / step))
 
@@ -158,7 +154,7 @@ class Program:
         return _number(value) if value else None
 
     def _constant(self, body: str, name: str, computation: str, loop: Instruction) -> int | None:
-        """A number in a loop's body, written there or carried in from outside (but not the counter: that starts at 0)."""
+        """A number in a loop's body, written there or carried in from outside."""
         value = self._behind(body, name)
         if value is not None and value.opcode == "get-tuple-element" and (match := _INDEX.search(value.line)):
             return self._initial(computation, loop, int(match[1]))

@@ -80,6 +80,12 @@ class Report:
         """The least: compute, memory and network at their peaks, all overlapped."""
         return max(self.seconds.values())
 
+    @property
+    def other_share(self) -> float:
+        """Of the bytes that leave a chip, what is neither a gather of weights nor a sum of gradients."""
+        other = sum(row.bytes for row in self.collectives if row.purpose not in ("weights", "gradients"))
+        return other / max(1, sum(row.bytes for row in self.collectives))
+
     def as_dict(self) -> dict[str, Any]:
         """The `--json` line (docs/contracts.md)."""
         return {
@@ -95,6 +101,7 @@ class Report:
             "model_tflop_per_sample": self.flops_per_sample / 1e12,
             "executed_tflop_per_sample": self.executed_flops_per_sample / 1e12,
             "collectives": [dataclasses.asdict(row) for row in self.collectives],
+            "other_share": self.other_share,
             "roofline_seconds": self.seconds,
             "roofline_seconds_per_step": self.step_seconds,
             "samples_per_second": self.global_batch / self.step_seconds,

@@ -55,8 +55,8 @@ def test_mesh_sizes_that_do_not_fit(sizes, words):
         (("mlp", "embed"), (16, 8), (None, "fsdp")),
         (("embed", "mlp"), (6, 16), (None, "fsdp")),  # embed doesn't divide: the wide axis takes fsdp
         (("embed", "embed"), (8, 8), ("fsdp", None)),  # fsdp is given away once
-        ((None, None, "conv_in", "conv_out"), (3, 3, 4, 320), (None, None, None, "fsdp")),
-        ((None, None, "conv_in", "conv_out"), (3, 3, 320, 3), (None, None, "fsdp", None)),
+        ((None, None, "conv_in", "conv_out"), (3, 3, 6, 320), (None, None, None, "fsdp")),
+        ((None, None, "conv_in", "conv_out"), (3, 3, 320, 640), (None, None, "fsdp", None)),
         (("layers", "embed", "heads"), (10, 8, 16), (None, "fsdp", None)),
         (("norm",), (8,), (None,)),
         (("act_batch", None), (8, 3), (("data", "fsdp"), None)),
