@@ -84,5 +84,6 @@ def get_config(stage: str = "stage1") -> ConfigDict:
             "seed": 0,
         }
     )
+    # On more than 16 chips: --set mesh.data=-1 --set mesh.fsdp=16 (docs/pods.md).
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     return config

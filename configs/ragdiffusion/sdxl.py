@@ -80,6 +80,6 @@ def get_config() -> ConfigDict:
             "start": "",
         }
     )
-    # At most fsdp=64, which divides SDXL's widths; more chips go to data. `ragdiff plan` says what fits (docs/pods.md).
+    # Up to 16 chips. On more: --set mesh.data=-1 --set mesh.fsdp=16, half the traffic of fsdp=64 (docs/pods.md).
     config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})
     return config
