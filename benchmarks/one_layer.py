@@ -5,7 +5,8 @@
 
 Two products or two convolutions in bf16, with the repository's layers and rule table, their gradient and an SGD step:
 seconds to compile where a whole model takes minutes. The last figure is the bytes that leave a chip over those of the
-weights in bf16: 2 (less the chip's own piece) is one gather and one scatter.
+weights in bf16: 2 (less the chip's own piece) is one gather and one scatter. `--kind scatter` is a `psum_scatter` of a
+[width, hidden] array over fsdp alone, written out: 1 is a scatter.
 """
 
 import argparse
@@ -19,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--topology", default="v5e:8x8")
     parser.add_argument("--mesh", default="data=4,fsdp=16", metavar="AXIS=N,...")
-    parser.add_argument("--kind", choices=("dense", "conv"), default="dense")
+    parser.add_argument("--kind", choices=("dense", "conv", "scatter"), default="dense")
     parser.add_argument("--width", type=int, default=1280)
     parser.add_argument("--hidden", type=int, default=1280, help="between the two layers")
     parser.add_argument("--side", type=int, default=24, help="a row is side x side tokens")
@@ -47,7 +48,7 @@ def measured(arguments: argparse.Namespace) -> list[dict]:
     class Block(nn.Module):
         @nn.compact
         def __call__(self, x):
-            if arguments.kind == "dense":
+            if arguments.kind != "conv":
                 y = nn.gelu(Dense(arguments.hidden, dtype=jnp.bfloat16, name="one")(x))
                 y = Dense(arguments.width, axes=("mlp", "embed"), dtype=jnp.bfloat16, name="two")(y)
             else:
@@ -68,8 +69,19 @@ def measured(arguments: argparse.Namespace) -> list[dict]:
         loss, gradient = jax.value_and_grad(lambda p: jnp.square(net.apply(p, x).astype(jnp.float32)).mean())(params)
         return jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient), loss
 
+    def scatter(x):
+        return jax.lax.psum_scatter(x[0], "fsdp", scatter_dimension=0, tiled=True)
+
     with mesh_context(mesh):
-        lowered = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).lower(params, batch)
+        if arguments.kind == "scatter":
+            rows, pieces = batch_sharding(mesh), jax.NamedSharding(mesh, jax.P("fsdp"))
+            whole = (arguments.width, arguments.hidden)
+            params = [jax.ShapeDtypeStruct(whole, jnp.bfloat16, sharding=pieces)]
+            batch = jax.ShapeDtypeStruct((mesh.size, *whole), jnp.bfloat16, sharding=rows)
+            scattered = jax.shard_map(scatter, in_specs=rows.spec, out_specs=pieces.spec, check_vma=False)
+            lowered = jax.jit(scattered).lower(batch)
+        else:
+            lowered = jax.jit(step, donate_argnums=0, out_shardings=(places, None)).lower(params, batch)
     options = {name: _value(value) for name, _, value in (text.partition("=") for text in arguments.option)}
     with _effort("UNKNOWN" if arguments.exact else "O0"):
         compiled = lowered.compile(compiler_options=options or None)
