@@ -1,21 +1,16 @@
 """A program of pictures run over any number of them: fixed batches, cut over the mesh, the last one padded."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Shaped
 
-from ragdiff_jax.parallel import batch_sharding, batch_shards, mesh_context, replicated
+from ragdiff_jax.parallel import batch_sharding, batch_shards, compiler_options, mesh_context, replicated
 
 Program = Callable[..., Any]
-# XLA's newer convolutions for CPUs take twice the time of the older ones in networks for large pictures
-# (benchmarks/metrics.py); dot products and sums stay with the newer.
-CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 class Batched:
@@ -35,7 +30,7 @@ class Batched:
         else:
             params = jax.device_put(params)
         self._mesh, self._params = mesh, params
-        self._program = jax.jit(program, compiler_options=_compiler_options())
+        self._program = jax.jit(program, compiler_options=compiler_options())
 
     def __call__(self, *arrays: Shaped[np.ndarray, "_ ..."]) -> Any:
         """The results of all rows, as numpy."""
@@ -65,17 +60,6 @@ class Batched:
         if len(sizes) != 1 or 0 in sizes:
             raise ValueError(f"arrays of {sorted(sizes)} rows; all need the same number, at least one")
         return range(0, sizes.pop(), self.batch)
-
-
-@functools.cache
-def _compiler_options() -> dict[str, str] | None:
-    if jax.default_backend() != "cpu":
-        return None
-    try:
-        jax.jit(jnp.negative, compiler_options=CPU_OPTIONS).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:  # a version of XLA that has no such option
-        return None
-    return CPU_OPTIONS
 
 
 def _padded(array: np.ndarray, rows: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Mesh, partition rules, processes: the only room that knows on how many devices the rest runs."""
 
 from ragdiff_jax.parallel.arrays import batch_sharding, batch_shards, replicated, shard_batch
+from ragdiff_jax.parallel.compiling import compiler_options
 from ragdiff_jax.parallel.mesh import AXES, make_mesh, mesh_context
 from ragdiff_jax.parallel.partition import flatten, merge, partition
 from ragdiff_jax.parallel.processes import (
@@ -23,6 +24,7 @@ __all__ = [
     "barrier",
     "batch_sharding",
     "batch_shards",
+    "compiler_options",
     "enable_compilation_cache",
     "ending_as_one",
     "flatten",

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import batch_shards, merge, replicated
+from ragdiff_jax.parallel import batch_shards, compiler_options, merge, replicated
 from ragdiff_jax.training.large_batch.micro_batches import cut_rows, join_rows
 from ragdiff_jax.training.objective import Objective, Summing
 from ragdiff_jax.training.settings import TrainSettings
@@ -155,5 +155,8 @@ def jit_step(objective: Objective, settings: TrainSettings, mesh: Mesh, targets:
     check_rows(settings, mesh)
     state = jax.tree.map(lambda leaf: leaf.sharding, targets)
     return jax.jit(
-        make_step(objective, settings, mesh), donate_argnums=0, out_shardings=(state, replicated(mesh))
+        make_step(objective, settings, mesh),
+        donate_argnums=0,
+        out_shardings=(state, replicated(mesh)),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
