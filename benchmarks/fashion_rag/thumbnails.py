@@ -56,12 +56,11 @@ def _measure(model, params, pictures, ids):
 
 def _trained(model, params, pictures, ids, steps, seed):
     optimizer = optax.adamw(optax.cosine_decay_schedule(5e-4, steps), weight_decay=0.2)
-    same = jnp.zeros((64, 64), bool)
 
     def loss(params, pictures, ids, flip):
         pictures = jnp.where(flip[:, None, None, None], pictures[:, :, ::-1], pictures)
         image, text = model.embed_garments(params, to_float(pictures)), model.embed_text(params, ids)
-        return (info_nce(image, text, 20.0, same)[0] + info_nce(text, image, 20.0, same)[0]).mean() / 2
+        return info_nce(image, text, 20.0, symmetric=True)[0].mean()
 
     @jax.jit
     def step(params, state, pictures, ids, flip):
