@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
@@ -197,7 +198,7 @@ def _pair_scores(metrics, real: Images, fake: Images, batch: int) -> dict[str, n
 
 
 def _ious(a: Bool[np.ndarray, "n h w"], b: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, " n"]:
-    return np.asarray(iou(a, b), np.float64)
+    return np.asarray(iou(jnp.asarray(a), jnp.asarray(b)), np.float64)
 
 
 def _colours(a: Images, b: Images, batch: int) -> Float[np.ndarray, " n"]:
