@@ -180,10 +180,11 @@ def main() -> None:
     while kills < arguments.kills:
         chain = len(report)
         run = f"chain-{chain}"
-        notes = []
+        notes, ended = [], []
         while len(notes) < min(each, arguments.kills - kills):
             note = kill_at_random(bench, run, window, rng)
             if not note["killed"]:  # it got to its end; the rest of the kills begin anew on a fresh run
+                ended = [note["left"]]
                 break
             notes.append(note)
             print(f"chain {chain}: killed at checkpoint {note['left']}, writing {note['writing']}", file=sys.stderr)
@@ -193,7 +194,7 @@ def main() -> None:
         bench.finish(run)
         # Starts that came as far as their first line say where they went on: at what the kill before had left.
         starts = resumed_at(bench, run)
-        left = [note["left"] for note in notes]
+        left = [note["left"] for note in notes] + ended
         lost += sum(start not in left for start in starts)
         same = bench.state(run) == bench.state("whole") and bench.fingerprint(run) == bench.fingerprint("whole")
         report.append({"kills": len(notes), "while_writing": sum(n["writing"] for n in notes), "bitwise": same,
