@@ -6,7 +6,7 @@ layout.
     ragdiff train --config configs/ragdiffusion/sdxl.py --workdir runs/sdxl --set data.folder=DIR
 
 `ragdiff plan` (compiled, not run): batch 16 on v5p 2x2x2, fsdp 8, takes 21.3 of 95 GiB a chip and at least 0.14 s a
-step; batch 32 on v6e 4x4, fsdp 16, 16.0 of 32 GiB and 0.07 s. Both with 4.5 GiB for a memory that is 0.6 GiB now.
+step; batch 32 on v6e 4x4, fsdp 16, 16.1 of 32 GiB and 0.07 s.
 Batch 64 on v5e 8x8, data 4 and fsdp 16, takes 10.0 of 16 GiB and 0.16 s.
 """
 

@@ -2,10 +2,10 @@ r"""StructureNet of the paper's size: CLIP ViT-L/14 towers at 224 px (R 3.1, 4.1
 
     ragdiff train --config configs/structure_net/vit_l14.py --workdir runs/structure_net \
         --set data.folder=stgarment --set model.vision=weights/clip_vision
-    ragdiff train --config configs/structure_net/vit_l14.py:32768 ... --set mesh.data=1 --set mesh.fsdp=64
+    ragdiff train --config configs/structure_net/vit_l14.py:32768 ... --set mesh.data=4 --set mesh.fsdp=16
     ragdiff train --config configs/structure_net/vit_l14.py:32768/8 ...   # the same batch on 8 devices
 
-On v5e 8x8 the first takes 4.8 of 16 GiB a chip and at least 4.0 s a step (`ragdiff plan`, compiled, not run).
+On v5e 8x8 the second takes 5.2 of 16 GiB a chip and at least 4.0 s a step (`ragdiff plan`, compiled, not run).
 """
 
 from ml_collections import ConfigDict
