@@ -11,9 +11,8 @@ weights in bf16: 2 (less the chip's own piece) is one gather and one scatter. `-
 
 import argparse
 import json
-import os
 
-from ragdiff_jax.cli.plan import _mesh, _quiet_start
+from ragdiff_jax.cli.plan import _look_for_no_tpu, _mesh, _quiet_start
 
 
 def main() -> None:
@@ -27,9 +26,7 @@ def main() -> None:
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the compiler")
     parser.add_argument("--exact", action="store_true", help="the compiler's full effort")
     arguments = parser.parse_args()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    _look_for_no_tpu()
     for row in measured(arguments):
         print(json.dumps(row), flush=True)
 

@@ -45,10 +45,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     for name in ("slices", "memory", "tries"):
         if getattr(arguments, name) < 1:
             raise UserError(f"--{name} {getattr(arguments, name)}: must be at least 1")
-    if arguments.topology != "gpu":  # before jax wakes up and looks for devices
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # the compiler alone: no chip to quarrel about
+    if arguments.topology != "gpu":
+        _look_for_no_tpu()
     trace_undisturbed()
     fill_train(config)
     apply_settings(config, arguments.set)
@@ -133,6 +131,13 @@ def describe(found: Any) -> str:
         least += f"{found.steps * half / 3600:.3g} h"
     lines += [f"  {least}", f"  compiled in {found.compile_seconds:.0f} s, not run"]
     return "\n".join(lines)
+
+
+def _look_for_no_tpu() -> None:
+    """The TPU's compiler without a TPU; before jax wakes up and looks for devices."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # the compiler alone: no chip to quarrel about
 
 
 def _narrower(found: Any) -> str:

@@ -39,7 +39,6 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     trace_undisturbed()
     first = join(arguments)
     remember_compilations(report)
-
     from ragdiff_jax.training.from_config import run as train
 
     result = train(config, arguments.workdir, profile=arguments.profile)

@@ -6,17 +6,15 @@ from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
 from ragdiff_jax.diffusion.process import add_noise, snr, target, to_epsilon, to_x0, velocity
 from ragdiff_jax.diffusion.sampler import Sampler, Trajectory, make_sampler, sample, sample_trajectory
-from ragdiff_jax.diffusion.samplers import SAMPLERS, SamplerName, check_sampler, named_sampler
+from ragdiff_jax.diffusion.samplers import SamplerName, named_sampler
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
 
 __all__ = [
-    "SAMPLERS",
     "NoiseSchedule",
     "Sampler",
     "SamplerName",
     "Trajectory",
     "add_noise",
-    "check_sampler",
     "ddim",
     "dpm_solver_pp_2m",
     "guided",

@@ -30,7 +30,7 @@ class Batched:
         else:
             params = jax.device_put(params)
         self._mesh, self._params = mesh, params
-        self._program = jax.jit(program, compiler_options=compiler_options())
+        self._program = jax.jit(program, compiler_options=compiler_options(mesh))
 
     def __call__(self, *arrays: Shaped[np.ndarray, "_ ..."]) -> Any:
         """The results of all rows, as numpy."""

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 # XLA's newer library for CPUs keeps dot products alone. Its convolutions of large pictures take twice the time of the
 # older ones (benchmarks/metrics.py), and a program with hundreds of its sums is read back from the compilation cache in
@@ -11,9 +12,12 @@ import jax.numpy as jnp
 _ON_CPUS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
-def compiler_options(platform: str | None = None) -> dict[str, str] | None:
-    """For `jax.jit`: None but on CPUs, and there if this XLA doesn't know them. `platform`: default the process's."""
-    return _known() if (platform or jax.default_backend()) == "cpu" else None
+def compiler_options(mesh: Mesh | None = None) -> dict[str, str] | None:
+    """For `jax.jit` on a mesh (None: one device of this process): None but on CPUs, and there if this XLA doesn't know
+    them.
+    """
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    return _known() if platform == "cpu" else None
 
 
 @functools.cache

@@ -158,5 +158,5 @@ def jit_step(objective: Objective, settings: TrainSettings, mesh: Mesh, targets:
         make_step(objective, settings, mesh),
         donate_argnums=0,
         out_shardings=(state, replicated(mesh)),
-        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+        compiler_options=compiler_options(mesh),
     )

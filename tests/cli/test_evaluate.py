@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+from ports import free_port
 from safetensors.numpy import save_file
 
 from ragdiff_jax.evaluation import pair_run
@@ -162,9 +162,7 @@ def test_two_processes_share_the_pairs(ragdiff, tmp_path):
     assert evaluate(ragdiff, tmp_path, "near", *chosen)[0] == 0
     alone = json.loads((tmp_path / "out_near/results.json").read_text())
     (tmp_path / "out_near").rename(tmp_path / "alone")
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     paths = ("--real", tmp_path / "real", "--fake", tmp_path / "near", "--out", tmp_path / "out_near")
     argv = ["evaluate", "generation", *paths, "--size", 64, "--json", *chosen]
     argv += ["--coordinator", f"localhost:{port}", "--processes", 2, "--process"]

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ports import free_port
 from toy import Toy, exported, lines, losses, replace
 
 from ragdiff_jax.errors import UserError
@@ -42,9 +42,7 @@ def finish(process):
 
 def pair(workdir, settings, cache, seconds=120, **arguments):
     """Two workers of one run; `arguments` may be a list of two for one name, one each."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     workers = []
     for rank in range(2):
         own = {name: value[rank] if isinstance(value, tuple) else value for name, value in arguments.items()}
