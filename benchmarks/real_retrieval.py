@@ -42,7 +42,8 @@ def main() -> None:
             raise SystemExit(code)
         row = json.loads((out / "results.json").read_text())["retrieval"][0]
         iou = {name: round(row[name]["iou"], 3) for name in ("random", "unknown", "oracle")}
-        way = round(row["unknown"]["iou_way"], 3)
+        iou["landmark"] = round(row["unknown"]["landmark_iou"], 3)
+        way = {name: round(row["unknown"][f"{name}_way"], 3) for name in ("iou", "landmark_iou")}
         print(json.dumps({"queries": kind, "photos": held_out, "database": row["memory"], "iou": iou, "way": way}))
 
 

@@ -35,6 +35,7 @@ _HOME = {
     "guided": "diffusion.guidance",
     "import_weights": "weights.importing",
     "init_lora": "models.lora",
+    "likeliest_landmark": "retrieval.landmarks",
     "load": "weights.model_folder",
     "load_fashion": "weights.fashion_folder",
     "load_image": "data.images",

@@ -5,15 +5,14 @@ import shutil
 
 import numpy as np
 
-from benchmarks.tiny_world.retrieval import neighbours_and_reg
-from benchmarks.tiny_world.world import World, landmark_choice, number
+from benchmarks.tiny_world.world import World, number
 from ragdiff_jax.cli.inputs import model_folder
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.analyze import Analysis, Picked, read_pairs
 from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
 from ragdiff_jax.evaluation.retrieval import mask_ious
 from ragdiff_jax.pipelines.memory_builder import MemoryBuilder, flat_lays_of_pairs
-from ragdiff_jax.retrieval import Memory
+from ragdiff_jax.retrieval import LandmarkRule, Memory
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, load_structure_net, load_zero_shot
 
@@ -26,7 +25,7 @@ def run(world: World) -> dict:
         raise UserError("growth needs --tops-model DIR: a structure_net trained on tops only")
     folder, others = model_folder(arguments.tops_model), tuple(arguments.others)
     config, params = load_structure_net(folder)
-    k, reg = neighbours_and_reg(folder)
+    rule = LandmarkRule.of(read_model_json(folder).settings)
     size = arguments.size or read_model_json(folder).settings.get("image_size")
     if size is None and arguments.tops_memory is not None:
         size = Memory.open(arguments.tops_memory, verify=False).manifest.landmark_size[0]
@@ -54,13 +53,13 @@ def run(world: World) -> dict:
         groups = np.array([min(id, partner or id) for id, partner in zip(pairs.ids, partners, strict=True)])
         clip = folder if arguments.clip is None else model_folder(arguments.clip)
         predictor = load_zero_shot(clip) if IMAGE_ENCODER in read_model_json(clip).parts else None
-        analysis = Analysis(config, params, tops, pairs, predictor, k=k, reg=reg)
+        analysis = Analysis(config, params, tops, pairs, predictor, rule=rule)
         for knowledge, vectors in analysis.photos.items():
             found = {}
             for when, memory in (("before", tops), ("after", grown)):
                 own_row = {item.id: row for row, item in enumerate(memory.items)}
                 own = np.array([own_row.get(id, -1) for id in pairs.ids], np.int32)
-                near, choice = landmark_choice(vectors, memory, own, k=k, reg=reg)
+                near, choice = chosen_landmarks(vectors, memory.embeddings, memory.landmarks, own, rule)
                 ious = mask_ious(pairs.masks, memory.landmarks)
                 chosen = near[np.arange(len(near)), choice]
                 found[when] = np.float64(ious[np.arange(len(near)), chosen])
@@ -77,9 +76,9 @@ def run(world: World) -> dict:
             row["of added"] = number(added_chosen)
             rows.append(row)
     notes.append(
-        "Mean IoU of the fused landmark with the true silhouette, beside a random mask and the best one in the same "
-        "memory; `of added`: the share of photos whose landmark is one of the added. The weights are the same before "
-        f"and after. Bottoms and dresses are {', '.join(others)}; everything else is a top."
+        "Mean IoU with the true silhouette of the landmark that the model's rule chooses, beside a random mask and the "
+        "best one in the same memory; `of added`: the share of photos whose landmark is one of the added. The weights "
+        f"are the same before and after. Bottoms and dresses are {', '.join(others)}; everything else is a top."
     )
     return {"rows": rows, "notes": notes}
 

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from ragdiff_jax.cli.inputs import model_folder, shipped
@@ -19,17 +18,15 @@ from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.analyze import Pairs, read_pairs
 from ragdiff_jax.evaluation.bootstrap import Interval
-from ragdiff_jax.evaluation.retrieval import nearest
 from ragdiff_jax.pipelines.gated import Gated
 from ragdiff_jax.pipelines.generate import GarmentGenerator, Generated, load_model
-from ragdiff_jax.retrieval import Memory, fuse_landmarks, slle_weights
+from ragdiff_jax.retrieval import Memory
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, TOKENIZERS, load_zero_shot, read_calibration
 
 # (adapter, landmark): what each variant is told beside the photo and the empty text. ReferenceNet is always open.
 GATES = {"full": (1, 1), "shipped": (1, 1), "vanilla": (0, 0), "embedding": (1, 0), "silhouette": (0, 1)}
-CHUNK = 64  # photos whose landmarks are fused together
 
 
 class World:
@@ -136,20 +133,6 @@ def generate(generator: GarmentGenerator, images: Sequence[np.ndarray], world: W
     padded = [*images, images[-1]] if alone else images
     options = {"steps": world.arguments.steps, "seed": world.arguments.seed, "predict": generator.predicts} | options
     return generator.generate(padded, **options)[: len(images)]
-
-
-def landmark_choice(
-    vectors: np.ndarray, memory: Memory, own: np.ndarray, *, k: int, reg: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of the nearest, at least five [n, m]; which of the first k landmark fusion chooses [n])."""
-    rows, _ = nearest(vectors, memory.embeddings, max(k, 5), own)
-    fuse = jax.jit(lambda vectors, near, masks: fuse_landmarks(masks, slle_weights(vectors, near, reg))[1])
-    chosen = []
-    for start in range(0, len(rows), CHUNK):
-        part = np.arange(start, start + CHUNK).clip(max=len(rows) - 1)  # one size, one program
-        some = rows[part, :k]
-        chosen.append(np.asarray(fuse(vectors[part], memory.embeddings[some], memory.landmarks[some])))
-    return rows, np.concatenate(chosen)[: len(rows)]
 
 
 def silhouettes(images: np.ndarray) -> np.ndarray:

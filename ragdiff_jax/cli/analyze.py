@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.data.images import save_image, write_atomic
     from ragdiff_jax.evaluation.analyze import Analysis, read_pairs, said_and_right
     from ragdiff_jax.evaluation.similarity import require_tsne
-    from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+    from ragdiff_jax.retrieval import LandmarkRule
     from ragdiff_jax.weights.folder import read_model_json
 
     if arguments.pairs:
@@ -57,17 +57,13 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     sizes = arguments.sizes or [len(memory)]
     if max(sizes) > len(memory):
         raise UserError(f"--sizes {max(sizes)}: the memory holds {len(memory)} garments; give at most that")
-    # A structure_net stage says nothing of retrieval: its defaults are the system's.
-    settings = read_model_json(folder).settings
-    own = {field: settings.get(field, getattr(RAGDiffusion, field)) for field in ("neighbours", "reg")}
+    rule = LandmarkRule.of(read_model_json(folder).settings)
     predictor = find_predictor(arguments, folder, report)
     size, count = memory.manifest.landmark_size[0], min(arguments.limit, len(source))
     knowledge = 2 if predictor is None else 3
     with report.progress((1 + knowledge) * count, "photo") as bar:
         pairs = read_pairs(source, arguments.limit, size, bar.update)
-        analysis = Analysis(
-            config, params, memory, pairs, predictor, k=own["neighbours"], reg=own["reg"], step=bar.update
-        )
+        analysis = Analysis(config, params, memory, pairs, predictor, rule=rule, step=bar.update)
     record = {
         "model": str(folder),
         "memory": str(memory.path),

@@ -5,11 +5,13 @@
 
 Writes results.json, table.md and retrieval.png: for each size of the database and each K the scores with attributes
 unknown, predicted (if the model has a CLIP) and exact, between chance and the best that the database holds. A smaller
-database is a random part of --memory, drawn anew for each of --seeds; `way` is how far from chance to the best it goes.
+database is a random part of --memory, drawn anew for each of --seeds. `landmark` is the silhouette that serving
+chooses by the model's own rule; its way is how far from chance to the best in the database it goes.
 --against: paired differences to that memory, or, if it is larger, to random parts of it as large as --memory.
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from ragdiff_jax.cli.inputs import (
     remember_compilations,
 )
 from ragdiff_jax.cli.retrieval_inputs import add_retrieval_arguments, find_predictor, open_retrieval
+
+# Of the largest database, on the command's one line.
+HEADLINE = ("top1", "top5", "iou", "landmark_iou", "top1_way", "iou_way", "landmark_iou_way")
 
 
 def add_verb(verbs: argparse._SubParsersAction, formatter: Any) -> None:
@@ -49,8 +54,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.data.images import save_image, write_atomic
     from ragdiff_jax.evaluation.analyze import Analysis, read_pairs
     from ragdiff_jax.evaluation.protocol import check_protocol, compare_memories, draw_protocol, run_protocol
-    from ragdiff_jax.retrieval import Memory
-    from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+    from ragdiff_jax.retrieval import LandmarkRule, Memory
     from ragdiff_jax.weights.folder import read_model_json
 
     source, config, params, memory = open_retrieval(arguments, folder)
@@ -59,11 +63,11 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     sizes, neighbours, seeds = sorted(set(arguments.sizes or [len(memory)])), sorted(set(arguments.k)), arguments.seeds
     check_protocol(memory, sizes, neighbours, other)
     count, knowledge = min(arguments.limit, len(source)), 2 if predictor is None else 3
-    reg = read_model_json(folder).settings.get("reg", RAGDiffusion.reg)
+    rule = dataclasses.replace(LandmarkRule.of(read_model_json(folder).settings), k=max(neighbours))
     size = memory.manifest.landmark_size[0]
     with report.progress((1 + knowledge) * count + len(sizes) * len(neighbours) * seeds, "step") as bar:
         pairs = read_pairs(source, arguments.limit, size, bar.update)
-        analysis = Analysis(config, params, memory, pairs, predictor, k=max(neighbours), reg=reg, step=bar.update)
+        analysis = Analysis(config, params, memory, pairs, predictor, rule=rule, step=bar.update)
         table = run_protocol(analysis, sizes, neighbours, range(seeds), bar.update)
     served = "unknown" if predictor is None else "predicted"
     results = {
@@ -82,7 +86,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     write_atomic(arguments.out / "table.md", text.encode())
     save_image(picture, draw_protocol(table))
     last = table[-1]
-    headline = {name: last[served][name] for name in ("top1", "top5", "iou", "landmark_iou", "top1_way", "iou_way")}
+    headline = {name: last[served][name] for name in HEADLINE}
     record = {"results": str(file), "picture": str(picture), "photos": count, "memory": last["memory"], "k": last["k"]}
     record |= {"attributes": served, **headline}
     if other is not None:
@@ -93,7 +97,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
 
 def table_of(table: list[dict]) -> str:
     """Table 4 as Markdown: a line for each size, K and knowledge."""
-    lines = ["| database | K | attributes | top-1 | top-5 | IoU | landmark top-1 | landmark IoU | way (IoU) |"]
+    lines = ["| database | K | attributes | top-1 | top-5 | IoU | landmark top-1 | landmark IoU | its way |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for row in table:
         for name, scores in row.items():
@@ -102,7 +106,7 @@ def table_of(table: list[dict]) -> str:
             cells = [f"{scores['top1']:.1%}", f"{scores['top5']:.1%}", f"{scores['iou']:.3f}"]
             has = "landmark_iou" in scores
             cells += [f"{scores['landmark_top1']:.1%}", f"{scores['landmark_iou']:.3f}"] if has else ["", ""]
-            way = scores.get("iou_way")
+            way = scores.get("landmark_iou_way")
             cells.append("" if way is None else f"{way:.0%}")
             lines.append(f"| {row['memory']} | {row['k']} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -77,10 +77,12 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
             report.error(error, str(photo.path))
             return
         record |= {"landmark": str(landmark), "panel": str(panel)}
-    record["landmark_id"] = None if retrieved.choice is None else retrieved.ids[retrieved.choice]
+    record["landmark_id"] = retrieved.landmark_id
     lines = [f"{photo.path}"]
     for rank, neighbour in enumerate(record["neighbours"]):
         mark = "  <- silhouette" if rank == retrieved.choice else ""
         lines.append(f"  {neighbour['cosine']:.3f}  weight {neighbour['weight']:+.2f}  {neighbour['id']}{mark}")
+    if retrieved.choice is not None and retrieved.choice >= len(retrieved.ids):
+        lines.append(f"  silhouette: {retrieved.landmark_id}, number {retrieved.choice + 1} by cosine")
     say_doubts(report, photo.path, retrieved)
     report.result(record, "\n".join(lines))

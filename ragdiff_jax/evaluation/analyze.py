@@ -16,11 +16,11 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairRecord, PairSource
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.charts import draw_histograms, draw_pairs
-from ragdiff_jax.evaluation.retrieval import bounds, mask_ious, nearest, retrieval_scores
+from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, nearest, retrieval_scores
 from ragdiff_jax.evaluation.similarity import similarity, tsne
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, Tower
 from ragdiff_jax.pipelines.panel import Cell, draw_panel, neighbour_cell, neighbour_picture
-from ragdiff_jax.retrieval import Memory, fuse_landmarks, slle_weights
+from ragdiff_jax.retrieval import LandmarkRule, Memory, slle_weights
 from ragdiff_jax.retrieval.landmarks import blend_landmarks
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes
 
@@ -102,18 +102,17 @@ class Analysis:
         pairs: Pairs,
         predictor: ZeroShotAttributes | None,
         *,
-        k: int,
-        reg: float,
+        rule: LandmarkRule = LandmarkRule(),  # noqa: B008 - frozen
         step: Callable[[], None] = lambda: None,
     ):
         """`predictor` None: nothing is predicted. `step` is called after each photo of each knowledge.
 
-        Raises `UserError` for a memory of fewer than 5 garments beside a photo's own, or fewer than k.
+        Raises `UserError` for a memory of fewer than 5 garments beside a photo's own, or fewer than the rule's k.
         """
-        least = max(k, 5) + 1
+        least = max(rule.k, 5) + 1
         if len(memory) < least:
             raise UserError(f"{memory.path}: holds {len(memory)} garments; an analysis needs at least {least}")
-        self.memory, self.pairs, self.k, self.reg = memory, pairs, k, reg
+        self.memory, self.pairs, self.rule = memory, pairs, rule
         rows = {item.id: row for row, item in enumerate(memory.items)}
         self.own = np.array([rows.get(id, -1) for id in pairs.ids], np.int32)
         known = {"unknown": np.zeros_like(pairs.photo_ids)}
@@ -140,7 +139,7 @@ class Analysis:
             own = place[self.own]  # -1 stays -1: the last entry
             vectors, masks = self.memory.embeddings[rows], self.memory.landmarks[rows]
             scores = {
-                name: retrieval_scores(photos, vectors, masks, ious[:, rows], own, k=self.k, reg=self.reg)
+                name: retrieval_scores(photos, vectors, masks, ious[:, rows], own, self.rule)
                 for name, photos in self.photos.items()
             }
             table.append({"memory": int(size), **bounds(ious[:, rows], own), **scores})
@@ -184,12 +183,13 @@ class Analysis:
     def neighbours(self, count: int, knowledge: str) -> tuple[dict[str, Any], Picture]:
         """R Fig. 16 of `count` pairs from all over: photo, neighbours, blended and chosen landmark, true silhouette."""
         shown = np.unique(np.linspace(0, len(self.own) - 1, min(count, len(self.own))).round().astype(int))
-        photos = self.photos[knowledge][shown]
-        rows, cosines = nearest(photos, self.memory.embeddings, self.k, self.own[shown])
+        photos, own, memory = self.photos[knowledge][shown], self.own[shown], self.memory
+        every, choices = chosen_landmarks(photos, memory.embeddings, memory.landmarks, own, self.rule)
+        landmarks = memory.landmarks[every[np.arange(len(every)), choices]]
+        rows, cosines = nearest(photos, memory.embeddings, self.rule.k, own)
         masks = self.memory.landmarks[rows]
-        weights = slle_weights(jnp.asarray(photos), jnp.asarray(self.memory.embeddings[rows]), self.reg)
+        weights = slle_weights(jnp.asarray(photos), jnp.asarray(self.memory.embeddings[rows]), self.rule.reg)
         blends = np.asarray(blend_landmarks(jnp.asarray(masks), weights))
-        landmarks, choices = map(np.asarray, fuse_landmarks(jnp.asarray(masks), weights))
         weights, records, sheet = np.asarray(weights), [], []
         for i, pair in enumerate(shown):
             truth = self.pairs.masks[pair]

@@ -5,6 +5,7 @@ database is a random part of the memory, drawn anew for each seed; beside each s
 the database holds.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,7 +67,8 @@ def run_protocol(
             vectors, masks = memory.embeddings[rows], memory.landmarks[rows]
             for k in neighbours:
                 for name, photos in analysis.photos.items():
-                    scores = retrieval_rows(photos, vectors, masks, ious[:, rows], own, k=k, reg=analysis.reg)
+                    rule = dataclasses.replace(analysis.rule, k=k)
+                    scores = retrieval_rows(photos, vectors, masks, ious[:, rows], own, rule)
                     found.setdefault((k, name), []).append(scores)
                 step()
         limits = {
@@ -98,8 +100,9 @@ def _summary(parts: list[dict[str, np.ndarray]], limits) -> dict[str, Any]:
         summary[score] = interval.estimate
         summary[f"{score}_95"] = [interval.low, interval.high]
         summary[f"{score}_spread"] = float(values.mean(axis=1).std(ddof=1)) if len(parts) > 1 else 0.0
-    for score in ("top1", "top5", "iou"):
-        low, high = limits["random"][score], limits["oracle"][score]
+    for score in SCORES:
+        bound = score.removeprefix("landmark_")
+        low, high = limits["random"][bound], limits["oracle"][bound]
         summary[f"{score}_way"] = (summary[score] - low) / (high - low) if high > low else None
     return summary
 
@@ -118,7 +121,8 @@ def compare_memories(analysis: Analysis, other: Memory, knowledge: str, k: int, 
         own = np.array([at.get(id, -1) for id in ids], np.int32)
         masks = memory.landmarks[rows]
         ious = mask_ious(analysis.pairs.masks, masks)
-        return retrieval_rows(photos, memory.embeddings[rows], masks, ious, own, k=k, reg=analysis.reg)
+        rule = dataclasses.replace(analysis.rule, k=k)
+        return retrieval_rows(photos, memory.embeddings[rows], masks, ious, own, rule)
 
     ours = scores_of(memory, np.arange(len(memory)))
     draws = [_drawn(len(other), len(memory), seed) for seed in (seeds if len(other) > len(memory) else seeds[:1])]

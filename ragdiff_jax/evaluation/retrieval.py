@@ -1,5 +1,6 @@
 """How good retrieval is, as R 4.1 counts it: a silhouette is right if its IoU with the true one exceeds 0.85."""
 
+import functools
 import math
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ragdiff_jax.retrieval import exact_search, fuse_landmarks, slle_weights
+from ragdiff_jax.retrieval import LandmarkRule, exact_search
 
 ACCURATE = 0.85
 _ROWS = 256  # silhouettes of the memory compared at a time
@@ -42,15 +43,12 @@ def retrieval_rows(
     masks: Bool[np.ndarray, "m h w"],
     ious: Float[np.ndarray, "n m"],
     own: Int[np.ndarray, " n"],
-    *,
-    k: int,
-    reg: float,
+    rule: LandmarkRule,
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """`retrieval_scores` of each photo."""
-    rows, _ = nearest(embeddings, memory, max(k, 5), own)
+    rows, at = chosen_landmarks(embeddings, memory, masks, own, rule)
     found = np.take_along_axis(ious, rows, axis=1)
-    weights = slle_weights(jnp.asarray(embeddings), jnp.asarray(memory[rows[:, :k]]), reg)
-    landmark = found[np.arange(len(rows)), _chosen(masks, rows[:, :k], np.asarray(weights))]
+    landmark = found[np.arange(len(rows)), at]
     return {
         "top1": (found[:, 0] > ACCURATE).astype(np.float64),
         "top5": (found[:, :5] > ACCURATE).any(axis=1).astype(np.float64),
@@ -60,18 +58,28 @@ def retrieval_rows(
     }
 
 
-def _chosen(masks, rows, weights) -> Int[np.ndarray, " n"]:
-    """Which of its neighbours each photo's landmark is; some at a time, all of one shape, so that one program does."""
+def chosen_landmarks(
+    embeddings: Float[np.ndarray, "n d"],
+    memory: Float[np.ndarray, "m d"],
+    masks: Bool[np.ndarray, "m h w"],
+    own: Int[np.ndarray, " n"],
+    rule: LandmarkRule,
+) -> tuple[Int[np.ndarray, "n c"], Int[np.ndarray, " n"]]:
+    """(the nearest rows, at least five, and which of them has the landmark that the rule chooses) of each photo."""
+    there = len(memory) - int((own >= 0).any())  # a photo's own garment is left out
+    rows, cosines = nearest(embeddings, memory, min(max(rule.considered(there), 5), there), own)
     found = []
     for start in range(0, len(rows), _PHOTOS):
-        part = np.arange(start, start + _PHOTOS).clip(max=len(rows) - 1)
-        found.append(np.asarray(_fuse(masks[rows[part]], weights[part])))
-    return np.concatenate(found)[: len(rows)]
+        part = np.arange(start, start + _PHOTOS).clip(max=len(rows) - 1)  # one size, one program
+        some = rows[part, : rule.considered(there)]
+        near = memory[some[:, : rule.k]]
+        found.append(np.asarray(_choose(rule, embeddings[part], near, cosines[part, : some.shape[1]], masks[some])))
+    return rows, np.concatenate(found)[: len(rows)]
 
 
-@jax.jit
-def _fuse(masks, weights):
-    return fuse_landmarks(masks, weights)[1]
+@functools.partial(jax.jit, static_argnums=0)
+def _choose(rule, embeddings, near, cosines, masks):
+    return rule(embeddings, near, cosines, masks)[2]
 
 
 def retrieval_scores(
@@ -80,16 +88,14 @@ def retrieval_scores(
     masks: Bool[np.ndarray, "m h w"],
     ious: Float[np.ndarray, "n m"],
     own: Int[np.ndarray, " n"],
-    *,
-    k: int,
-    reg: float,
+    rule: LandmarkRule,
 ) -> dict[str, float]:
     """Shares and means over the photos, all in [0, 1].
 
     `top1`, `top5`: the nearest, or one of the five nearest, is right; `iou`: of the nearest. `landmark_top1` and
-    `landmark_iou`: of the silhouette that K neighbours, SLLE and landmark fusion choose.
+    `landmark_iou`: of the silhouette that the rule chooses.
     """
-    rows = retrieval_rows(embeddings, memory, masks, ious, own, k=k, reg=reg)
+    rows = retrieval_rows(embeddings, memory, masks, ious, own, rule)
     return {name: float(values.mean()) for name, values in rows.items()}
 
 

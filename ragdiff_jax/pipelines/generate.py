@@ -22,7 +22,7 @@ from ragdiff_jax.diffusion import Sampler, SamplerName, guided, named_sampler, s
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import mesh_context
 from ragdiff_jax.pipelines.doubts import Limits, fit_landmark, memory_limits, photo_doubts
-from ragdiff_jax.retrieval import Memory, fuse_landmarks, make_searcher, slle_weights
+from ragdiff_jax.retrieval import Memory, make_searcher
 from ragdiff_jax.retrieval.index import SearcherKind
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, clip_photos, clip_prompts
@@ -45,11 +45,12 @@ Landmark = int | Bool[np.ndarray, "_ _"]
 class Retrieved:
     """What the memory said to one photo: its K neighbours, nearest first, and the silhouette used.
 
-    `rows` are rows of the memory. `choice` is the neighbour whose landmark is used; `landmark_source` says
-    how it was chosen: `fused` (SLLE's blend), `neighbour I` (asked for), or, with a `choice` of None, `file` (a mask
-    was given), `predicted` (by a model that draws it from the photo) and `unused` (the fused one, which the model
-    doesn't look at). `attributes` are those used, and `attribute_sources` says of each of the ten: `given`, `predicted`
-    or `unknown`. `warnings`: what is doubtful (`pipelines/doubts.py`).
+    `rows` are rows of the memory. `choice` is the rank of the garment whose landmark is used, which may lie beyond the
+    K, and `landmark_id` its id; `landmark_source` says how it was chosen: `fused` (SLLE's blend), `likeliest` (of many
+    candidates, `LandmarkRule`), `neighbour I` (asked for), or, with a `choice` of None, `file` (a mask was given),
+    `predicted` (by a model that draws it from the photo) and `unused` (the model doesn't look at it). `attributes` are
+    those used, and `attribute_sources` says of each of the ten: `given`, `predicted` or `unknown`. `warnings`: what is
+    doubtful (`pipelines/doubts.py`).
     """
 
     ids: tuple[str, ...]
@@ -58,6 +59,7 @@ class Retrieved:
     weights: Float32[np.ndarray, " k"]
     landmark: Bool[np.ndarray, "h w"]
     choice: int | None
+    landmark_id: str | None
     landmark_source: str
     attributes: Mapping[str, str]
     attribute_sources: Mapping[str, str]
@@ -272,13 +274,16 @@ class GarmentGenerator:
         limits = self._limits()
         ids = np.stack([attribute_ids(attributes) for attributes, _ in described])
         embedding = self._run("embed", partial(_embed, model), self.params, photos, ids)
-        rows, cosines = self._searcher.search(embedding, model.neighbours)
-        rows, cosines = np.asarray(rows), np.asarray(cosines)
+        rule = model.landmark_rule
+        ranked, cosines = self._searcher.search(embedding, rule.considered(len(self.memory)))
+        ranked, cosines = np.asarray(ranked), np.asarray(cosines)
+        rows = ranked[:, : rule.k]
         neighbours = self.memory.embeddings[rows]
-        masks = self.memory.landmarks[rows]
-        weights, fused, choice = self._run("fuse", partial(_fuse, model), embedding, neighbours, masks)
+        masks = self.memory.landmarks[ranked]
+        weights, fused, choice = self._run("choose", rule, embedding, neighbours, cosines, masks)
         fused, choice, weights = np.asarray(fused), np.asarray(choice).tolist(), np.asarray(weights)
-        source, doubts = "fused", ()
+        masks, cosines = masks[:, : rule.k], cosines[:, : rule.k]
+        source, doubts = "likeliest" if rule.candidates else "fused", ()
         if isinstance(landmark, int):
             fused, choice, source = masks[:, landmark], [landmark] * len(rows), f"neighbour {landmark}"
         elif landmark is not None:
@@ -297,6 +302,7 @@ class GarmentGenerator:
                 weights=weights[i],
                 landmark=fused[i],
                 choice=choice[i],
+                landmark_id=None if choice[i] is None else self.memory.items[ranked[i, choice[i]]].id,
                 landmark_source=source,
                 attributes=described[i][0],
                 attribute_sources=described[i][1],
@@ -370,11 +376,6 @@ class _Clock:
 
 def _embed(model: RAGDiffusion, params, photos, attributes):
     return model.embed(params, to_float(photos), attributes)
-
-
-def _fuse(model: RAGDiffusion, embedding, neighbours, masks):
-    weights = slle_weights(embedding, neighbours, model.reg)
-    return weights, *fuse_landmarks(masks, weights)
 
 
 def _predict_landmark(model: RAGDiffusion, params, photos):

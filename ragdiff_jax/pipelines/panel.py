@@ -111,12 +111,13 @@ def result_cells(
                 chosen=rank == retrieved.choice,
             )
         )
+    beyond = retrieved.choice is None or retrieved.choice >= len(retrieved.rows)
     cells.append(
         Cell(
             picture=retrieved.landmark,
             title="landmark",
-            lines=(retrieved.landmark_source,),
-            chosen=retrieved.choice is None,
+            lines=(retrieved.landmark_source, *([retrieved.landmark_id] if beyond and retrieved.landmark_id else [])),
+            chosen=beyond,
         )
     )
     if image is not None:

@@ -1,8 +1,20 @@
-"""Landmark fusion (RAGDiffusion 9.3): K neighbours' silhouettes [B,K,H,W] -> one of them [B,H,W]."""
+"""Which silhouette of the memory a photo gets: neighbours' silhouettes [B,K,H,W] -> one of them [B,H,W].
+
+`fuse_landmarks` is RAGDiffusion's way (9.3), among the K of SLLE. `likeliest_landmark` is ours, among many more.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from ragdiff_jax.errors import UserError
+from ragdiff_jax.retrieval.slle import slle_weights
+
+COMPARED_SIDE = 64  # pixels a side, at most, at which `likeliest_landmark` compares silhouettes
 
 
 def binarise(masks: Shaped[Array, "*shape"]) -> Bool[Array, "*shape"]:
@@ -46,3 +58,77 @@ def fuse_landmarks(
     scores = jnp.where(jnp.any(binary, axis=(-2, -1)), scores, -1.0)
     choice = jnp.argmax(scores, axis=1).astype(jnp.int32)
     return jnp.take_along_axis(masks, choice[:, None, None, None], axis=1)[:, 0], choice
+
+
+def likeliest_landmark(
+    masks: Shaped[Array, "b m h w"], cosines: Float[Array, "b m"], temperature: float | Float[Array, ""]
+) -> tuple[Shaped[Array, "b h w"], Int[Array, " b"]]:
+    """The candidate mask of highest expected IoU with the true silhouette, and which of the m it is, int32.
+
+    softmax(cosine / temperature) is taken for the chance of each candidate to be the true one; an encoder that was
+    trained on such a softmax (`objectives/photo_tower.py`) means just that by its cosines. The nearest is only the
+    likeliest single answer: where an encoder hesitates between two kinds of garment it is as often wrong as right,
+    while a silhouette that overlaps with many likely ones is seldom far off. An empty mask is never chosen while there
+    is another; on a tie the nearer wins.
+    """
+    b, m, h, w = masks.shape
+    binary = binarise(masks)
+    there = jnp.any(binary, axis=(-2, -1))
+    if max(h, w) > COMPARED_SIDE:
+        side = (min(h, COMPARED_SIDE), min(w, COMPARED_SIDE))
+        small = jax.image.resize(binary.astype(jnp.float32), (b, m, *side), "linear", antialias=True)
+        binary = binarise(small)
+    rows = binary.reshape(b, m, -1).astype(jnp.float32)
+    both = jnp.einsum("bip,bjp->bij", rows, rows)  # counts below 2^24: exact in float32 on every device
+    sizes = rows.sum(axis=-1)
+    shared = both / jnp.maximum(sizes[:, :, None] + sizes[:, None] - both, 1.0)
+    chances = jax.nn.softmax(cosines.astype(jnp.float32) / temperature, axis=1)
+    expected = jnp.einsum("bij,bj->bi", shared, chances, precision=jax.lax.Precision.HIGHEST)
+    choice = jnp.argmax(jnp.where(there, expected, -1.0), axis=1).astype(jnp.int32)
+    return jnp.take_along_axis(masks, choice[:, None, None, None], axis=1)[:, 0], choice
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LandmarkRule:
+    """How a photo's neighbours become SLLE's weights and one silhouette.
+
+    k, reg: SLLE's neighbours and ridge.
+    candidates: 0: the silhouette is `fuse_landmarks` of the k (R 9.3); else `likeliest_landmark` of so many nearest.
+    temperature: of the likeliest.
+    """
+
+    k: int = 4
+    reg: float = 1e-3
+    candidates: int = 0
+    temperature: float = 0.05
+
+    def __post_init__(self):
+        if self.candidates < 0 or not self.temperature > 0:
+            raise UserError(
+                f"landmark_candidates {self.candidates}, landmark_temperature {self.temperature}: must be at least 0, "
+                "and above 0"
+            )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "LandmarkRule":
+        """What the `settings` of a model.json say; a structure_net stage says nothing: the defaults."""
+        names = {"neighbours": "k", "reg": "reg"}
+        names |= {"landmark_candidates": "candidates", "landmark_temperature": "temperature"}
+        return cls(**{field: settings[name] for name, field in names.items() if name in settings})
+
+    def considered(self, rows: int) -> int:
+        """How many neighbours to look for in a memory of so many rows."""
+        return min(max(self.k, self.candidates), max(rows, self.k))
+
+    def __call__(
+        self,
+        embedding: Float[Array, "b d"],
+        near: Float[Array, "b k d"],
+        cosines: Float[Array, "b m"],
+        masks: Shaped[Array, "b m h w"],
+    ) -> tuple[Float[Array, "b k"], Shaped[Array, "b h w"], Int[Array, " b"]]:
+        """(SLLE weights of the k nearest `near`, the silhouette, which of the m neighbours has it)."""
+        weights = slle_weights(embedding, near, self.reg)
+        if self.candidates:
+            return weights, *likeliest_landmark(masks, cosines, self.temperature)
+        return weights, *fuse_landmarks(masks[:, : self.k], weights)

@@ -130,6 +130,7 @@ def preset(name: str) -> RAGDiffusion:
         return RAGDiffusion(
             guidance_scale=1.5,
             sampler="ddpm",
+            landmark_candidates=256,
             unet=SMALL_UNET if small else TINY_UNET,
             vae=SMALL_VAE if small else TINY_VAE,
             text_encoders=(TINY_TEXT,),

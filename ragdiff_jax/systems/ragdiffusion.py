@@ -36,7 +36,7 @@ from ragdiff_jax.models.unet import SiteKeyValues
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig, sample_latents, scale_latents, unscale_latents
 from ragdiff_jax.retrieval.index import exact_search
-from ragdiff_jax.retrieval.landmarks import fuse_landmarks, iou
+from ragdiff_jax.retrieval.landmarks import LandmarkRule, fuse_landmarks, iou
 from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 from ragdiff_jax.systems.conditions import Conditions, Text
 from ragdiff_jax.systems.dropout import Dropout
@@ -52,6 +52,8 @@ class RAGDiffusion:
     Attributes:
       guidance_scale, sampler, neighbours, alpha, reg: defaults of serving, and of what training sees (K, Eq. 3's
         alpha, SLLE's ridge).
+      landmark_candidates, landmark_temperature: of serving, `LandmarkRule`'s; 0 candidates is R 9.3. Training sees the
+        silhouettes of R 9.3.
       null: what an absent condition is; `gate` removes it exactly, `zero` is the paper's zero vectors.
       snr_gamma: min-SNR weighting of the loss; 0 is off.
       noise_offset: share of noise that is one number a channel; 0 is off.
@@ -75,6 +77,8 @@ class RAGDiffusion:
     neighbours: int = 4
     alpha: float = 0.5
     reg: float = 1e-3
+    landmark_candidates: int = 0
+    landmark_temperature: float = 0.05
     null: Literal["gate", "zero"] = "gate"
     dropout: Dropout = Dropout()
     snr_gamma: float = 0.0
@@ -93,6 +97,7 @@ class RAGDiffusion:
 
     def __post_init__(self):
         check_parts(self)
+        _ = self.landmark_rule  # its own checks
 
     @classmethod
     def from_config(cls, name: str, **changes: Any) -> "RAGDiffusion":
@@ -104,6 +109,16 @@ class RAGDiffusion:
     @property
     def latent_size(self) -> int:
         return self.image_size // self.vae.factor
+
+    @property
+    def landmark_rule(self) -> LandmarkRule:
+        """How serving chooses a silhouette of the memory."""
+        return LandmarkRule(
+            k=self.neighbours,
+            reg=self.reg,
+            candidates=self.landmark_candidates,
+            temperature=self.landmark_temperature,
+        )
 
     @property
     def retrieves(self) -> bool:

@@ -43,7 +43,19 @@ from ragdiff_jax.weights.safetensors_io import write_text
 
 SYSTEM = "ragdiffusion"
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-SETTINGS = ("image_size", "guidance_scale", "sampler", "neighbours", "alpha", "reg", "null", "latent_concat", "dtype")
+SETTINGS = (
+    "image_size",
+    "guidance_scale",
+    "sampler",
+    "neighbours",
+    "alpha",
+    "reg",
+    "landmark_candidates",
+    "landmark_temperature",
+    "null",
+    "latent_concat",
+    "dtype",
+)
 COMPUTE_DTYPES = ("float32", "bfloat16")
 # A memory belongs to the encoder as it is on disk, to the bit.
 _KEPT = ("structure_net",)

@@ -103,7 +103,7 @@ def test_the_json_line_is_the_contract(with_world, world, photos, tmp_path):
         "input", "output", "panel", "neighbours", "landmark", "landmark_source", "attributes", "attributes_source",
         "warnings", "seed", "seconds",
     }  # fmt: skip
-    assert (line["seed"], line["landmark_source"], line["attributes_source"]) == (7, "fused", "unknown")
+    assert (line["seed"], line["landmark_source"], line["attributes_source"]) == (7, "likeliest", "unknown")
     assert (line["attributes"], line["warnings"]) == ({}, [])
     assert line["seconds"].keys() == {"annotate", "retrieve", "denoise", "decode", "total"}
     assert line["seconds"]["total"] >= line["seconds"]["denoise"] > 0

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ragdiff_jax.evaluation.charts import PALETTE, draw_histograms, draw_pairs
-from ragdiff_jax.evaluation.retrieval import bounds, mask_ious, retrieval_scores
+from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, retrieval_scores
 from ragdiff_jax.evaluation.similarity import similarity, tsne
+from ragdiff_jax.retrieval import LandmarkRule
 
 NOBODY = np.array([-1, -1], np.int32)
 
@@ -37,13 +38,27 @@ def test_ious(world):
 
 def test_the_nearest_and_the_landmark_are_counted(world):
     photos, memory, masks, ious = world
-    scores = retrieval_scores(photos, memory, masks, ious, NOBODY, k=2, reg=1e-3)
+    scores = retrieval_scores(photos, memory, masks, ious, NOBODY, LandmarkRule(k=2))
     assert scores["top1"] == scores["top5"] == 1
     assert scores["iou"] == pytest.approx((1 + 19 / 20) / 2)
     assert scores["landmark_iou"] == pytest.approx((1 + 19 / 20) / 2)
     # Without its own flat-lay the first photo finds garment 1.
-    without = retrieval_scores(photos, memory, masks, ious, np.array([0, -1], np.int32), k=2, reg=1e-3)
+    without = retrieval_scores(photos, memory, masks, ious, np.array([0, -1], np.int32), LandmarkRule(k=2))
     assert without["iou"] == pytest.approx((9 / 10 + 19 / 20) / 2)
+
+
+def test_the_likeliest_landmark_may_lie_beyond_the_neighbours(world):
+    photos, memory, masks, ious = world
+    # At this temperature all seven are as likely: the one that overlaps most with all of them has height 4.
+    rule = LandmarkRule(k=2, candidates=50, temperature=1e4)
+    rows, at = chosen_landmarks(photos, memory, masks, NOBODY, rule)
+    assert rows.shape == (2, 7)
+    assert rows[np.arange(2), at].tolist() == [5, 5]
+    scores = retrieval_scores(photos, memory, masks, ious, NOBODY, rule)
+    assert scores["landmark_iou"] == pytest.approx((4 / 10 + 4 / 20) / 2)
+    # At a low one the nearest is all that counts.
+    rows, at = chosen_landmarks(photos, memory, masks, NOBODY, LandmarkRule(k=2, candidates=7, temperature=1e-3))
+    assert at.tolist() == [0, 0]
 
 
 def test_random_choice_and_oracle_are_exact(world):

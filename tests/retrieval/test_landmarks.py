@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from ragdiff_jax.retrieval import fuse_landmarks, iou
+import ragdiff_jax as rd
+from ragdiff_jax.retrieval import LandmarkRule, fuse_landmarks, iou, likeliest_landmark
 
 
 def box(top, bottom, left=4, right=12):
@@ -53,3 +55,37 @@ def test_iou():
     assert float(iou(a, a)) == 1.0
     assert float(iou(a, jnp.zeros_like(a))) == 0.0
     assert float(iou(jnp.zeros_like(a), jnp.zeros_like(a))) == 1.0
+
+
+def test_the_likeliest_landmark_has_the_highest_expected_iou():
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, 9, 16, 16)) < rng.uniform(0.1, 0.9, (3, 9, 1, 1))
+    cosines = np.sort(rng.uniform(-1, 1, (3, 9)).astype(np.float32), axis=1)[:, ::-1]
+    landmark, choice = jax.jit(likeliest_landmark)(jnp.asarray(masks), jnp.asarray(cosines), 0.3)
+    for row in range(3):
+        chances = np.exp(np.float64(cosines[row]) / 0.3)
+        one = jnp.asarray(masks[row])
+        shared = np.asarray(iou(one[:, None].repeat(9, 1), one[None].repeat(9, 0)))
+        assert int(choice[row]) == np.argmax(shared @ (chances / chances.sum()))
+        np.testing.assert_array_equal(landmark[row], masks[row, int(choice[row])])
+
+
+def test_between_two_kinds_the_likeliest_is_what_overlaps_with_both():
+    masks = np.stack([box(2, 4), box(2, 14), box(2, 9), np.zeros((16, 16), bool)])[None]
+    cosines = jnp.asarray([[0.50, 0.49, 0.48, 0.47]])
+    assert int(likeliest_landmark(jnp.asarray(masks), cosines, 0.05)[1][0]) == 2
+    assert int(likeliest_landmark(jnp.asarray(masks), cosines, 1e-3)[1][0]) == 0
+    large = jnp.asarray(masks.repeat(12, 2).repeat(12, 3))  # compared at 64 px, returned as it is
+    chosen, choice = likeliest_landmark(large, cosines, 0.05)
+    assert int(choice[0]) == 2 and chosen.shape == (1, 192, 192)
+    empty_first = jnp.zeros((1, 2, 8, 8), bool).at[0, 1].set(True)
+    assert int(likeliest_landmark(empty_first, jnp.asarray([[0.9, 0.1]]), 0.05)[1][0]) == 1
+
+
+def test_a_rule_says_which_numbers_it_cannot_use():
+    with pytest.raises(rd.UserError, match="landmark_candidates -1"):
+        LandmarkRule.of({"landmark_candidates": -1})
+    with pytest.raises(rd.UserError, match="landmark_temperature 0"):
+        LandmarkRule(temperature=0.0)
+    assert LandmarkRule.of({"neighbours": 8, "image_size": 64}) == LandmarkRule(k=8)
+    assert [LandmarkRule(candidates=256).considered(rows) for rows in (3, 100, 5000)] == [4, 100, 256]

@@ -1,5 +1,6 @@
 """Retrieval without any picture made: sizes of the memory, K, SLLE, attributes, an expanded memory, other curation."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,16 +11,16 @@ from jaxtyping import Bool, Float, Int
 from ragdiff_jax.evaluation.analyze import Analysis
 from ragdiff_jax.evaluation.claims.store import Measured
 from ragdiff_jax.evaluation.claims.world import World, places_of, unit
-from ragdiff_jax.evaluation.retrieval import mask_ious, nearest, retrieval_rows
-from ragdiff_jax.retrieval import Memory, fuse_landmarks, slle_weights
+from ragdiff_jax.evaluation.retrieval import chosen_landmarks, mask_ious, nearest, retrieval_rows
+from ragdiff_jax.retrieval import LandmarkRule, Memory, fuse_landmarks, slle_weights
 from ragdiff_jax.retrieval.curation import curate
 from ragdiff_jax.retrieval.landmarks import blend_landmarks, iou
-from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import load_structure_net
 
 SIZES = {"quarter": 0.25, "half": 0.5, "whole": 1.0}  # R: 1,000, 2,000 and 4,000 of one collection
 NEIGHBOURS = (1, 2, 4, 8)
+LIKELIEST = 256  # candidates of `likeliest_landmark`, where there are so many
 CHUNK = 64  # photos whose silhouettes are fused together
 
 
@@ -27,18 +28,20 @@ def retrieval(world: World, seed: int) -> Measured:
     """Held-out photos against the stem's memory, attributes unknown and exact; see the columns' names."""
     part, memory = world.part("held_out"), world.memory()
     analysis = analysis_of(world, "held_out")
-    ious, reg = mask_ious(part.pairs.masks, memory.landmarks), analysis.reg
+    ious, rule = mask_ious(part.pairs.masks, memory.landmarks), analysis.rule
     columns = {"random/iou": ious.mean(axis=1), "best/iou": ious.max(axis=1)}
-    parts = places_of(SIZES, len(memory), seed)
+    parts, nobody = places_of(SIZES, len(memory), seed), np.full(len(part), -1, np.int32)
     for knowledge, photos in analysis.photos.items():
         for size, rows in parts.items():
             vectors, masks = memory.embeddings[rows], memory.landmarks[rows]
-            own = np.full(len(photos), -1, np.int32)
-            found = retrieval_rows(photos, vectors, masks, ious[:, rows], own, k=4, reg=reg)
+            found = retrieval_rows(photos, vectors, masks, ious[:, rows], nobody, rule)
             columns |= {f"{knowledge}/{size}/{score}": values for score, values in found.items()}
+        likeliest = dataclasses.replace(rule, candidates=LIKELIEST)
+        rows, at = chosen_landmarks(photos, memory.embeddings, memory.landmarks, nobody, likeliest)
+        columns[f"{knowledge}/likeliest_iou"] = ious[np.arange(len(rows)), rows[np.arange(len(rows)), at]]
         columns |= {
             f"{knowledge}/{name}": values
-            for name, values in _by_k(photos, analysis.flats, part.pairs.masks, memory, ious, reg).items()
+            for name, values in _by_k(photos, analysis.flats, part.pairs.masks, memory, ious, rule.reg).items()
         }
         columns |= {
             f"{knowledge}/{name}": values
@@ -83,15 +86,14 @@ def extreme_growth(world: World, seed: int) -> Measured:
     return _expanded(world, "extreme", "whole", "extreme")
 
 
-def _expanded(world: World, photos: str, before: str, after: str) -> Measured:
-    part, columns, facts = world.part(photos), {}, {"photos": len(world.part(photos))}
+def _expanded(world: World, of: str, before: str, after: str) -> Measured:
+    part, columns, facts = world.part(of), {}, {"photos": len(world.part(of))}
     for when, kind in (("before", before), ("after", after)):
         memory = world.memory(kind)
-        analysis = analysis_of(world, photos, kind)
+        analysis = analysis_of(world, of, kind)
         ious, own = mask_ious(part.pairs.masks, memory.landmarks), np.full(len(part), -1, np.int32)
-        found = retrieval_rows(
-            analysis.photos["exact"], memory.embeddings, memory.landmarks, ious, own, k=4, reg=analysis.reg
-        )
+        photos = analysis.photos["exact"]
+        found = retrieval_rows(photos, memory.embeddings, memory.landmarks, ious, own, analysis.rule)
         columns |= {f"{when}/{score}": values for score, values in found.items()}
         columns[f"{when}/random"] = ious.mean(axis=1)
         facts[f"memory {when}"] = len(memory)
@@ -100,10 +102,10 @@ def _expanded(world: World, photos: str, before: str, after: str) -> Measured:
 
 @functools.lru_cache(maxsize=8)
 def analysis_of(world: World, part: str, kind: str = "whole") -> Analysis:
-    """The stem's towers on a part's pairs, beside a memory's kind."""
+    """The stem's towers on a part's pairs, beside a memory's kind; four neighbours, fused as R 9.3 does."""
     config, params = load_structure_net(world.stem)
-    reg = read_model_json(world.stem).settings.get("reg", RAGDiffusion.reg)
-    return Analysis(config, params, world.memory(kind), world.part(part).pairs, None, k=4, reg=reg)
+    rule = dataclasses.replace(LandmarkRule.of(read_model_json(world.stem).settings), k=4, candidates=0)
+    return Analysis(config, params, world.memory(kind), world.part(part).pairs, None, rule=rule)
 
 
 def _by_k(

@@ -186,9 +186,10 @@ class World:
     @functools.lru_cache(maxsize=2)  # noqa: B019 - arms that follow each other share loading and compiling
     def generator(self, folder: Path, memory: str, *, neighbours: int = 0, adapter: float = 1.0) -> GarmentGenerator:
         """Of a model folder and a memory's kind; `neighbours`: K, 0 takes the model's; `adapter` 0 closes EP-Adapter's
-        gate.
+        gate. Silhouettes are fused as R 9.3 does, whatever the model's own rule.
         """
         model, params = load_model(folder)
+        model = dataclasses.replace(model, landmark_candidates=0)
         if neighbours:
             model = dataclasses.replace(model, neighbours=neighbours)
         if adapter != 1:
