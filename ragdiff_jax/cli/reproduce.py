@@ -30,6 +30,7 @@ _OWN = (
     ("--people", "people", "held-out people"),
     ("--steps", "steps", "sampling steps"),
     ("--train-steps", "train_steps", "steps of every variant's training"),
+    ("--scratch-steps", "scratch_steps", "steps of what is trained from nothing, the autoencoders"),
     ("--train-pairs", "train_pairs", "drawn garments that variants train on"),
     ("--batch", "batch", "pictures at a time"),
 )

@@ -77,7 +77,9 @@ CLAIMS = (
     Claim(
         id="R-T2-pgea", paper="R", where="Table 2", says="PGEA helps: SSIM.",
         numbers={"+ emb + sil": 0.6926, "full": 0.6963}, a="pgea/held_out:ssim_aligned",
-        b="fresh_reference/held_out:ssim_aligned", note="Against a model whose networks begin as copies too. " + _BRIEF,
+        b="fresh_reference/held_out:ssim_aligned",
+        note="Against a model whose networks begin as copies too; each of R's three stages is as long as a variant. "
+        + _BRIEF,
     ),
     Claim(
         id="R-T2-pgea-kid", paper="R", where="Table 2", says="PGEA worsens KID (while FID gets better).",
@@ -88,7 +90,7 @@ CLAIMS = (
         id="R-3.3-logos", paper="R", where="3.3, 4.3",
         says="The autoencoder of 16 channels keeps logos that one of 4 loses: by 1 dB or more inside their boxes.",
         a="logos/autoencoder16:psnr", b="logos/autoencoder4:psnr", threshold=1.0,
-        note="Both trained from nothing, equally and briefly; benchmarks.md has them after 2,400 steps.",
+        note="Both trained from nothing, equally long: the budget's scratch_steps.",
     ),
     Claim(
         id="R-T3-other-kid", paper="R", where="Table 3",

@@ -23,12 +23,14 @@ class Measure:
     run: (world, seed) -> columns.
     inputs: of `World.fingerprint`. uses: fields of the budget that its numbers depend on.
     variant: what it needs trained, or "".
+    revision: counts its changes, where only this one has to be measured again.
     """
 
     run: Callable[[World, int], Measured]
     inputs: tuple[str, ...]
     uses: tuple[str, ...]
     variant: str = ""
+    revision: int = 0
 
     def key(self, world: World, seed: int) -> dict[str, Any]:
         """All that decides the numbers. Raises `NotRun` where a variant's config isn't there."""
@@ -37,6 +39,8 @@ class Measure:
         key |= {name: budget[name] for name in self.uses}
         if self.variant:
             key["recipe"] = recipe(world, self.variant, seed)
+        if self.revision:
+            key["revision"] = self.revision
         return key | {"version": VERSION, "drawn": world.drawn, "image_size": world.image_size, "seed": seed}
 
 
@@ -69,7 +73,7 @@ def _of_editor(run: Callable[[World, int], Measured]) -> Measure:
 
 
 MEASURES: dict[str, Measure] = {
-    "retrieval": _retrieved(retrieval),
+    "retrieval": dataclasses.replace(_retrieved(retrieval), revision=1),
     "curation": _retrieved(curation),
     "growth": _retrieved(growth),
     "style_growth": _retrieved(style_growth, "added"),
@@ -122,7 +126,7 @@ KINDS = {
     "dark": Arm(part="plain", light="dark"),
     "bright": Arm(part="plain", light="bright"),
 }
-PARTS_ONLY = ("autoencoder4", "autoencoder16", "pgea_in", "pgea_out")
+PARTS_ONLY = ("autoencoder4", "autoencoder16", "pgea_in", "pgea_out", "pgea_convs", "pgea_unet")
 MEASURES |= {
     f"{name}/{kind}": _variant(name, arm) for name in VARIANTS if name not in PARTS_ONLY for kind, arm in KINDS.items()
 }

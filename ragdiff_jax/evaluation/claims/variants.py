@@ -21,11 +21,13 @@ class Variant:
       settings: what --set changes. In values {stem}, {memory}, {data} are places, {tokenizer} the stem's, and {NAME}
         the model folder that the variant NAME ends in.
       says: what it is, for the report.
+      from_nothing: gets the budget's `scratch_steps`.
     """
 
     config: str
     says: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    from_nothing: bool = False
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -69,11 +71,13 @@ VARIANTS: dict[str, Variant] = {
         config="autoencoder/tiny.py",
         says="an autoencoder of 4 channels",
         settings={"data.folder": "{data}", "model.vae.latent_channels": 4},
+        from_nothing=True,
     ),
     "autoencoder16": Variant(
         config="autoencoder/tiny.py",
         says="an autoencoder of 16 channels",
         settings={"data.folder": "{data}", "model.vae.latent_channels": 16},
+        from_nothing=True,
     ),
     "pgea_in": Variant(
         config="pgea/tiny.py:stage1",
@@ -85,13 +89,23 @@ VARIANTS: dict[str, Variant] = {
         says="its conv_out, in closed form",
         settings=_PGEA | {"model.parts.unet": "{pgea_in}/unet"},
     ),
+    "pgea_convs": Variant(
+        config="pgea/tiny.py:stage2",
+        says="PGEA's stage II: its convolutions by the U-Net's own loss",
+        settings=_PGEA | {"model.parts.unet": "{pgea_out}/unet"},
+    ),
+    "pgea_unet": Variant(
+        config="pgea/tiny.py:stage3",
+        says="PGEA's stage III: the whole U-Net",
+        settings=_PGEA | {"model.parts.unet": "{pgea_convs}/unet"},
+    ),
     "pgea": Variant(
         config="ragdiffusion/tiny.py:{stem}",
         says="RAGDiffusion on the autoencoder of 16 channels, from PGEA's U-Net",
         settings=_SYSTEM
         | {
             "model.parts.vae": "{autoencoder16}/vae",
-            "model.parts.unet": "{pgea_out}/unet",
+            "model.parts.unet": "{pgea_unet}/unet",
             "model.parts.reference_net": "",
             "model.parts.ep_adapter": "",
         },
@@ -111,10 +125,14 @@ def recipe(world: World, name: str, seed: int) -> dict[str, Any]:
         "stem": world.fingerprint("stem"),
         "memory": world.fingerprint("memory"),
         "data": [world.drawn, TRAINING, world.budget.train_pairs, world.image_size],
-        "steps": world.budget.train_steps,
+        "steps": steps_of(world, name),
         "batch": world.budget.train_batch,
         "seed": seed,
     }
+
+
+def steps_of(world: World, name: str) -> int:
+    return world.budget.scratch_steps if VARIANTS[name].from_nothing else world.budget.train_steps
 
 
 def config_file(world: World, name: str) -> Path:
@@ -145,9 +163,9 @@ def model_of(world: World, name: str, seed: int) -> Path:
 
     settings = {key: filled(value) for key, value in variant.settings.items()}
     settings |= {
-        "train.steps": world.budget.train_steps,
+        "train.steps": steps_of(world, name),
         "train.batch_size": world.budget.train_batch,
-        "train.warmup": min(20, world.budget.train_steps // 5),
+        "train.warmup": min(20, steps_of(world, name) // 5),
         "train.sample_every": 0,
         "train.validate_every": 0,
         "train.seed": seed,
