@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
             "temperature": 0.05,
             "recolour": True,
             "shape_temperature": 0.02,
-            "paste_share": 0.4,
+            "paste_share": 0.25,
             "paste_from_easy": True,
             "mask_weight": 3.0,
             "attribute_weight": 0.3,
@@ -47,14 +47,14 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 5000,
+            "steps": 8500,
             "seconds": 0,
             "batch_size": 32,
-            "learning_rate": 5e-4,
+            "learning_rate": 1.5e-3,
             "weight_decay": 0.05,
             "ema_decay": 0.995,
             "sample_every": 0,
-            "validate_every": 200,
+            "validate_every": 250,
             "warmup": 50,
             "schedule": "cosine",
             "checkpoint_seconds": 240.0,

@@ -3,7 +3,8 @@
 image `[b, h, w, 3]` in [-1, 1] -> CLIP ViT, penultimate tokens `[b, l, p]` through its own norm and
 projection -> the 10 attributes' embeddings `[b, 10 * attribute_dim]` beside every token -> Resampler with
 one query -> unit length. Two towers, `photo` and `flat`, start from the same weights and share the
-attribute table. Attribute id 0 is unknown and has a learned row like any other.
+attribute table. Attribute id 0 is unknown and has a learned row like any other. In small models the photo tower may
+have convolutions in its ViT's place (`ConvEncoder`), which learn from less.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
+from ragdiff_jax.models.conv_encoder import ConvEncoder
 from ragdiff_jax.models.layers import weight
 from ragdiff_jax.models.resampler import Resampler
 
@@ -26,7 +28,10 @@ Tower = Literal["photo", "flat"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StructureNetConfig:
-    """Sizes of both towers. `attribute_sizes[i]` counts the ids of attribute i, id 0 (unknown) included."""
+    """Sizes of both towers. `attribute_sizes[i]` counts the ids of attribute i, id 0 (unknown) included.
+
+    `photo_stages`: of the photo tower's `ConvEncoder`, (width, blocks) each; empty: it has a ViT like the flat one's.
+    """
 
     vision: CLIPVisionConfig
     attribute_sizes: tuple[int, ...]
@@ -37,6 +42,14 @@ class StructureNetConfig:
     dim_head: int = 64
     ff_mult: int = 4
     embed_dim: int = 768
+    photo_stages: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self):
+        if self.vision.image_size % 2 ** len(self.photo_stages):
+            raise UserError(
+                f"StructureNet config: {len(self.photo_stages)} photo_stages halve {self.vision.image_size} pixels, "
+                "which leaves no whole number"
+            )
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "StructureNetConfig":
@@ -50,12 +63,14 @@ class StructureNetConfig:
         if not values["vision"].with_projection or not values["vision"].projection_dim:
             raise UserError("StructureNet config: vision must be a CLIPVisionModelWithProjection")
         values["attribute_sizes"] = tuple(values["attribute_sizes"])
+        values["photo_stages"] = tuple(tuple(stage) for stage in values.get("photo_stages", ()))
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """The `config.json` of the part."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values |= {"vision": self.vision.to_dict(), "attribute_sizes": list(self.attribute_sizes)}
+        values["photo_stages"] = [list(stage) for stage in self.photo_stages]
         return {"_class_name": "StructureNet"} | values
 
 
@@ -63,12 +78,16 @@ class StructureTower(nn.Module):
     """CLIP-normalised pixels `[b, s, s, 3]`, attribute embeddings `[b, a]` -> unit vectors `[b, d]`."""
 
     config: StructureNetConfig
+    stages: tuple[tuple[int, int], ...] = ()
     dtype: DTypeLike = jnp.float32
     remat: bool = False
 
     def setup(self):
         c = self.config
-        self.vision = CLIPVisionModel(c.vision, self.dtype, self.remat)
+        if self.stages:
+            self.conv = ConvEncoder(self.stages, c.vision.projection_dim, self.dtype)
+        else:
+            self.vision = CLIPVisionModel(c.vision, self.dtype, self.remat)
         self.resampler = Resampler(
             c.dim, c.depth, c.heads, c.dim_head, 1, c.embed_dim, c.ff_mult, dtype=self.dtype
         )
@@ -76,10 +95,14 @@ class StructureTower(nn.Module):
     def __call__(
         self, pixels: Float[Array, "b h w 3"], attributes: Float[Array, "b a"]
     ) -> Float[Array, "b d"]:
-        return self.pool(self.vision.project_tokens(pixels), attributes)
+        return self.pool(self.tokens(pixels), attributes)
+
+    def tokens(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b l p"]:
+        """What is seen: the class token, or the mean, first."""
+        return self.conv(pixels) if self.stages else self.vision.project_tokens(pixels)
 
     def pool(self, tokens: Float[Array, "b l p"], attributes: Float[Array, "b a"]) -> Float[Array, "b d"]:
-        """From the ViT's tokens on."""
+        """From the tokens on."""
         b, length, _ = tokens.shape
         beside = jnp.broadcast_to(attributes.astype(tokens.dtype)[:, None], (b, length, attributes.shape[-1]))
         e = self.resampler(jnp.concatenate([tokens, beside], axis=-1))[:, 0].astype(jnp.float32)
@@ -115,8 +138,8 @@ class StructureNet(nn.Module):
 
     def setup(self):
         c = self.config
-        self.photo = StructureTower(c, self.dtype, self.remat)
-        self.flat = StructureTower(c, self.dtype, self.remat)
+        self.photo = StructureTower(c, c.photo_stages, self.dtype, self.remat)
+        self.flat = StructureTower(c, (), self.dtype, self.remat)
         self.attributes = AttributeTable(c.attribute_sizes, c.attribute_dim, self.dtype)
 
     def embed(
@@ -129,10 +152,10 @@ class StructureNet(nn.Module):
     def embed_with_tokens(
         self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower
     ) -> tuple[Float[Array, "b d"], Float[Array, "b l p"]]:
-        """`embed`, and the tower's tokens (the class token first), for losses on them."""
+        """`embed`, and the tower's tokens (the class token or the mean first), for losses on them."""
         pixels = preprocess(images, self.config.vision.image_size)
         tower_ = self.photo if tower == "photo" else self.flat
-        tokens = tower_.vision.project_tokens(pixels)
+        tokens = tower_.tokens(pixels)
         return tower_.pool(tokens, self.attributes(attributes)), tokens
 
     def embed_photo(
@@ -152,11 +175,12 @@ class StructureNet(nn.Module):
 
 
 def twin_towers(params: Mapping[str, Any], vision: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Parameters with both towers equal: the photo tower's, its ViT replaced by `vision` if given.
+    """Parameters with both towers equal in what both have: the photo tower's. Each ViT is `vision` if given.
 
     R 3.1: the towers start from the same weights and are then trained apart.
     """
-    tower = dict(params["photo"])
+    photo, flat = dict(params["photo"]), dict(params["flat"])
+    flat |= {name: part for name, part in photo.items() if name in flat}
     if vision is not None:
-        tower["vision"] = vision
-    return {**params, "photo": tower, "flat": jax.tree.map(jnp.copy, tower)}
+        photo, flat = (tower | {"vision": vision} if "vision" in tower else tower for tower in (photo, flat))
+    return {**params, "photo": photo, "flat": jax.tree.map(jnp.copy, flat)}

@@ -62,6 +62,7 @@ TINY_STRUCTURE_NET = StructureNetConfig(
     heads=4,
     dim_head=32,
     embed_dim=128,
+    photo_stages=((48, 0), (96, 1), (160, 3)),
 )
 TINY_UNET = UNetConfig(
     sample_size=16,

@@ -12,6 +12,7 @@ from ragdiff_jax.data.person_pipeline import PersonArrays
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig
+from ragdiff_jax.models.structure_net import StructureNetConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.systems.dropout import Dropout
@@ -103,6 +104,8 @@ def _system(model: Any) -> RAGDiffusion:
         own["unet"] = dataclasses.replace(system.unet, in_channels=latents, out_channels=latents)
     if "unet" in parts:  # PGEA changes its channels
         own["unet"] = UNetConfig.from_dict(read_config(parts["unet"]))
+    if "structure_net" in parts:  # frozen here; its photo tower may be of another kind than the preset's
+        own["structure_net"] = StructureNetConfig.from_dict(read_config(parts["structure_net"]))
     if "image_encoder" in parts:  # predicts attributes in serving; frozen here
         own["image_encoder"] = CLIPVisionConfig.from_dict(read_config(parts["image_encoder"]))
     system = dataclasses.replace(system, **own)

@@ -280,7 +280,8 @@ def encoder_fingerprint(model: RAGDiffusion, params: Mapping[str, Any]) -> str:
 
 def structure_fingerprint(config: StructureNetConfig, params: Mapping[str, Any]) -> str:
     """Names the encoder of a memory: StructureNet's standard tower and attribute table, and their config."""
-    return fingerprint({name: params[name] for name in ("flat", "attributes")}, config.to_dict())
+    own = {name: value for name, value in config.to_dict().items() if name != "photo_stages"}
+    return fingerprint({name: params[name] for name in ("flat", "attributes")}, own)
 
 
 def load_structure_net(folder: str | Path) -> tuple[StructureNetConfig, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """StructureNet: unit vectors that the attributes move, two towers that start alike and train apart."""
 
+import dataclasses
 from functools import partial
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from ragdiff_jax import weights
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
+from ragdiff_jax.weights.model_folder import structure_fingerprint
 
 CONFIG = StructureNetConfig(
     vision=CLIPVisionConfig(
@@ -127,3 +129,23 @@ def test_config_errors_name_what_is_missing():
     plain = CONFIG.to_dict() | {"vision": CONFIG.vision.to_dict() | {"architectures": ["CLIPVisionModel"]}}
     with pytest.raises(UserError, match="CLIPVisionModelWithProjection"):
         StructureNetConfig.from_dict(plain)
+
+
+def test_a_photo_tower_of_convolutions_shares_all_but_the_eye(params):
+    config = dataclasses.replace(CONFIG, photo_stages=((6, 0), (8, 2)))
+    network = StructureNet(config)
+    own = nn.meta.unbox(jax.jit(network.init)(jax.random.key(0), IMAGES, IMAGES, UNKNOWN)["params"])
+    twins = twin_towers(own, jax.tree.map(lambda x: x + 1.0, params["flat"]["vision"]))
+    assert twins["photo"].keys() == {"conv", "resampler"} and twins["flat"].keys() == {"vision", "resampler"}
+    jax.tree.map(np.testing.assert_array_equal, twins["photo"]["resampler"], twins["flat"]["resampler"])
+    e, tokens = network.apply({"params": own}, IMAGES, UNKNOWN, "photo", method="embed_with_tokens")
+    assert e.shape == (3, 10) and tokens.shape == (3, 1 + 4 * 4, 12)
+    np.testing.assert_allclose(tokens[:, 0], tokens[:, 1:].mean(axis=1), rtol=1e-5, atol=1e-6)
+    # A blank picture's tokens differ by their place alone, and by all of it.
+    _, blank = network.apply({"params": own}, jnp.ones((1, 16, 16, 3)), UNKNOWN[:1], "photo", method="embed_with_tokens")
+    assert len({row.tobytes() for row in np.asarray(blank[0, 1:]).round(5)}) == 16
+    assert StructureNetConfig.from_dict(config.to_dict()) == config
+    # A memory belongs to the standard tower, whatever sees the photos.
+    assert structure_fingerprint(config, own) == structure_fingerprint(CONFIG, own)
+    with pytest.raises(UserError, match="5 photo_stages halve 16 pixels"):
+        dataclasses.replace(CONFIG, photo_stages=((6, 0),) * 5)

@@ -209,7 +209,7 @@ def test_clip_trains_and_exports_both_towers(world, one_device, tmp_path):
     )
     params = {
         "text_encoder": world.params["text_encoder"],
-        "image_encoder": world.params["structure_net"]["photo"]["vision"],
+        "image_encoder": world.params["structure_net"]["flat"]["vision"],
         "logit_scale": np.float32(math.log(10)),
     }
     run = train(objective, one_device, 2, params)

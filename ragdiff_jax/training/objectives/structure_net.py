@@ -39,7 +39,7 @@ HUE = {"hue_probability": 0.8, "max_hue": 180.0}
 class StructureNetObjective(PairObjective):
     """Attributes:
     config: sizes of the towers.
-    vision: folder of a CLIP vision model that both ViTs start from; empty starts from scratch.
+    vision: folder of a CLIP vision model that the ViTs start from; empty starts from scratch.
     init_from: a model folder with a whole `structure_net` to start from instead.
     temperature: tau of Eq. 1; with `learn_temperature` its start.
     symmetric: adds the direction flat-lay -> photo.
@@ -53,7 +53,7 @@ class StructureNetObjective(PairObjective):
       half-way between flat-lays, whose shape is learned soon, and photos, whose shape isn't.
     paste_from_easy: pastes on surroundings of any strength, from none (the flat-lay as it lies) to the photo's own, so
       that a tower that knows flat-lays has something to hold on to.
-    twins: with `init_from`, the photo tower starts as a copy of the flat-lay tower.
+    twins: with `init_from`, the photo tower starts as a copy of the flat-lay tower, in what it has of it.
     attribute_dropout: chance for a tower to see no attribute at all, and for each attribute to be unknown.
     export_dtype: of the written weights. A memory belongs to the written ones, so that a system that ships in bfloat16
       wants its encoder rounded here, before its memory is built.
@@ -104,9 +104,7 @@ class StructureNetObjective(PairObjective):
     def init(self, key):
         image = jnp.zeros((1, 32, 32, 3))
         attributes = jnp.zeros((1, len(self.config.attribute_sizes)), jnp.int32)
-        params = dict(self.network.init(key, image, image, attributes)["params"])
-        params["flat"] = jax.tree.map(jnp.copy, params["photo"])
-        tree = {"structure_net": params}
+        tree = {"structure_net": twin_towers(self.network.init(key, image, image, attributes)["params"])}
         numbers = {"logit_scale": math.log(1 / self.temperature)} if self.learn_temperature else {}
         if self.contrast == "sigmoid":
             numbers["logit_bias"] = -10.0
@@ -119,11 +117,12 @@ class StructureNetObjective(PairObjective):
             params = load_parts(params, {"structure_net": f"{self.init_from}/structure_net"})
             if self.twins:
                 towers = params["structure_net"]
-                params["structure_net"] = towers | {"photo": jax.tree.map(jnp.copy, towers["flat"])}
+                shared = {name: part for name, part in towers["flat"].items() if name in towers["photo"]}
+                params["structure_net"] = towers | {"photo": towers["photo"] | jax.tree.map(jnp.copy, shared)}
             return params
         if not self.vision:
             return params
-        own = params["structure_net"]["photo"]["vision"]
+        own = params["structure_net"]["flat"]["vision"]
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), own)
         vision = load_part(self.vision, abstract, shardings=jax.tree.map(lambda x: x.sharding, own))
         return params | {"structure_net": twin_towers(params["structure_net"], vision)}

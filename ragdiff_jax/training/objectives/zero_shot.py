@@ -23,10 +23,11 @@ from ragdiff_jax.data.wording import UNSAID
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_text import CLIPTextModel
 from ragdiff_jax.models.layers import dense_init
+from ragdiff_jax.models.structure_net import StructureNetConfig
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.systems.zero_shot import PromptTables, clip_prompts
 from ragdiff_jax.training.objectives.clip import CLIPObjective
-from ragdiff_jax.weights.folder import load_part
+from ragdiff_jax.weights.folder import load_part, read_config
 
 PHOTO_TOWER = "photo_tower"  # in `parts`, in place of `image_encoder`: a folder of StructureNet
 SCALES = "scales"  # among the constants
@@ -68,10 +69,13 @@ class ZeroShotObjective(CLIPObjective):
         if PHOTO_TOWER in self.parts:
             own = params["image_encoder"]
             abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), own)
-            tree = {"photo": {"vision": abstract}}
-            shardings = {"photo": {"vision": jax.tree.map(lambda x: x.sharding, own)}}
-            vision = load_part(self.parts[PHOTO_TOWER], tree, shardings=shardings, allow_surplus=True)
-            params = params | {"image_encoder": vision["photo"]["vision"]}
+            # A photo tower of convolutions has no ViT: the flat tower's is the nearest to it.
+            convolutions = StructureNetConfig.from_dict(read_config(self.parts[PHOTO_TOWER])).photo_stages
+            tower = "flat" if convolutions else "photo"
+            tree = {tower: {"vision": abstract}}
+            shardings = {tower: {"vision": jax.tree.map(lambda x: x.sharding, own)}}
+            found = load_part(self.parts[PHOTO_TOWER], tree, shardings=shardings, allow_surplus=True)
+            params = params | {"image_encoder": found[tower]["vision"]}
         return params
 
     def constants(self, mesh):
