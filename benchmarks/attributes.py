@@ -1,12 +1,12 @@
-"""How well a model's CLIP predicts attributes: accuracy of each, and what serving would say of it.
+"""How well a model predicts attributes: accuracy of each, and what serving would say of it.
 
     python benchmarks/attributes.py --model DIR --dataset DIR            prints one JSON object a line, an attribute
     python benchmarks/attributes.py --model DIR --dataset DIR --write    and keeps the calibration in the model folder
 
-The model folder has an `image_encoder`: a whole system's or that of the `clip` stage. Scale and threshold are found on
-the photos of `--calibrate` and measured on those of `--split`: `accuracy` of the nearest prompt, beside `chance` (1 /
-values) and `commonest` (always saying the commonest value); `said`: the share of photos whose value reaches the
-threshold, `right`: the share of these that is right.
+The model folder has an `image_encoder` (a whole system's, or that of the `clip` stage) or a StructureNet with a head.
+Scale and threshold are found on the photos of `--calibrate` and measured on those of `--split`: `accuracy` of the
+nearest prompt, or of the head, beside `chance` (1 / values) and `commonest` (always saying the commonest value);
+`said`: the share of photos whose value reaches the threshold, `right`: the share of these that is right.
 """
 
 import argparse
@@ -19,13 +19,14 @@ import numpy as np
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import decode_image, square
+from ragdiff_jax.systems.attribute_head import SCALES, HeadAttributes
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes, calibrate, softmax
-from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, load_zero_shot, read_calibration, write_calibration
+from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, load_predictor, read_calibration, write_calibration
 
 BATCH = 16
 
 
-def measure(predictor: ZeroShotAttributes, folder: Path, split: str, limit: int, size: int):
+def measure(predictor: ZeroShotAttributes | HeadAttributes, folder: Path, split: str, limit: int, size: int):
     """({attribute: cosines [n, values]}, ids [n, 10]) of a split's photos, nothing given."""
     source = open_pairs(folder, split)
     records = [source[row] for row in range(min(limit, len(source)))]
@@ -34,7 +35,7 @@ def measure(predictor: ZeroShotAttributes, folder: Path, split: str, limit: int,
         part = records[start : start + BATCH]
         photos = [square(decode_image(record.photo, record.id), size, fill="edge") for record in part]
         full = np.stack([*photos, *photos[:1] * (BATCH - len(photos))])  # one size, one compilation
-        cosines, _ = predictor.cosines(full, [None] * BATCH)
+        cosines, _ = predictor.scores(full, [None] * BATCH)
         found.append({name: rows[: len(part)] for name, rows in cosines.items()})
     ids = np.stack([attribute_ids(record.photo_attributes, record.id) for record in records])
     return {name: np.concatenate([some[name] for some in found]) for name in STRUCTURAL}, ids
@@ -50,10 +51,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels a side, as the model's (default %(default)s)")
     parser.add_argument("--write", action="store_true", help="keep the calibration in the model folder")
     arguments = parser.parse_args()
-    predictor = load_zero_shot(arguments.model)
+    predictor = load_predictor(arguments.model)
+    part = arguments.model / (IMAGE_ENCODER if isinstance(predictor, ZeroShotAttributes) else "structure_net")
+    scales = {} if isinstance(predictor, ZeroShotAttributes) else {"scales": SCALES}
     common = (arguments.limit, arguments.size)
-    start = read_calibration(arguments.model / IMAGE_ENCODER)
-    calibration = calibrate(*measure(predictor, arguments.dataset, arguments.calibrate, *common), start)
+    start = read_calibration(part)
+    calibration = calibrate(*measure(predictor, arguments.dataset, arguments.calibrate, *common), start, **scales)
     cosines, ids = measure(predictor, arguments.dataset, arguments.split, *common)
     for column, name in enumerate(STRUCTURAL):
         own, known = calibration[name], ids[:, column] > 0
@@ -71,7 +74,7 @@ def main() -> None:
             }
         print(json.dumps(record), flush=True)
     if arguments.write:
-        write_calibration(arguments.model / IMAGE_ENCODER, calibration)
+        write_calibration(part, calibration)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from ragdiff_jax.evaluation.retrieval import mask_ious
 from ragdiff_jax.pipelines.memory_builder import MemoryBuilder, flat_lays_of_pairs
 from ragdiff_jax.retrieval import LandmarkRule, Memory
 from ragdiff_jax.weights.folder import read_model_json
-from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, load_structure_net, load_zero_shot
+from ragdiff_jax.weights.model_folder import can_predict, load_predictor, load_structure_net
 
 OTHERS = ("Trousers", "Shorts", "Skirt", "Dress", "Loungewear Dress")
 
@@ -52,7 +52,7 @@ def run(world: World) -> dict:
         partners = [picked[row].structure_partner for row in range(len(picked))]
         groups = np.array([min(id, partner or id) for id, partner in zip(pairs.ids, partners, strict=True)])
         clip = folder if arguments.clip is None else model_folder(arguments.clip)
-        predictor = load_zero_shot(clip) if IMAGE_ENCODER in read_model_json(clip).parts else None
+        predictor = load_predictor(clip) if can_predict(clip) else None
         analysis = Analysis(config, params, tops, pairs, predictor, rule=rule)
         for knowledge, vectors in analysis.photos.items():
             found = {}

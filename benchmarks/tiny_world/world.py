@@ -21,9 +21,10 @@ from ragdiff_jax.evaluation.bootstrap import Interval
 from ragdiff_jax.pipelines.gated import Gated
 from ragdiff_jax.pipelines.generate import GarmentGenerator, Generated, load_model
 from ragdiff_jax.retrieval import Memory
+from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes
 from ragdiff_jax.weights.folder import read_model_json
-from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, TOKENIZERS, load_zero_shot, read_calibration
+from ragdiff_jax.weights.model_folder import TOKENIZERS, can_predict, load_predictor, predictor_part, read_calibration
 
 # (adapter, landmark): what each variant is told beside the photo and the empty text. ReferenceNet is always open.
 GATES = {"full": (1, 1), "shipped": (1, 1), "vanilla": (0, 0), "embedding": (1, 0), "silhouette": (0, 1)}
@@ -103,13 +104,13 @@ class World:
             self.memory(name, without),
             [Tokenizer.from_folder(folder / part) for part in TOKENIZERS[: len(model.text_encoders)]],
             batch_size=self.batch,
-            calibration=read_calibration(folder / IMAGE_ENCODER),
+            calibration=read_calibration(folder / predictor_part(model)),
         )
 
-    def predictor(self, name: str) -> ZeroShotAttributes | None:
-        """The CLIP of --clip, else the model's own, else None."""
+    def predictor(self, name: str) -> ZeroShotAttributes | HeadAttributes | None:
+        """That of --clip, else the model's own, else None."""
         folder = self.models[name] if self.arguments.clip is None else model_folder(self.arguments.clip)
-        return load_zero_shot(folder) if IMAGE_ENCODER in read_model_json(folder).parts else None
+        return load_predictor(folder) if can_predict(folder) else None
 
 
 def named(given: Sequence[str] | None, names) -> dict[str, Path]:

@@ -32,13 +32,12 @@ def open_retrieval(arguments: argparse.Namespace, folder: Path) -> tuple[Any, An
 
 
 def find_predictor(arguments: argparse.Namespace, folder: Path, report: Report):
-    """What predicts attributes: the CLIP of --clip, or the model's own; None, with a note, where there is none."""
-    from ragdiff_jax.weights.folder import read_model_json
-    from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, load_zero_shot
+    """What predicts attributes: the model of --clip, or the model itself; None, with a note, where it can't."""
+    from ragdiff_jax.weights.model_folder import can_predict, load_predictor
 
     if arguments.clip is not None:
-        return load_zero_shot(model_folder(arguments.clip))
-    if IMAGE_ENCODER in read_model_json(folder).parts:
-        return load_zero_shot(folder)
-    report.note(f"ragdiff: {folder}: has no image_encoder, no attributes are predicted; --clip names one")
+        return load_predictor(model_folder(arguments.clip))
+    if can_predict(folder):
+        return load_predictor(folder)
+    report.note(f"ragdiff: {folder}: predicts no attributes; --clip names a model that does")
     return None

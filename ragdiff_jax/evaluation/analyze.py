@@ -22,6 +22,7 @@ from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, T
 from ragdiff_jax.pipelines.panel import Cell, draw_panel, neighbour_cell, neighbour_picture
 from ragdiff_jax.retrieval import LandmarkRule, Memory, slle_weights
 from ragdiff_jax.retrieval.landmarks import blend_landmarks
+from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes
 
 BATCH = 16
@@ -100,7 +101,7 @@ class Analysis:
         params: Mapping[str, Any],
         memory: Memory,
         pairs: Pairs,
-        predictor: ZeroShotAttributes | None,
+        predictor: ZeroShotAttributes | HeadAttributes | None,
         *,
         rule: LandmarkRule = LandmarkRule(),  # noqa: B008 - frozen
         step: Callable[[], None] = lambda: None,
@@ -225,7 +226,9 @@ class Analysis:
         return {"attributes": knowledge, "photos": records}, draw_panel(sheet, cell=112)
 
 
-def predicted_ids(predictor: ZeroShotAttributes, photos: UInt8[np.ndarray, "n s s 3"]) -> Int32[np.ndarray, "n a"]:
+def predicted_ids(
+    predictor: ZeroShotAttributes | HeadAttributes, photos: UInt8[np.ndarray, "n s s 3"]
+) -> Int32[np.ndarray, "n a"]:
     """The ids of what serving would predict of photos of which nothing is known."""
     found = []
     for part, real in _batches(len(photos)):

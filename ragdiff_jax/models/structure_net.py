@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
 from ragdiff_jax.models.conv_encoder import ConvEncoder
-from ragdiff_jax.models.layers import weight
+from ragdiff_jax.models.layers import Dense, weight
 from ragdiff_jax.models.resampler import Resampler
 
 Tower = Literal["photo", "flat"]
@@ -31,6 +31,7 @@ class StructureNetConfig:
     """Sizes of both towers. `attribute_sizes[i]` counts the ids of attribute i, id 0 (unknown) included.
 
     `photo_stages`: of the photo tower's `ConvEncoder`, (width, blocks) each; empty: it has a ViT like the flat one's.
+    `reads_attributes`: has a head that reads the attributes from the photo tower's tokens (`AttributeHead`).
     """
 
     vision: CLIPVisionConfig
@@ -43,6 +44,7 @@ class StructureNetConfig:
     ff_mult: int = 4
     embed_dim: int = 768
     photo_stages: tuple[tuple[int, int], ...] = ()
+    reads_attributes: bool = False
 
     def __post_init__(self):
         if self.vision.image_size % 2 ** len(self.photo_stages):
@@ -129,6 +131,20 @@ class AttributeTable(nn.Module):
         return table[ids].reshape(ids.shape[0], len(self.sizes) * self.dim)
 
 
+class AttributeHead(nn.Module):
+    """Tokens `[b, 1 + l, p]` -> logits of all ids of all attributes side by side; starts at zero."""
+
+    sizes: tuple[int, ...]
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "b l p"]) -> Float[Array, "b v"]:
+        pooled = jnp.concatenate([tokens[:, 0], tokens[:, 1:].mean(axis=1)], axis=-1)
+        zeros = nn.initializers.zeros_init()
+        logits = Dense(sum(self.sizes), kernel_init=zeros, dtype=self.dtype, name="proj")(pooled)
+        return logits.astype(jnp.float32)
+
+
 class StructureNet(nn.Module):
     """Both towers and the table; use `method="embed_photo"`, `"embed_flat"` or `"embed"`."""
 
@@ -141,6 +157,8 @@ class StructureNet(nn.Module):
         self.photo = StructureTower(c, c.photo_stages, self.dtype, self.remat)
         self.flat = StructureTower(c, (), self.dtype, self.remat)
         self.attributes = AttributeTable(c.attribute_sizes, c.attribute_dim, self.dtype)
+        if c.reads_attributes:
+            self.attribute_head = AttributeHead(c.attribute_sizes, self.dtype)
 
     def embed(
         self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower
@@ -158,6 +176,14 @@ class StructureNet(nn.Module):
         tokens = tower_.tokens(pixels)
         return tower_.pool(tokens, self.attributes(attributes)), tokens
 
+    def attribute_logits(self, tokens: Float[Array, "b l p"]) -> Float[Array, "b v"]:
+        """What the head reads from the photo tower's tokens: logits of all ids of all attributes, side by side."""
+        return self.attribute_head(tokens)
+
+    def read_attributes(self, photos: Float[Array, "b h w 3"]) -> Float[Array, "b v"]:
+        """`attribute_logits` of square photos in [-1, 1]."""
+        return self.attribute_head(self.photo.tokens(preprocess(photos, self.config.vision.image_size)))
+
     def embed_photo(
         self, photo: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]
     ) -> Float[Array, "b d"]:
@@ -171,6 +197,8 @@ class StructureNet(nn.Module):
     def __call__(
         self, photo: Float[Array, "b h w 3"], flat: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]
     ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
+        if self.is_initializing() and self.config.reads_attributes:
+            self.read_attributes(photo)
         return self.embed_photo(photo, attributes), self.embed_flat(flat, attributes)
 
 

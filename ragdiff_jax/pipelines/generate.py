@@ -24,6 +24,7 @@ from ragdiff_jax.parallel import mesh_context
 from ragdiff_jax.pipelines.doubts import Limits, fit_landmark, memory_limits, photo_doubts
 from ragdiff_jax.retrieval import Memory, make_searcher
 from ragdiff_jax.retrieval.index import SearcherKind
+from ragdiff_jax.systems.attribute_head import HeadAttributes, read_photos
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, clip_photos, clip_prompts
 from ragdiff_jax.weights.model_folder import (
@@ -32,6 +33,7 @@ from ragdiff_jax.weights.model_folder import (
     check_predicts,
     encoder_fingerprint,
     load,
+    predictor_part,
     read_calibration,
     read_model,
 )
@@ -101,7 +103,8 @@ class GarmentGenerator:
     ):
         """`params` as `load` gives them, on `mesh` if there is one; a tokenizer for each text encoder.
 
-        `calibration`: of the attributes that a model with an image encoder predicts (`read_calibration`).
+        `calibration`: of the attributes that the model predicts (`read_calibration`); a head of StructureNet's predicts
+        none without.
         Raises `UserError` for a memory of another encoder or landmark size, or with too few garments.
         """
         memory.check_encoder(encoder_fingerprint(model, params))
@@ -123,7 +126,7 @@ class GarmentGenerator:
         self._programs: dict[tuple, Callable] = {}
         self._clock: _Clock | None = None
         self._doubt_limits: Limits | None = None
-        self._predictor: ZeroShotAttributes | None = None
+        self._predictor: ZeroShotAttributes | HeadAttributes | None = None
         if model.image_encoder is not None:
             part = TEXT_PARTS[len(model.text_encoders) - 1]
             text, vision = (model.text_encoders[-1], params[part]), (model.image_encoder, params[IMAGE_ENCODER])
@@ -133,6 +136,10 @@ class GarmentGenerator:
                 self.tokenizers[-1],
                 calibration or {},
             )
+        elif calibration and model.structure_net.reads_attributes:
+            read = partial(read_photos, model.structure_net)
+            own = params["structure_net"]
+            self._predictor = HeadAttributes(lambda photos: self._run("read", read, own, photos), calibration)
 
     @classmethod
     def from_folders(cls, model_folder: str | Path, memory_folder: str | Path, **options) -> "GarmentGenerator":
@@ -140,7 +147,7 @@ class GarmentGenerator:
         model, params = load_model(model_folder, mesh=options.get("mesh"))
         names = TOKENIZERS[: len(model.text_encoders)]
         tokenizers = [Tokenizer.from_folder(Path(model_folder) / name) for name in names]
-        options.setdefault("calibration", read_calibration(Path(model_folder) / IMAGE_ENCODER))
+        options.setdefault("calibration", read_calibration(Path(model_folder) / predictor_part(model)))
         return cls(model, params, Memory.open(memory_folder), tokenizers, **options)
 
     @property

@@ -123,7 +123,7 @@ class ZeroShotAttributes:
         if not names:
             return answers
         categories = [values.get("Category") for values in given]
-        cosines, nouns = self.cosines(photos, categories, names)
+        cosines, nouns = self.scores(photos, categories, names)
         for name in names:
             own = self.calibration[name]
             likely = softmax(cosines[name], own.scale)
@@ -132,7 +132,7 @@ class ZeroShotAttributes:
                     answer[name] = ATTRIBUTES[name][int(row.argmax())]
         return answers
 
-    def cosines(
+    def scores(
         self,
         photos: UInt8[np.ndarray, "b s s 3"],
         categories: Sequence[str | None],
@@ -171,6 +171,7 @@ def calibrate(
     *,
     precision: float = PRECISION,
     fewest: int = FEWEST,
+    scales: Float[np.ndarray, " s"] = _SCALES,
 ) -> dict[str, Calibration]:
     """Scale and threshold of each attribute from photos whose attributes are known.
 
@@ -178,7 +179,7 @@ def calibrate(
     is right, no less than always saying the commonest value would be, and that rests on at least `fewest` photos. None
     (never said) where there is no such threshold, and where the photos have one value only, which proves nothing.
     `ids` as `attribute_ids` gives them, 0 where not known; an attribute of fewer than `fewest` known photos keeps what
-    `start` says.
+    `start` says. `scales`: those tried.
     """
     found = {}
     for column, name in enumerate(STRUCTURAL):
@@ -188,8 +189,8 @@ def calibrate(
             continue
         rows, truth = cosines[name][known], ids[known, column] - 1
         picked = np.arange(len(truth))
-        losses = [-np.log(softmax(rows, scale)[picked, truth] + 1e-9).mean() for scale in _SCALES]
-        scale = float(_SCALES[int(np.argmin(losses))])
+        losses = [-np.log(softmax(rows, scale)[picked, truth] + 1e-9).mean() for scale in scales]
+        scale = float(scales[int(np.argmin(losses))])
         likely = softmax(rows, scale)
         order = np.argsort(-likely.max(axis=1), kind="stable")
         right = np.cumsum(likely.argmax(axis=1)[order] == truth[order])

@@ -28,6 +28,7 @@ from ragdiff_jax.models.token_adapter import TokenAdapterConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.parallel import shardings_for
+from ragdiff_jax.systems.attribute_head import HeadAttributes, read_photos
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes
 from ragdiff_jax.weights.folder import (
@@ -187,9 +188,9 @@ def save_model(
 ) -> None:
     """Writes a model folder; `model.json` last, so that a folder that has one is whole.
 
-    `tokenizers`: a folder for each text encoder. `calibration`: of the attributes that a model with an image encoder
-    predicts. `dtype` of the files (None: each leaf's own). With several
-    processes all must call it; the first writes. Raises `UserError` if the folder cannot be written.
+    `tokenizers`: a folder for each text encoder. `calibration`: of the attributes that the model predicts. `dtype` of
+    the files (None: each leaf's own). With several processes all must call it; the first writes. Raises `UserError` if
+    the folder cannot be written.
     """
     folder = Path(folder)
     configs = part_configs(model)
@@ -204,7 +205,7 @@ def save_model(
         schedule.parent.mkdir(parents=True, exist_ok=True)
         write_text(schedule, json.dumps(model.schedule.to_dict(), indent=2) + "\n")
         if calibration is not None:
-            write_calibration(folder / IMAGE_ENCODER, calibration)
+            write_calibration(folder / predictor_part(model), calibration)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another") from error
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
@@ -213,14 +214,19 @@ def save_model(
     write_model_json(folder, ModelFile(system=SYSTEM, parts=parts, settings=settings))
 
 
+def predictor_part(model: RAGDiffusion) -> str:
+    """The part whose folder says how sure of an attribute is sure enough: CLIP's picture tower, or StructureNet."""
+    return "structure_net" if model.image_encoder is None else IMAGE_ENCODER
+
+
 def write_calibration(folder: str | Path, calibration: Mapping[str, Calibration]) -> None:
-    """Writes `attributes.json` of an image encoder's folder: {attribute: {scale, threshold}}."""
+    """Writes `attributes.json` of the part's folder that predicts: {attribute: {scale, threshold}}."""
     values = {name: dataclasses.asdict(own) for name, own in calibration.items()}
     write_text(Path(folder) / CALIBRATION, json.dumps(values, indent=2) + "\n")
 
 
 def read_calibration(folder: str | Path) -> dict[str, Calibration]:
-    """What `write_calibration` wrote; empty where an image encoder was never calibrated. Raises `UserError`."""
+    """What `write_calibration` wrote; empty where nothing was calibrated. Raises `UserError`."""
     path = Path(folder) / CALIBRATION
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -264,12 +270,32 @@ def load_zero_shot(folder: str | Path) -> ZeroShotAttributes:
     )
 
 
+def load_predictor(folder: str | Path) -> ZeroShotAttributes | HeadAttributes:
+    """What predicts attributes in a model folder: its CLIP (`load_zero_shot`), or StructureNet's own head.
+
+    Raises `UserError` for a folder with neither and as `load_part` does.
+    """
+    folder = Path(folder)
+    check_predicts(can_predict(folder), folder)
+    if IMAGE_ENCODER in read_model_json(folder).parts:
+        return load_zero_shot(folder)
+    config, params = load_structure_net(folder)
+    read = jax.jit(partial(read_photos, config))
+    return HeadAttributes(partial(read, params), read_calibration(folder / "structure_net"))
+
+
+def can_predict(folder: str | Path) -> bool:
+    """Whether a model folder has a CLIP, or a StructureNet whose head was calibrated."""
+    parts, own = read_model_json(folder).parts, Path(folder) / "structure_net"
+    return IMAGE_ENCODER in parts or ("structure_net" in parts and bool(read_calibration(own)))
+
+
 def check_predicts(able: bool, folder: str | Path) -> None:
-    """Raises `UserError` for a model that is asked to predict attributes and has no image encoder."""
+    """Raises `UserError` for a model that is asked to predict attributes and can't."""
     if not able:
         raise UserError(
-            f"{folder}: has no {IMAGE_ENCODER}, which predicts attributes; use --attributes unknown, "
-            f"or a model trained with model.parts.{IMAGE_ENCODER}"
+            f"{folder}: predicts no attributes, for it has neither an {IMAGE_ENCODER} nor a calibrated head of "
+            "StructureNet's; use --attributes unknown, or another model"
         )
 
 
@@ -280,7 +306,8 @@ def encoder_fingerprint(model: RAGDiffusion, params: Mapping[str, Any]) -> str:
 
 def structure_fingerprint(config: StructureNetConfig, params: Mapping[str, Any]) -> str:
     """Names the encoder of a memory: StructureNet's standard tower and attribute table, and their config."""
-    own = {name: value for name, value in config.to_dict().items() if name != "photo_stages"}
+    photo_alone = ("photo_stages", "reads_attributes")
+    own = {name: value for name, value in config.to_dict().items() if name not in photo_alone}
     return fingerprint({name: params[name] for name in ("flat", "attributes")}, own)
 
 

@@ -32,7 +32,7 @@ def test_numbers_and_pictures(ragdiff, world, pairs, tmp_path):
     ragdiff("memory", "add", "--memory", memory, "--dataset", pairs, "--limit", 2, "--model", model)
     call = ("analyze", "--dataset", pairs, "--split", "train", "--model", model, "--memory", memory, "--out", out)
     code, (line,), err = ragdiff(*call, "--sizes", 6, 7, "--rows", 3, "--pairs", 4, "--json")
-    assert code == 0 and len(err) == 1 and "image_encoder" in err[0]
+    assert code == 0 and len(err) == 1 and "predicts no attributes" in err[0]
     assert sorted(path.name for path in out.iterdir()) == [
         "analysis.json", "neighbours.png", "similarity.png", "tsne.png",
     ]  # fmt: skip
@@ -58,7 +58,7 @@ def test_mistakes_are_told_before_the_work(ragdiff, world, pairs, tmp_path):
     for extra, words in (
         (("--split", "test"), "split 'test'"),
         (("--split", "train", "--sizes", 1000), "the memory holds 5"),
-        (("--split", "train", "--clip", world[0]), "no image_encoder"),
+        (("--split", "train", "--clip", world[0]), "predicts no attributes"),
         (("--split", "train"), "needs at least 6"),
     ):
         code, lines, err = ragdiff(*call, *extra, "--json")

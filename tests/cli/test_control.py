@@ -63,7 +63,7 @@ def test_attributes_are_predicted_and_what_is_given_wins(ragdiff, world, predict
 
 def test_a_model_that_cannot_predict(with_world, photo):
     code, lines, err = with_world("retrieve", photo, "--attributes", "predict", "--json")
-    assert code == 2 and len(err) == 1 and "no image_encoder" in lines[0]["error"]
+    assert code == 2 and len(err) == 1 and "predicts no attributes" in lines[0]["error"]
     assert "--attributes unknown" in lines[0]["error"]
     code, (line,), err = with_world("retrieve", photo, "--json")
     assert (code, err, line["attributes_source"]) == (0, [], "unknown")

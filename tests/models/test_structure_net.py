@@ -142,7 +142,8 @@ def test_a_photo_tower_of_convolutions_shares_all_but_the_eye(params):
     assert e.shape == (3, 10) and tokens.shape == (3, 1 + 4 * 4, 12)
     np.testing.assert_allclose(tokens[:, 0], tokens[:, 1:].mean(axis=1), rtol=1e-5, atol=1e-6)
     # A blank picture's tokens differ by their place alone, and by all of it.
-    _, blank = network.apply({"params": own}, jnp.ones((1, 16, 16, 3)), UNKNOWN[:1], "photo", method="embed_with_tokens")
+    white = jnp.ones((1, 16, 16, 3))
+    _, blank = network.apply({"params": own}, white, UNKNOWN[:1], "photo", method="embed_with_tokens")
     assert len({row.tobytes() for row in np.asarray(blank[0, 1:]).round(5)}) == 16
     assert StructureNetConfig.from_dict(config.to_dict()) == config
     # A memory belongs to the standard tower, whatever sees the photos.

@@ -45,8 +45,8 @@ def test_the_nearest_prompt_is_said_and_what_is_given_wins(tokenizer):
     given = predictor(tokenizer, [hoodie]).predict(photos(1), [{"Sleeve Length": "Long"}])[0]
     assert given["Category"] == "Hoodie" and "Sleeve Length" not in given
     # A given category is the one that the other prompts name: no sleeve of a polo is like this photo.
-    polo = predictor(tokenizer, [hoodie]).cosines(photos(1), ["Polo"])[0]["Sleeve Length"]
-    own = predictor(tokenizer, [hoodie]).cosines(photos(1), [None])[0]["Sleeve Length"]
+    polo = predictor(tokenizer, [hoodie]).scores(photos(1), ["Polo"])[0]["Sleeve Length"]
+    own = predictor(tokenizer, [hoodie]).scores(photos(1), [None])[0]["Sleeve Length"]
     assert own.max() > polo.max() + 0.2
 
 

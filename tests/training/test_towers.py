@@ -39,7 +39,7 @@ def test_the_photo_tower_trains_alone_from_a_copy_of_the_flat_one(world, one):
     for part in ("flat", "attributes"):
         locked = world.params["structure_net"][part]
         jax.tree.map(np.testing.assert_array_equal, run.after["structure_net"][part], locked)
-    assert not still(run, "structure_net/photo/") and not still(run, "attribute_head/")
+    assert not still(run, "structure_net/photo/") and not still(run, "structure_net/attribute_head/")
     assert run.losses[-1] < run.losses[0]
 
 

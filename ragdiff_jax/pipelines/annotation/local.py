@@ -12,8 +12,7 @@ from PIL import Image
 from ragdiff_jax.data.answers import Answer, Kind, asked, question, read_answer
 from ragdiff_jax.data.images import square
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.systems.zero_shot import ZeroShotAttributes
-from ragdiff_jax.weights.model_folder import load_zero_shot
+from ragdiff_jax.weights.model_folder import load_predictor
 
 
 class TransformersAnnotator:
@@ -56,11 +55,13 @@ class TransformersAnnotator:
 
 
 class CLIPAnnotator:
-    """CLIP zero-shot (`systems/zero_shot.py`): the ten structural attributes where it is sure enough, no caption."""
+    """CLIP zero-shot (`systems/zero_shot.py`), or StructureNet's head: the ten structural attributes where it is sure
+    enough, no caption.
+    """
 
     def __init__(self, model: Path):
-        """`model`: a folder with text and image encoder. Raises `UserError` where it has none."""
-        self._predictor: ZeroShotAttributes = load_zero_shot(model)
+        """`model`: a folder with text and image encoder, or a head. Raises `UserError` where it has none."""
+        self._predictor = load_predictor(model)
         self.name, self._lock = f"clip:{model.name}", threading.Lock()
 
     def annotate(self, image: UInt8[np.ndarray, "h w 3"], kind: Kind) -> Answer:

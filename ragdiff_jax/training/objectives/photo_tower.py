@@ -8,6 +8,7 @@ knows shapes and has to learn to find them in a photo.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -21,6 +22,8 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.memory import Memory
+from ragdiff_jax.systems.attribute_head import SCALES, HeadAttributes, read_photos
+from ragdiff_jax.training.objectives.calibration import calibrated
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.weights.model_folder import structure_fingerprint
@@ -41,28 +44,27 @@ class PhotoTowerObjective(StructureNetObjective):
     mask_weight: of a second task for the tokens, which is dropped at the end: a linear layer says of each quarter of a
       patch whether it is the garment (cross-entropy), where the photo's mask is known. A tower that can tell the
       garment from what is around it finds its shape sooner.
-    attribute_weight: of a third task, dropped as well: a linear layer reads the ten attributes from the ViT's tokens,
+    attribute_weight: of a third task: StructureNet's head, if it has one, reads the ten attributes from the tokens,
       which have not been told them (cross-entropy, mean over the known ones). Length, fit and sleeves are most of a
-      silhouette.
+      silhouette; and serving may say what the head reads (`systems/attribute_head.py`).
     """
 
     memory: str
     mask_weight: float = 1.0
     attribute_weight: float = 0.0
-    trainable: str = "^(structure_net/photo|mask_head|attribute_head)/"
+    trainable: str = "^(structure_net/(photo|attribute_head)|mask_head)/"
 
     def __post_init__(self):
         super().__post_init__()
         if not self.init_from or self.shape_temperature <= 0:
             raise UserError("photo_tower needs init_from, the StructureNet of its memory, and a shape_temperature")
+        if self.attribute_weight and not self.config.reads_attributes:
+            raise UserError("attribute_weight: this StructureNet has no head to read attributes; set it to 0")
 
     def init(self, key):
         zeros = dense_init((None, None), lambda _, shape, dtype=jnp.float32: jnp.zeros(shape, dtype))
         width = self.config.vision.projection_dim
-        heads = {"mask_head": {"kernel": zeros(key, (width + 1, 4))}}
-        if self.attribute_weight:
-            heads["attribute_head"] = {"kernel": zeros(key, (2 * width + 1, sum(self.config.attribute_sizes)))}
-        return super().init(key) | heads
+        return super().init(key) | {"mask_head": {"kernel": zeros(key, (width + 1, 4))}}
 
     def restore_parts(self, params):
         params = super().restore_parts(params)
@@ -101,16 +103,15 @@ class PhotoTowerObjective(StructureNetObjective):
         top1 = jnp.take_along_axis(shared, found[:, None], axis=1).mean()
         loss, seen_of_it = rows + self.mask_weight * at, {"iou_top1": top1, "mask_loss": at.mean()}
         if self.attribute_weight:
-            kernel = params["attribute_head"]["kernel"]
-            named, right = self._attribute_loss(kernel, tokens, batch["photo_attributes"])
+            logits = self.network.apply(variables, tokens, method="attribute_logits")
+            named, right = self._attribute_loss(logits, batch["photo_attributes"])
             loss = loss + self.attribute_weight * named
             seen_of_it["attributes_right"] = right
         return loss, seen_of_it
 
-    def _attribute_loss(self, kernel, tokens, ids):
+    def _attribute_loss(self, logits, ids):
         """(cross-entropy of each sample's known attributes [b], the share of them that is read rightly)."""
-        pooled = jnp.concatenate([tokens[:, 0], tokens[:, 1:].mean(axis=1), jnp.ones_like(tokens[:, 0, :1])], axis=-1)
-        logits = jnp.split(pooled.astype(jnp.float32) @ kernel, np.cumsum(self.config.attribute_sizes)[:-1], axis=1)
+        logits = jnp.split(logits, np.cumsum(self.config.attribute_sizes)[:-1], axis=1)
         known = ids > 0
         losses = [optax.softmax_cross_entropy_with_integer_labels(of, ids[:, i]) for i, of in enumerate(logits)]
         right = jnp.stack([jnp.argmax(of, axis=1) for of in logits], axis=1) == ids
@@ -128,6 +129,16 @@ class PhotoTowerObjective(StructureNetObjective):
         known = (seen >= 0).any(axis=(1, 2, 3))
         loss = optax.losses.sigmoid_binary_cross_entropy(logits, jnp.clip(truth, 0.0, 1.0)).mean(axis=(1, 2))
         return jnp.where(known, loss, 0.0)
+
+    def calibration(self, params):
+        if not self.attribute_weight:
+            return {}
+        read = jax.jit(functools.partial(read_photos, self.config))
+        return calibrated(
+            HeadAttributes(functools.partial(read, params["structure_net"]), {}),
+            self.held_out or self.pairs,
+            scales=SCALES,
+        )
 
     def validation(self, params, constants, key):
         """Mean IoU of the nearest garment of the memory, attributes unknown and exact, on held-out photos."""

@@ -27,16 +27,16 @@ from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.device_memory import abstract_memory
 from ragdiff_jax.retrieval.landmarks import iou
 from ragdiff_jax.retrieval.memory import Memory
+from ragdiff_jax.systems.attribute_head import SCALES, HeadAttributes, read_photos
 from ragdiff_jax.systems.encodings import encode_pairs
 from ragdiff_jax.systems.initialise import adapter_from_unet, control_from_unet, reference_from_unet
 from ragdiff_jax.systems.parts import TRAINED_PARTS
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
-from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate
+from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes
 from ragdiff_jax.training.objective import blank
+from ragdiff_jax.training.objectives.calibration import calibrated
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, losses_by_time, sheet
 from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, encoder_fingerprint, read_calibration, save_model
-
-CALIBRATION_PHOTOS, CALIBRATION_BATCH = 512, 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -231,9 +231,14 @@ class RAGDiffusionObjective(PairObjective):
         return model.decode(params, latents), landmark
 
     def calibration(self, params) -> dict[str, Calibration] | None:
-        """Of the attributes that the model's CLIP predicts, on the held-out photos; None without an image encoder."""
+        """Of the attributes that the model predicts, on the held-out photos; None where it predicts none."""
+        arrays = self.held_out or self.pairs
         if self.model.image_encoder is None:
-            return None
+            if not self.model.retrieves or not self.model.structure_net.reads_attributes:
+                return None
+            read = jax.jit(functools.partial(read_photos, self.model.structure_net))
+            own = functools.partial(read, params["structure_net"])
+            return calibrated(HeadAttributes(own, {}), arrays, scales=SCALES)
         predictor = ZeroShotAttributes.from_towers(
             self.model.text_encoders[-1],
             self.model.image_encoder,
@@ -242,16 +247,7 @@ class RAGDiffusionObjective(PairObjective):
             Tokenizer.from_folder(self.tokenizers[-1]),
             {},
         )
-        arrays = self.held_out or self.pairs
-        found, ids = [], []
-        for start in range(0, min(CALIBRATION_PHOTOS, len(arrays)), CALIBRATION_BATCH):
-            # The last batch is filled up with its last photo, which then doesn't count.
-            rows = np.arange(start, start + CALIBRATION_BATCH)
-            batch = arrays.batch(rows.clip(max=len(arrays) - 1))
-            found.append(predictor.cosines(batch["photo"], [None] * len(rows))[0])
-            ids.append(np.where(rows[:, None] < len(arrays), batch["photo_attributes"], 0))
-        cosines = {name: np.concatenate([some[name] for some in found]) for name in found[0]}
-        return calibrate(cosines, np.concatenate(ids), read_calibration(self.parts[IMAGE_ENCODER]))
+        return calibrated(predictor, arrays, read_calibration(self.parts[IMAGE_ENCODER]))
 
     def export(self, params, directory: Path):
         save_model(

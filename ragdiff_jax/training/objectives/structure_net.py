@@ -27,10 +27,12 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
+from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.training.large_batch import micro_batched
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts
 from ragdiff_jax.training.objectives.contrastive import PairLoss, overlaps, shape_info_nce
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
+from ragdiff_jax.weights.model_folder import write_calibration
 
 HUE = {"hue_probability": 0.8, "max_hue": 180.0}
 
@@ -227,6 +229,10 @@ class StructureNetObjective(PairObjective):
         )
         return losses, {"accuracy": accuracy, "scale": jnp.asarray(scale)}
 
+    def calibration(self, params) -> dict[str, Calibration]:
+        """Of what the attributes' head may say, on the held-out photos; empty where it learned nothing."""
+        return {}
+
     def validation(self, params, constants, key):
         """Retrieval as it is served, attributes unknown: held-out photos against the first training flat-lays."""
         variables = {"params": params["structure_net"]}
@@ -260,5 +266,8 @@ class StructureNetObjective(PairObjective):
 
     def export(self, params, directory):
         save_part(directory / "structure_net", self.config.to_dict(), params["structure_net"], self.export_dtype)
+        calibration = self.calibration(params)
         if jax.process_index() == 0:
+            if calibration:
+                write_calibration(directory / "structure_net", calibration)
             write_model_json(directory, ModelFile(system="structure_net", parts={"structure_net": "StructureNet"}))
