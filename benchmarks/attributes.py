@@ -21,7 +21,14 @@ from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import decode_image, square
 from ragdiff_jax.systems.attribute_head import SCALES, HeadAttributes
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes, calibrate, softmax
-from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, load_predictor, read_calibration, write_calibration
+from ragdiff_jax.weights.folder import read_model_json
+from ragdiff_jax.weights.model_folder import (
+    IMAGE_ENCODER,
+    load_head,
+    load_zero_shot,
+    read_calibration,
+    write_calibration,
+)
 
 BATCH = 16
 
@@ -51,9 +58,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels a side, as the model's (default %(default)s)")
     parser.add_argument("--write", action="store_true", help="keep the calibration in the model folder")
     arguments = parser.parse_args()
-    predictor = load_predictor(arguments.model)
-    part = arguments.model / (IMAGE_ENCODER if isinstance(predictor, ZeroShotAttributes) else "structure_net")
-    scales = {} if isinstance(predictor, ZeroShotAttributes) else {"scales": SCALES}
+    clip = IMAGE_ENCODER in read_model_json(arguments.model).parts
+    predictor = load_zero_shot(arguments.model) if clip else load_head(arguments.model)
+    part = arguments.model / (IMAGE_ENCODER if clip else "structure_net")
+    scales = {} if clip else {"scales": SCALES}
     common = (arguments.limit, arguments.size)
     start = read_calibration(part)
     calibration = calibrate(*measure(predictor, arguments.dataset, arguments.calibrate, *common), start, **scales)

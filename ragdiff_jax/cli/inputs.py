@@ -40,7 +40,8 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
         "--landmark",
         type=_landmark,
         metavar="I|FILE",
-        help="use the I-th neighbour's silhouette, from 0, or a mask of yours, white on black (default: what the model makes of the neighbours)",
+        help="use the I-th neighbour's silhouette, from 0, or a mask of yours, white on black "
+        "(default: what the model makes of the neighbours)",
     )
 
 

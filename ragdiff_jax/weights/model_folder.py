@@ -279,9 +279,15 @@ def load_predictor(folder: str | Path) -> ZeroShotAttributes | HeadAttributes:
     check_predicts(can_predict(folder), folder)
     if IMAGE_ENCODER in read_model_json(folder).parts:
         return load_zero_shot(folder)
+    return load_head(folder)
+
+
+def load_head(folder: str | Path) -> HeadAttributes:
+    """StructureNet's head of a model folder, calibrated or not. Raises `UserError` for a folder without one."""
     config, params = load_structure_net(folder)
-    read = jax.jit(partial(read_photos, config))
-    return HeadAttributes(partial(read, params), read_calibration(folder / "structure_net"))
+    check_predicts(config.reads_attributes, folder)
+    read = jax.jit(functools.partial(read_photos, config))
+    return HeadAttributes(functools.partial(read, params), read_calibration(Path(folder) / "structure_net"))
 
 
 def can_predict(folder: str | Path) -> bool:
