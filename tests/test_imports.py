@@ -58,3 +58,11 @@ def test_help_needs_no_jax():
         "print('loaded', *sorted({name.split('.')[0] for name in sys.modules}))"
     )
     assert "jax" not in loaded.rsplit("loaded", 1)[1].split()
+
+
+def test_every_benchmark_can_be_imported():
+    """They are run by hand: a name that moved would be noticed after an hour of training. gpu* run as scripts."""
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "benchmarks").rglob("*.py")]
+    names = sorted(name for name in names if not name.startswith("benchmarks.gpu"))
+    assert len(names) > 20
+    run_python(f"import importlib\nfor name in {names!r}: importlib.import_module(name)")

@@ -73,8 +73,8 @@ def generation(world: World, seed: int, arm: Arm, folder: Path | None = None) ->
     landmarks = np.stack([result.retrieved.landmark for result in results])
     columns = scores(images, part.pairs, world.budget.batch)
     drawn = np.stack([flat_mask(image) for image in images])
-    columns["landmark_iou"], columns["follows"] = _ious(landmarks, part.pairs.masks), _ious(drawn, landmarks)
-    columns["truth_iou"] = _ious(drawn, part.pairs.masks)
+    columns["landmark_iou"], columns["follows"] = ious(landmarks, part.pairs.masks), ious(drawn, landmarks)
+    columns["truth_iou"] = ious(drawn, part.pairs.masks)
     for name in ("retrieve", "denoise"):
         columns[f"seconds_{name}"] = np.array([result.seconds[name] for result in results])
     shown = zip(photos[:SHOWN], part.pairs.flats, landmarks, images, strict=False)
@@ -197,7 +197,7 @@ def _pair_scores(metrics, real: Images, fake: Images, batch: int) -> dict[str, n
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def _ious(a: Bool[np.ndarray, "n h w"], b: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, " n"]:
+def ious(a: Bool[np.ndarray, "n h w"], b: Bool[np.ndarray, "n h w"]) -> Float[np.ndarray, " n"]:
     return np.asarray(iou(jnp.asarray(a), jnp.asarray(b)), np.float64)
 
 
