@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, UInt8
 
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL
 from ragdiff_jax.data.pixels import to_float
-from ragdiff_jax.data.wording import applies
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
-from ragdiff_jax.systems.zero_shot import Calibration, Rows, softmax
+from ragdiff_jax.systems.zero_shot import Calibration, Rows, sure_answers
 
 SCALES = np.geomspace(0.1, 4.0, 38)
 """Of logits, as `zero_shot.calibrate` tries them."""
@@ -36,16 +35,8 @@ class HeadAttributes:
 
     def predict(self, photos: UInt8[np.ndarray, "b s s 3"], given: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
         """What is not given of each photo and can be said with confidence, names and values."""
-        rows, nouns = self.scores(photos, [values.get("Category") for values in given])
-        answers: list[dict[str, str]] = [{} for _ in given]
-        for name, own in self.calibration.items():
-            if own.threshold is None:
-                continue
-            likely = softmax(rows[name], own.scale)
-            for answer, values, row, noun in zip(answers, given, likely, nouns, strict=True):
-                if name not in values and applies(noun, name) and row.max() >= own.threshold:
-                    answer[name] = ATTRIBUTES[name][int(row.argmax())]
-        return answers
+        scores, nouns = self.scores(photos, [values.get("Category") for values in given])
+        return sure_answers(scores, nouns, self.calibration, given)
 
     def scores(
         self, photos: UInt8[np.ndarray, "b s s 3"], categories: Sequence[str | None]

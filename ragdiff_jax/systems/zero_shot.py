@@ -118,19 +118,11 @@ class ZeroShotAttributes:
 
         `given`: valid names and values of each photo; a given category is named in its prompts.
         """
-        answers: list[dict[str, str]] = [{} for _ in given]
         names = [name for name, own in self.calibration.items() if own.threshold is not None]
         if not names:
-            return answers
-        categories = [values.get("Category") for values in given]
-        cosines, nouns = self.scores(photos, categories, names)
-        for name in names:
-            own = self.calibration[name]
-            likely = softmax(cosines[name], own.scale)
-            for answer, values, row, noun in zip(answers, given, likely, nouns, strict=True):
-                if name not in values and applies(noun, name) and row.max() >= own.threshold:
-                    answer[name] = ATTRIBUTES[name][int(row.argmax())]
-        return answers
+            return [{} for _ in given]
+        scores, nouns = self.scores(photos, [values.get("Category") for values in given], names)
+        return sure_answers(scores, nouns, self.calibration, given)
 
     def scores(
         self,
@@ -162,6 +154,26 @@ def softmax(cosines: Rows, scale: float) -> Rows:
     """Probabilities of the values."""
     scores = np.exp(scale * (cosines - cosines.max(axis=1, keepdims=True)))
     return scores / scores.sum(axis=1, keepdims=True)
+
+
+def sure_answers(
+    scores: Mapping[str, Rows],
+    nouns: Sequence[str],
+    calibration: Mapping[str, Calibration],
+    given: Sequence[Mapping[str, str]],
+) -> list[dict[str, str]]:
+    """Of each photo the values that reach their attribute's threshold, of attributes that its category (`nouns`) has
+    and that are not `given`.
+    """
+    answers: list[dict[str, str]] = [{} for _ in given]
+    for name, own in calibration.items():
+        if own.threshold is None:
+            continue
+        likely = softmax(scores[name], own.scale)
+        for answer, values, row, noun in zip(answers, given, likely, nouns, strict=True):
+            if name not in values and applies(noun, name) and row.max() >= own.threshold:
+                answer[name] = ATTRIBUTES[name][int(row.argmax())]
+    return answers
 
 
 def calibrate(
