@@ -45,11 +45,11 @@ BUDGETS = {
         train_batch=2, batch=4
     ),
     "hour": Budget(
-        photos=128, people=96, garments=1024, steps=12, added=856, train_steps=100, train_pairs=2048, scratch_steps=800
+        photos=128, people=96, garments=1024, steps=12, added=856, train_steps=100, train_pairs=2048, scratch_steps=2400
     ),
     "day": Budget(
         photos=512, people=512, garments=2048, steps=30, added=856, train_steps=2000, train_pairs=16384,
         scratch_steps=2400,
     ),
 }  # fmt: skip
-"""`hour`: what needs no training takes about that on two cores; `day`: the whole list there."""
+"""`hour`: some minutes on two cores without the trainings, an hour or two with them; `day`: the list at length."""
