@@ -19,7 +19,7 @@ import numpy as np
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import decode_image, square
-from ragdiff_jax.systems.attribute_head import SCALES, HeadAttributes
+from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes, calibrate, softmax
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import (
@@ -61,10 +61,10 @@ def main() -> None:
     clip = IMAGE_ENCODER in read_model_json(arguments.model).parts
     predictor = load_zero_shot(arguments.model) if clip else load_head(arguments.model)
     part = arguments.model / (IMAGE_ENCODER if clip else "structure_net")
-    scales = {} if clip else {"scales": SCALES}
     common = (arguments.limit, arguments.size)
     start = read_calibration(part)
-    calibration = calibrate(*measure(predictor, arguments.dataset, arguments.calibrate, *common), start, **scales)
+    scores, ids = measure(predictor, arguments.dataset, arguments.calibrate, *common)
+    calibration = calibrate(scores, ids, start, scales=predictor.scales)
     cosines, ids = measure(predictor, arguments.dataset, arguments.split, *common)
     for column, name in enumerate(STRUCTURAL):
         own, known = calibration[name], ids[:, column] > 0

@@ -113,12 +113,7 @@ class RAGDiffusion:
     @property
     def landmark_rule(self) -> LandmarkRule:
         """How serving chooses a silhouette of the memory."""
-        return LandmarkRule(
-            k=self.neighbours,
-            reg=self.reg,
-            candidates=self.landmark_candidates,
-            temperature=self.landmark_temperature,
-        )
+        return LandmarkRule.of(vars(self))
 
     @property
     def retrieves(self) -> bool:

@@ -83,7 +83,9 @@ class PromptTables:
 
 
 class ZeroShotAttributes:
-    """Predicts the ten attributes that have ids."""
+    """Predicts the ten attributes that have ids. `scales`: those that `calibrate` tries of its scores."""
+
+    scales = _SCALES
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ from ragdiff_jax.models.token_adapter import TokenAdapterConfig
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig
 from ragdiff_jax.parallel import shardings_for
-from ragdiff_jax.systems.attribute_head import HeadAttributes, read_photos
+from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes
 from ragdiff_jax.weights.folder import (
@@ -286,8 +286,7 @@ def load_head(folder: str | Path) -> HeadAttributes:
     """StructureNet's head of a model folder, calibrated or not. Raises `UserError` for a folder without one."""
     config, params = load_structure_net(folder)
     check_predicts(config.reads_attributes, folder)
-    read = jax.jit(functools.partial(read_photos, config))
-    return HeadAttributes(functools.partial(read, params), read_calibration(Path(folder) / "structure_net"))
+    return HeadAttributes.from_params(config, params, read_calibration(Path(folder) / "structure_net"))
 
 
 def can_predict(folder: str | Path) -> bool:

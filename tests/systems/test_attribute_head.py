@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL
-from ragdiff_jax.systems.attribute_head import SCALES, HeadAttributes
+from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.zero_shot import Calibration, calibrate
 
 SIZES = [1 + len(ATTRIBUTES[name]) for name in STRUCTURAL]
@@ -54,6 +54,6 @@ def test_calibration_finds_the_scale_of_logits():
     scores["Sleeve Length"] = np.float32(2 * true)
     ids = np.zeros((count, len(STRUCTURAL)), np.int32)
     ids[:, STRUCTURAL.index("Sleeve Length")] = drawn + 1
-    found = calibrate(scores, ids, scales=SCALES)
+    found = calibrate(scores, ids, scales=HeadAttributes.scales)
     assert found["Sleeve Length"].scale == pytest.approx(0.5, rel=0.15)
     assert 0 < found["Sleeve Length"].threshold < 1

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate
@@ -16,7 +15,6 @@ def calibrated(
     predictor: ZeroShotAttributes | HeadAttributes,
     arrays: Any,
     start: Mapping[str, Calibration] | None = None,
-    scales: Float[np.ndarray, " s"] | None = None,
 ) -> dict[str, Calibration]:
     """`calibrate` on the first photos of `arrays` (`PairArrays` or the like), nothing given of them."""
     found, ids = [], []
@@ -27,4 +25,4 @@ def calibrated(
         found.append(predictor.scores(np.asarray(batch["photo"]), [None] * len(rows))[0])
         ids.append(np.where(rows[:, None] < len(arrays), batch["photo_attributes"], 0))
     scores = {name: np.concatenate([some[name] for some in found]) for name in found[0]}
-    return calibrate(scores, np.concatenate(ids), start, **({} if scales is None else {"scales": scales}))
+    return calibrate(scores, np.concatenate(ids), start, scales=predictor.scales)

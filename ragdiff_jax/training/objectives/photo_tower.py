@@ -8,7 +8,6 @@ knows shapes and has to learn to find them in a photo.
 """
 
 import dataclasses
-import functools
 import math
 
 import jax
@@ -22,7 +21,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.memory import Memory
-from ragdiff_jax.systems.attribute_head import SCALES, HeadAttributes, read_photos
+from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.training.objectives.calibration import calibrated
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
@@ -133,12 +132,8 @@ class PhotoTowerObjective(StructureNetObjective):
     def calibration(self, params):
         if not self.attribute_weight:
             return {}
-        read = jax.jit(functools.partial(read_photos, self.config))
-        return calibrated(
-            HeadAttributes(functools.partial(read, params["structure_net"]), {}),
-            self.held_out or self.pairs,
-            scales=SCALES,
-        )
+        predictor = HeadAttributes.from_params(self.config, params["structure_net"], {})
+        return calibrated(predictor, self.held_out or self.pairs)
 
     def validation(self, params, constants, key):
         """Mean IoU of the nearest garment of the memory, attributes unknown and exact, on held-out photos."""

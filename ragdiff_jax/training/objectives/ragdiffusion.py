@@ -27,7 +27,7 @@ from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.device_memory import abstract_memory
 from ragdiff_jax.retrieval.landmarks import iou
 from ragdiff_jax.retrieval.memory import Memory
-from ragdiff_jax.systems.attribute_head import SCALES, HeadAttributes, read_photos
+from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.encodings import encode_pairs
 from ragdiff_jax.systems.initialise import adapter_from_unet, control_from_unet, reference_from_unet
 from ragdiff_jax.systems.parts import TRAINED_PARTS
@@ -236,9 +236,8 @@ class RAGDiffusionObjective(PairObjective):
         if self.model.image_encoder is None:
             if not self.model.retrieves or not self.model.structure_net.reads_attributes:
                 return None
-            read = jax.jit(functools.partial(read_photos, self.model.structure_net))
-            own = functools.partial(read, params["structure_net"])
-            return calibrated(HeadAttributes(own, {}), arrays, scales=SCALES)
+            head = HeadAttributes.from_params(self.model.structure_net, params["structure_net"], {})
+            return calibrated(head, arrays)
         predictor = ZeroShotAttributes.from_towers(
             self.model.text_encoders[-1],
             self.model.image_encoder,
