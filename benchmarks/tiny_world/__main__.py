@@ -1,4 +1,4 @@
-"""What trained model folders do: retrieval, generation by ablations, control, growth, real photos.
+"""What trained model folders do: retrieval and its bound, generation by ablations, control, growth, real photos.
 
     python -m benchmarks.tiny_world --out out/world --dataset DATA --memory MEMORY --model shipped=DIR
     python -m benchmarks.tiny_world --out out/world --dataset DATA --memory MEMORY \\
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.tiny_world import control, generation, growth, real, retrieval
+from benchmarks.tiny_world import bound, control, generation, growth, real, retrieval
 from benchmarks.tiny_world.growth import OTHERS
 from benchmarks.tiny_world.real import held_out_names
 from benchmarks.tiny_world.summary import markdown
@@ -33,6 +33,7 @@ from ragdiff_jax.parallel import enable_compilation_cache
 # Of each section: the program, and the arguments that its numbers depend on beside the weights.
 SECTIONS = {
     "retrieval": (retrieval.run, ("dataset", "split", "pairs", "seed", "clip")),
+    "bound": (bound.run, ("dataset", "split", "pairs", "seed")),
     "generation": (generation.run, ("dataset", "split", "pairs", "steps", "seed", "batch")),
     "control": (control.run, ("dataset", "split", "pairs", "control_photos", "steps", "seed", "batch")),
     "growth": (

@@ -47,10 +47,11 @@ def get_config() -> ConfigDict:
     )
     config.train = ConfigDict(
         {
-            "steps": 8500,
+            "steps": 20000,
             "seconds": 0,
             "batch_size": 32,
             "learning_rate": 1.5e-3,
+            "optimizer": "muon",
             "weight_decay": 0.05,
             "ema_decay": 0.995,
             "sample_every": 0,

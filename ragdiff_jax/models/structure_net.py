@@ -31,6 +31,7 @@ class StructureNetConfig:
     """Sizes of both towers. `attribute_sizes[i]` counts the ids of attribute i, id 0 (unknown) included.
 
     `photo_stages`: of the photo tower's `ConvEncoder`, (width, blocks) each; empty: it has a ViT like the flat one's.
+    `photo_size`: pixels a side that the convolutions see; 0: as many as the flat-lays' ViT.
     `reads_attributes`: has a head that reads the attributes from the photo tower's tokens (`AttributeHead`).
     """
 
@@ -44,14 +45,23 @@ class StructureNetConfig:
     ff_mult: int = 4
     embed_dim: int = 768
     photo_stages: tuple[tuple[int, int], ...] = ()
+    photo_size: int = 0
     reads_attributes: bool = False
 
     def __post_init__(self):
-        if self.vision.image_size % 2 ** len(self.photo_stages):
+        if self.photo_size and not self.photo_stages:
             raise UserError(
-                f"StructureNet config: {len(self.photo_stages)} photo_stages halve {self.vision.image_size} pixels, "
+                f"StructureNet config: photo_size {self.photo_size} is for photo_stages; without them leave it 0"
+            )
+        if self.photo_pixels % 2 ** len(self.photo_stages):
+            raise UserError(
+                f"StructureNet config: {len(self.photo_stages)} photo_stages halve {self.photo_pixels} pixels, "
                 "which leaves no whole number"
             )
+
+    @property
+    def photo_pixels(self) -> int:
+        return self.photo_size or self.vision.image_size
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "StructureNetConfig":
@@ -160,18 +170,21 @@ class StructureNet(nn.Module):
         if c.reads_attributes:
             self.attribute_head = AttributeHead(c.attribute_sizes, self.dtype)
 
+    def _side(self, tower: Tower) -> int:
+        return self.config.photo_pixels if tower == "photo" else self.config.vision.image_size
+
     def embed(
         self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower
     ) -> Float[Array, "b d"]:
         """Unit vectors (fp32) of square images in [-1, 1] of any size and attribute ids (0: unknown)."""
-        pixels = preprocess(images, self.config.vision.image_size)
+        pixels = preprocess(images, self._side(tower))
         return (self.photo if tower == "photo" else self.flat)(pixels, self.attributes(attributes))
 
     def embed_with_tokens(
         self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower
     ) -> tuple[Float[Array, "b d"], Float[Array, "b l p"]]:
         """`embed`, and the tower's tokens (the class token or the mean first), for losses on them."""
-        pixels = preprocess(images, self.config.vision.image_size)
+        pixels = preprocess(images, self._side(tower))
         tower_ = self.photo if tower == "photo" else self.flat
         tokens = tower_.tokens(pixels)
         return tower_.pool(tokens, self.attributes(attributes)), tokens
@@ -182,7 +195,7 @@ class StructureNet(nn.Module):
 
     def read_attributes(self, photos: Float[Array, "b h w 3"]) -> Float[Array, "b v"]:
         """`attribute_logits` of square photos in [-1, 1]."""
-        return self.attribute_head(self.photo.tokens(preprocess(photos, self.config.vision.image_size)))
+        return self.attribute_head(self.photo.tokens(preprocess(photos, self.config.photo_pixels)))
 
     def embed_photo(
         self, photo: Float[Array, "b h w 3"], attributes: Int[Array, "b n"]

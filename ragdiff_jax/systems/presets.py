@@ -63,6 +63,7 @@ TINY_STRUCTURE_NET = StructureNetConfig(
     dim_head=32,
     embed_dim=128,
     photo_stages=((48, 0), (96, 1), (160, 3)),
+    photo_size=64,
     reads_attributes=True,
 )
 TINY_UNET = UNetConfig(

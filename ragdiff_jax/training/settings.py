@@ -39,8 +39,9 @@ class TrainSettings:
         learning_rates: pairs (regular expression, factor): the rate of a parameter whose path the expression finds is
             multiplied by the factor; the first that finds it counts.
         schedule: `constant`, or `linear` or `cosine` down to 0 at the last step.
-        optimizer: `adamw`; `adafactor`, whose second moments are a row and a column of each kernel; or `none` for
-            the stages that sum over the data and take no gradient.
+        optimizer: `adamw`; `muon`, which orthogonalises the kernels' momentum (arXiv 2502.16982) and leaves the rest
+            to Adam; `adafactor`, whose second moments are a row and a column of each kernel; or `none` for the stages
+            that sum over the data and take no gradient.
         beta1, beta2, epsilon: of AdamW.
         weight_decay: of kernels and tables; norms and biases don't decay.
         weight_decay_end: where it ends after a cosine over all steps; 0: it stays.
@@ -105,7 +106,7 @@ class TrainSettings:
             raise UserError(f"batch_size={self.batch_size} does not divide by accumulate={self.accumulate}")
         for name, choices in (
             ("schedule", ("constant", "linear", "cosine")),
-            ("optimizer", ("adamw", "adafactor", "none")),
+            ("optimizer", ("adamw", "muon", "adafactor", "none")),
             ("ema_dtype", ("float32", "bfloat16")),
             ("frozen_dtype", ("float32", "bfloat16")),
         ):

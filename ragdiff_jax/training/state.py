@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from optax.contrib import MuonDimensionNumbers, muon
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
@@ -72,7 +73,7 @@ def _decays(params) -> dict:
 
 
 def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
-    """AdamW or Adafactor on clipped gradients, or nothing.
+    """AdamW, Muon or Adafactor on clipped gradients, or nothing.
 
     The learning rate is applied by the step, from its own counter.
     """
@@ -83,9 +84,34 @@ def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
         # Updates of at most unit size, as in the paper (arXiv 1804.04235); no scaling by the parameters' own size, so
         # that a learning rate means what it means to AdamW.
         scale = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
+    elif settings.optimizer == "muon":
+        # A rate of -1 takes back optax's sign: the step applies the rate. An update's root mean square is that of
+        # AdamW's (arXiv 2502.16982), so that one learning rate serves kernels and the rest.
+        scale = muon(
+            -1.0,
+            eps=settings.epsilon,
+            adam_b1=settings.beta1,
+            adam_b2=settings.beta2,
+            muon_weight_dimension_numbers=_matrices,
+            consistent_rms=0.2,
+        )
     else:
         scale = optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon)
     return optax.chain(clip, scale, optax.add_decayed_weights(settings.weight_decay, mask=_decays))
+
+
+def _matrices(params) -> dict:
+    """Of each kernel, which axes Muon takes for a matrix's rows and columns; None for what Adam updates.
+
+    A kernel of three or five axes is a scanned stack of them.
+    """
+
+    def one(path, leaf):
+        if getattr(path[-1], "key", None) != "kernel" or not 2 <= leaf.ndim <= 5:
+            return None
+        return MuonDimensionNumbers(tuple(range(leaf.ndim % 2, leaf.ndim - 1)), (leaf.ndim - 1,))
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def rate_factors(settings: TrainSettings, params) -> Any:

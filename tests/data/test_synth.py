@@ -26,6 +26,7 @@ from ragdiff_jax.data.synth import (
 )
 from ragdiff_jax.data.synth.colours import NAMED, colour_name
 from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
+from ragdiff_jax.data.synth.garment import laid_anew
 from ragdiff_jax.data.synth.recipes import BOTTOMS
 from ragdiff_jax.data.synth.shape import SleeveLay
 from ragdiff_jax.errors import UserError
@@ -176,6 +177,16 @@ def test_extreme_garments_are_a_series_of_their_own():
         near += np.mean([(a & b).sum() / (a | b).sum() for a, b in itertools.combinations(usual, 2)])
     assert far < near - 0.1
     assert synth_garment(0, size=32, extreme=True).id == "synth-extreme-0-0000000"
+
+
+def test_a_garment_laid_anew_is_the_same_garment():
+    specs = [synth_spec(index, 3) for index in range(0, 16, 2)]
+    again = [laid_anew(spec, 1) for spec in specs]
+    assert again == [laid_anew(spec, 1) for spec in specs]
+    lay = ("lean", "bow", "tilt", "lays")
+    for spec, other in zip(specs, again, strict=True):
+        changed = {name for name, value in vars(spec.shape).items() if vars(other.shape)[name] != value}
+        assert changed and changed <= set(lay) and other.look == spec.look
 
 
 def test_structure_partner_keeps_silhouette_and_changes_cloth():

@@ -148,5 +148,15 @@ def test_a_photo_tower_of_convolutions_shares_all_but_the_eye(params):
     assert StructureNetConfig.from_dict(config.to_dict()) == config
     # A memory belongs to the standard tower, whatever sees the photos.
     assert structure_fingerprint(config, own) == structure_fingerprint(CONFIG, own)
+    # It may see photos in fewer pixels than the ViT sees flat-lays, with the same weights.
+    small = dataclasses.replace(config, photo_size=8)
+    assert StructureNetConfig.from_dict(small.to_dict()) == small
+    assert structure_fingerprint(small, own) == structure_fingerprint(config, own)
+    seen = StructureNet(small).apply({"params": own}, IMAGES, UNKNOWN, "photo", method="embed_with_tokens")[1]
+    assert seen.shape == (3, 1 + 2 * 2, 12)
+    flats = [StructureNet(c).apply({"params": own}, IMAGES, UNKNOWN, method="embed_flat") for c in (config, small)]
+    np.testing.assert_array_equal(*flats)
+    with pytest.raises(UserError, match="photo_size 8 is for photo_stages"):
+        dataclasses.replace(CONFIG, photo_size=8)
     with pytest.raises(UserError, match="5 photo_stages halve 16 pixels"):
         dataclasses.replace(CONFIG, photo_stages=((6, 0),) * 5)

@@ -1,6 +1,7 @@
 """Optimizers, averages, places and reports: what a pod run adds to the loop."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import Conv, Dense
 from ragdiff_jax.parallel import make_mesh, mesh_context
 from ragdiff_jax.parallel.chips import Chip
-from ragdiff_jax.training import metrics, train
+from ragdiff_jax.training import TrainSettings, metrics, train
 from ragdiff_jax.training.checkpoint import Checkpoints
 from ragdiff_jax.training.loop import initial_state, make_plan
 from ragdiff_jax.training.startup import check_replicated
+from ragdiff_jax.training.state import make_optimizer
 from ragdiff_jax.training.step import update_average
 
 
@@ -49,7 +51,7 @@ def test_a_constraint_that_does_not_divide_is_left_out():
     assert gathered(jnp.ones((8, 8)), ("embed", "mlp")).shape == (8, 8)  # outside of a mesh: itself
 
 
-@pytest.mark.parametrize("optimizer, kept", [("adamw", 2.0), ("adafactor", 1.1)])
+@pytest.mark.parametrize("optimizer, kept", [("adamw", 2.0), ("muon", 1.6), ("adafactor", 1.1)])
 def test_optimizers_learn(tmp_path, settings, one, optimizer, kept):
     settings = replace(settings, optimizer=optimizer, ema_decay=0.0, steps=20)
     train(Toy(noise=0.0), tmp_path, settings, one)
@@ -59,6 +61,24 @@ def test_optimizers_learn(tmp_path, settings, one, optimizer, kept):
     count = sum(x.size for x in jax.tree.leaves(state.params))
     # The toy is too narrow to be factored: Adafactor keeps one number a parameter where Adam keeps two.
     assert sum(x.size for x in jax.tree.leaves(state.opt_state)) <= kept * count + 8
+
+
+def test_muon_turns_each_kernel_s_gradient_into_one_of_equal_strength_in_all_directions():
+    rng = np.random.default_rng(0)
+    shapes = {"dense": (24, 8), "conv": (3, 3, 4, 8), "stack": (2, 24, 8)}
+    params = {name: {"kernel": jnp.ones(shape), "bias": jnp.ones(8)} for name, shape in shapes.items()}
+    grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 1e-3, jnp.float32), params)
+    grads["dense"]["kernel"] = grads["dense"]["kernel"].at[:, 0].multiply(50.0)
+    settings = TrainSettings(steps=2, batch_size=8, optimizer="muon", weight_decay=0.0)
+    optimizer = make_optimizer(settings)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    matrices = [updates["dense"]["kernel"], updates["conv"]["kernel"].reshape(36, 8), *updates["stack"]["kernel"]]
+    for matrix in matrices:  # five steps of Newton and Schulz bring the singular values to about 0.7 to 1.2
+        strengths = np.linalg.svd(np.asarray(matrix), compute_uv=False) / (0.2 * math.sqrt(max(matrix.shape)))
+        assert 0.5 < strengths.min() and strengths.max() < 1.4
+    for name, of in updates.items():  # along the gradient, which the step subtracts; Adam's part too
+        assert (of["kernel"] * grads[name]["kernel"]).sum() > 0
+        np.testing.assert_array_equal(np.sign(of["bias"]), np.sign(grads[name]["bias"]))
 
 
 def test_rates_by_path(tmp_path, settings, one):

@@ -49,6 +49,13 @@ def structure_partner(spec: GarmentSpec, seed: int) -> GarmentSpec:
     return dataclasses.replace(spec, look=draw(rng, spec.shape))
 
 
+def laid_anew(spec: GarmentSpec, seed: int) -> GarmentSpec:
+    """The same garment, laid down another time: how straight it lies and how its sleeves are bent is drawn anew."""
+    shape = spec.shape
+    lay = _draw_lay(np.random.default_rng([seed, 78]), RECIPES[shape.category], vars(shape))
+    return dataclasses.replace(spec, shape=dataclasses.replace(shape, **lay))
+
+
 def draw_shape(rng: np.random.Generator, category: str) -> Shape:
     u, recipe = rng.uniform, RECIPES[category]
     fit, fabric = pick(rng, recipe.fits), pick(rng, recipe.fabrics)
