@@ -107,7 +107,8 @@ def test_a_new_category_is_retrieved_and_becomes_the_landmark_without_training(r
     model = small_system()
     params = load(model, plain)
     twins = params["structure_net"] | {"photo": params["structure_net"]["flat"]}
-    model = dataclasses.replace(model, structure_net=dataclasses.replace(model.structure_net, photo_stages=()))
+    alike = dataclasses.replace(model.structure_net, photo_stages=(), photo_size=0)
+    model = dataclasses.replace(model, structure_net=alike)
     save_model(tmp_path / "model", model, params | {"structure_net": twins}, [plain / "tokenizer"])
     memory, trousers, photo = tmp_path / "memory", tmp_path / "trousers", tmp_path / "photo.png"
     trousers.mkdir()
