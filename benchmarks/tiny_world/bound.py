@@ -7,12 +7,11 @@ the highest mean IoU with these: the best choice there is for whoever sees all o
 
 import numpy as np
 
-from benchmarks.tiny_world.retrieval import oracle, random_choice
-from benchmarks.tiny_world.world import World, number
+from benchmarks.tiny_world.retrieval import means, oracle, random_choice, ways
+from benchmarks.tiny_world.world import World
 from ragdiff_jax.data.synth import render_flat, synth_spec
 from ragdiff_jax.data.synth.garment import laid_anew
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.evaluation.bootstrap import mean_interval, way_interval
 from ragdiff_jax.evaluation.retrieval import ACCURATE, mask_ious
 
 LAYS = 24
@@ -30,10 +29,7 @@ def run(world: World) -> dict:
     found = np.take_along_axis(ious, np.argsort(-expected, axis=1)[:, :5], axis=1)
     known = {"top1": found[:, 0] > ACCURATE, "top5": (found > ACCURATE).any(axis=1), "iou": found[:, 0]}
     row = {"table": "bound", "photos": len(pairs.ids), "memory": len(memory), "lays": LAYS}
-    for measure, values in known.items():
-        row[measure] = number(mean_interval(np.float64(values), seed=seed, groups=groups))
-        way = [np.float64(part[measure]) for part in (known, floor, ceiling)]
-        row[f"{measure}_way"] = number(way_interval(*way, seed=seed, groups=groups))
+    row |= means(known, seed, groups) | ways(known, floor, ceiling, seed, groups)
     note = (
         f"The garment is known and its lay is not: the landmark of the highest mean IoU with {LAYS} lays of the same "
         "garment. No model of photos can be expected to choose better."

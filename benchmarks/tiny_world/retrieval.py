@@ -42,13 +42,9 @@ def run(world: World) -> dict:
     common = {"photos": len(pairs.ids), "memory": len(memory), "k": rule.k, "candidates": rule.candidates}
     rows = []
     for knowledge, values in columns.items():
-        row = {"table": "retrieval", "attributes": knowledge, **common}
-        for measure, one in values.items():
-            row[measure] = number(mean_interval(np.float64(one), seed=seed, groups=groups))
+        row = {"table": "retrieval", "attributes": knowledge, **common} | means(values, seed, groups)
         if knowledge in analysis.photos:
-            for measure in MEASURES:
-                way = [np.float64(part[measure]) for part in (values, floor, ceiling)]
-                row[f"{measure}_way"] = number(way_interval(*way, seed=seed, groups=groups))
+            row |= ways(values, floor, ceiling, seed, groups)
         rows.append(row)
     notes = [
         "top1: the IoU of the landmark that the model's rule chooses (candidates 0: of the K nearest by SLLE and "
@@ -65,6 +61,17 @@ def run(world: World) -> dict:
             rows.append({"table": "predicted attributes", "attribute": attribute, **scores})
     photos = {knowledge: values["iou"].round(4).tolist() for knowledge, values in columns.items()}
     return {"rows": rows, "notes": notes, "photos": {"ids": pairs.ids, "iou": photos}}
+
+
+def means(values: dict[str, np.ndarray], seed: int, groups: np.ndarray) -> dict[str, dict]:
+    """Of each measure the mean over the photos and its interval."""
+    return {name: number(mean_interval(np.float64(one), seed=seed, groups=groups)) for name, one in values.items()}
+
+
+def ways(values, floor, ceiling, seed: int, groups: np.ndarray) -> dict[str, dict]:
+    """Of each of `MEASURES` the share of the way from random choice to the oracle, and its interval."""
+    parts = {name: [np.float64(part[name]) for part in (values, floor, ceiling)] for name in MEASURES}
+    return {f"{name}_way": number(way_interval(*part, seed=seed, groups=groups)) for name, part in parts.items()}
 
 
 def random_choice(ious: np.ndarray) -> dict[str, np.ndarray]:

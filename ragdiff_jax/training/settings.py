@@ -42,7 +42,7 @@ class TrainSettings:
         optimizer: `adamw`; `muon`, which orthogonalises the kernels' momentum (arXiv 2502.16982) and leaves the rest
             to Adam; `adafactor`, whose second moments are a row and a column of each kernel; or `none` for the stages
             that sum over the data and take no gradient.
-        beta1, beta2, epsilon: of AdamW.
+        beta1, beta2, epsilon: of AdamW, and of Adam beside Muon.
         weight_decay: of kernels and tables; norms and biases don't decay.
         weight_decay_end: where it ends after a cosine over all steps; 0: it stays.
         clip_norm: global gradient norm to clip at; 0 is off.
