@@ -17,6 +17,7 @@ import tqdm
 from PIL import Image
 
 from ragdiff_jax.data.images import decode_image, encode_grey, encode_jpeg, image_size, resize
+from ragdiff_jax.data.in_order import InOrderBuilder
 from ragdiff_jax.data.label_maps import decode_labels
 from ragdiff_jax.data.person_layout import PersonRow, Prepared, Rows, raise_problems
 from ragdiff_jax.data.person_records import PersonRecord, person_features, person_from_fields, person_to_example
@@ -38,7 +39,7 @@ class PersonConfig(tfds.core.BuilderConfig):
     height: int | None = None
 
 
-class _Persons(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Persons(InOrderBuilder, skip_registration=True):
     """Records of `person_records.person_features`."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -55,9 +56,9 @@ class _Persons(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         self.problems: list[str] = []
         rows = self.builder_config.rows
-        return {split: self._generate_examples(split, split == list(rows)[-1]) for split in rows}
+        return {split: self._examples(split, split == list(rows)[-1]) for split in rows}
 
-    def _generate_examples(self, split: str, last: bool) -> Iterator[tuple[int, dict]]:
+    def _examples(self, split: str, last: bool) -> Iterator[tuple[int, dict]]:
         config = self.builder_config
         rows = config.rows[split]
         for number, row in enumerate(tqdm.tqdm(rows, desc=f"reading {split}", unit=" people", disable=None)):

@@ -15,6 +15,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
+from ragdiff_jax.data.in_order import InOrderBuilder
 from ragdiff_jax.data.processes import drawn_splits
 from ragdiff_jax.data.records import TfdsPairs, pair_features, to_example
 from ragdiff_jax.data.synth.styles import get_style
@@ -38,7 +39,7 @@ class SynthConfig(tfds.core.BuilderConfig):
     processes: int = 1
 
 
-class SynthGarments(tfds.core.GeneratorBasedBuilder):
+class SynthGarments(InOrderBuilder):
     """Pairs of `PairRecord` fields; see `ragdiff_jax.data.records.pair_features`."""
 
     VERSION = tfds.core.Version("2.3.0")
@@ -62,9 +63,6 @@ class SynthGarments(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         draw = functools.partial(draw_chunk, seed=config.seed, size=config.size, style=config.style)
         return drawn_splits(draw, to_example, config.splits, config.processes, "garments")
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        raise NotImplementedError  # TFDS wants it defined; `_split_generators` has the examples
 
 
 def prepare_synth(

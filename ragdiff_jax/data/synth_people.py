@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from ragdiff_jax.data.garment_categories import category_of_garment
 from ragdiff_jax.data.images import encode_jpeg
+from ragdiff_jax.data.in_order import InOrderBuilder
 from ragdiff_jax.data.person_records import PersonRecord, person_features, person_from_fields, person_to_example
 from ragdiff_jax.data.png import fast_png
 from ragdiff_jax.data.processes import drawn_splits
@@ -34,7 +35,7 @@ class SynthPeopleConfig(tfds.core.BuilderConfig):
     processes: int = 1
 
 
-class SynthPeople(tfds.core.GeneratorBasedBuilder):
+class SynthPeople(InOrderBuilder):
     """Records of `person_records.person_features`."""
 
     VERSION = tfds.core.Version("1.1.0")
@@ -55,9 +56,6 @@ class SynthPeople(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         draw = functools.partial(_draw_chunk, seed=config.seed, size=config.size)
         return drawn_splits(draw, person_to_example, config.splits, config.processes, "people")
-
-    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        raise NotImplementedError  # TFDS wants it defined; `_split_generators` has the examples
 
 
 def synth_person(index: int, *, seed: int = 0, size: int = 128, split: str = "train") -> PersonRecord:

@@ -42,6 +42,31 @@ def test_the_records_are_the_same_with_any_number_of_processes(prepared, tmp_pat
     assert list(test) == [synth_record(index, seed=5, size=48, split="test") for index in range(36, 48)]
 
 
+def test_a_split_of_many_files_is_in_order_without_a_sort_in_memory(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr("ragdiff_jax.data.in_order.SHARD_BYTES", 20_000)
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 0)  # what TFDS does above 1 GB
+    folder = prepare_synth(tmp_path, **NUMBERS)
+    assert len(list(folder.glob("*-train.*"))) > 2
+    assert list(open_pairs(folder, "train")) == list(open_pairs(prepared[1], "train"))
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, *arguments):
+            pass
+
+        def write(self, row):
+            pass
+
+        def close(self):
+            raise RuntimeError("write() failed: No space left on device; at byte 1")
+
+    monkeypatch.setattr("ragdiff_jax.data.in_order.ArrayRecordWriter", Full)
+    with pytest.raises(UserError, match="No space left on device"):
+        prepare_synth(tmp_path, **NUMBERS)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_a_record_is_whole(prepared):
     record = open_pairs(prepared[1], "train")[3]
     flat, photo, mask = decode_image(record.flat), decode_image(record.photo), decode_mask(record.mask)
@@ -151,6 +176,6 @@ def test_a_missing_file_is_named(prepared, tmp_path):
     folder = tmp_path / "half"
     shutil.copytree(prepared[1], folder)
     next(folder.glob("*-train.array_record*")).unlink()
-    with pytest.raises(UserError, match=r"train.array_record-00000-of-00001: .*missing \(1 of 1"):
+    with pytest.raises(UserError, match=r"train.array_record-00000: .*missing \(1 of 1"):
         open_pairs(folder, "train")
     assert len(open_pairs(folder, "test")) == 4
