@@ -17,6 +17,7 @@ from ragdiff_jax.data.synth import (
     STYLES,
     caption,
     garment_spec,
+    places,
     render_flat,
     render_photo,
     spec_attributes,
@@ -293,3 +294,8 @@ def test_the_first_garments_are_the_ones_that_shipped_weights_know(index, text, 
     flat, mask = render_flat(spec, 128)
     assert caption(spec) == text
     assert np.abs(flat[mask].mean(0) - colour).max() < 2 and abs(mask.mean() - area) < 0.005
+
+
+def test_a_street_can_be_drawn_from_any_height():
+    for seed in range(300):  # one house in a hundred thousand photos lies behind the road
+        places._street(np.random.default_rng(seed), 32, 0.2)

@@ -133,7 +133,8 @@ def _street(rng, size, floor):
         w, top = rng.uniform(0.15, 0.6) * n, rng.uniform(-0.3, 0.35) * n
         colour = tone(rng)
         colour = scaled(colour, rng.uniform(0.45, 1.0))
-        draw.rectangle((x, top, x + w, line), fill=colour)
+        if top < line:  # seen from above, a low house may lie behind the road
+            draw.rectangle((x, top, x + w, line), fill=colour)
         pane = scaled(colour, rng.uniform(0.4, 1.5))
         step = max(3.0, n * rng.uniform(0.06, 0.16))
         for wx in np.arange(x + step * 0.3, x + w - step * 0.5, step):

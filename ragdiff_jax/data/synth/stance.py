@@ -6,6 +6,7 @@ import numpy as np
 
 from ragdiff_jax.data.synth.garment import GarmentSpec
 from ragdiff_jax.data.synth.shape import pick_index
+from ragdiff_jax.data.synth.stretch import NARROW
 from ragdiff_jax.data.synth.warp import Arm
 
 # COCO-18 as OpenPose orders it; left and right are the person's own.
@@ -84,7 +85,7 @@ def draw_stance(rng: np.random.Generator, spec: GarmentSpec, *, bottom: bool) ->
         upper = np.array([swing, 0.34 - swing]) if u() < 0.5 else np.array([0.34 - swing, swing])
         fore = upper - u(0.0, 0.3, 2)
         reach[int(rng.integers(2)), 1] = u(0.6, 0.95)
-    narrow = u(0.76, 0.9)
+    narrow = u(*NARROW["worn"])
     turned_narrow = float(np.sqrt(np.cos(yaw) ** 2 + (0.62 * np.sin(yaw)) ** 2))
     half = float(np.clip(spec.shape.shoulder * narrow - 0.05, 0.31, 0.45)) if not bottom else u(0.32, 0.4)
     drop = float(np.clip(spec.shape.slope, 0.04, 0.18)) if not bottom else 0.1

@@ -17,6 +17,7 @@ from ragdiff_jax.data.synth.seen import Worn, seen_attributes
 from ragdiff_jax.data.synth.shape import pick_index
 from ragdiff_jax.data.synth.stage import LABELS, Painter, Stage, garment_label
 from ragdiff_jax.data.synth.stance import keypoints
+from ragdiff_jax.data.synth.stretch import NARROW, SCALES
 from ragdiff_jax.data.synth.warp import Arm, Placement, Ready, Wear, sleeve_start, warp
 from ragdiff_jax.data.synth.worn import is_bottom, stage_worn
 
@@ -144,10 +145,11 @@ def _place(rng, spec, ready, size, frame, arms, narrow, *, turn: float, tilted: 
     wide, high = 2 * half * cos + (low - top) * sin, (low - top) * cos + 2 * half * sin
     scale = fill * size / max(wide / frame[0], high / frame[1])
     shift = u(-0.5, 0.5, 2) * size * np.array(frame) * (0.35 * max(0.0, 1 - fill) + 0.06)
+    across, along = SCALES["laid"]
     return Placement(
         centre=(float(size / 2 + shift[0]), float(size / 2 + shift[1])),
         middle=(0.0, float((top + low) / 2)),
-        scale=(float(scale * u(0.95, 1.05)), float(scale * u(0.92, 1.05))),
+        scale=(float(scale * u(*across)), float(scale * u(*along))),
         turn=turn,
         shear=u(-0.06, 0.06) if tilted else 0.0,
         tilt=tilted * u(-0.3, 0.6) / size,
@@ -159,7 +161,7 @@ def _stage_laid(rng, spec: GarmentSpec, ready: Ready, size: int, frame):
     turn = u(-0.5, 0.5) if u() < 0.4 else u(-0.1, 0.1)
     if u() < 0.07:
         turn = u(-np.pi, np.pi)
-    narrow, bent, arms, folded = u(0.88, 1.03), u() < 0.4, [], False
+    narrow, bent, arms, folded = u(*NARROW["laid"]), u() < 0.4, [], False
     for _ in range(2):
         upper = max(s.sleeve_angle + u(-0.3, 0.25), 0.1)
         fore = upper + (u(-0.9, 0.5) if bent else u(-0.12, 0.12))
@@ -208,7 +210,7 @@ def _stage_laid(rng, spec: GarmentSpec, ready: Ready, size: int, frame):
 
 def _stage_hung(rng, spec: GarmentSpec, ready: Ready, size: int, frame, *, held: bool):
     u, s = rng.uniform, spec.shape
-    narrow, arms = u(0.78, 0.99), []
+    narrow, arms = u(*NARROW["held" if held else "hung"]), []
     for _ in range(2):
         upper = u(0.45, 0.9) if s.sleeve_length < 0.5 else u(0.04, 0.34)
         start = sleeve_start(s, upper)

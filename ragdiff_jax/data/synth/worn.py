@@ -24,6 +24,7 @@ from ragdiff_jax.data.synth.places import place as draw_place
 from ragdiff_jax.data.synth.seen import Worn
 from ragdiff_jax.data.synth.stage import LABELS, Painter, Stage, garment_label
 from ragdiff_jax.data.synth.stance import ANKLE, WAIST, Stance, draw_stance
+from ragdiff_jax.data.synth.stretch import SCALES
 from ragdiff_jax.data.synth.warp import Placement, Ready, Wear, warp
 
 _BOTTOMS = ("Skirt", "Trousers", "Shorts")
@@ -121,10 +122,11 @@ def _frame_person(rng, spec, ready: Ready, stance: Stance, size: int, frame) -> 
     fill = u(0.72, 0.98) if u() < 0.85 else u(0.98, 1.5)
     scale = fill * size / max(2 * half / frame[0], (low - top) / frame[1])
     shift = u(-0.5, 0.5, 2) * size * np.array(frame) * (0.3 * max(0.0, 1 - fill) + 0.05)
+    across, along = SCALES["worn"]
     return Placement(
         centre=(float(size / 2 + shift[0]), float(size / 2 + shift[1])),
         middle=(0.0, float((top + low) / 2)),
-        scale=(float(scale * u(0.96, 1.04)), float(scale * u(0.96, 1.04))),
+        scale=(float(scale * u(*across)), float(scale * u(*along))),
         turn=float(rng.normal(0, 0.04)),
         tilt=u(-0.25, 0.25) / size if u() < 0.3 else 0.0,
     )
