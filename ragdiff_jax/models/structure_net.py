@@ -32,6 +32,8 @@ class StructureNetConfig:
 
     `photo_stages`: of the photo tower's `ConvEncoder`, (width, blocks) each; empty: it has a ViT like the flat one's.
     `photo_size`: pixels a side that the convolutions see; 0: as many as the flat-lays' ViT.
+    `photo_mirrored`: a photo's vector is the mean, at unit length, of its own and its mirror image's: a garment is much
+      the same seen in a mirror, and what a small tower says of it isn't yet. Losses see photos as they come.
     `reads_attributes`: has a head that reads the attributes from the photo tower's tokens (`AttributeHead`).
     """
 
@@ -46,6 +48,7 @@ class StructureNetConfig:
     embed_dim: int = 768
     photo_stages: tuple[tuple[int, int], ...] = ()
     photo_size: int = 0
+    photo_mirrored: bool = False
     reads_attributes: bool = False
 
     def __post_init__(self):
@@ -117,8 +120,11 @@ class StructureTower(nn.Module):
         """From the tokens on."""
         b, length, _ = tokens.shape
         beside = jnp.broadcast_to(attributes.astype(tokens.dtype)[:, None], (b, length, attributes.shape[-1]))
-        e = self.resampler(jnp.concatenate([tokens, beside], axis=-1))[:, 0].astype(jnp.float32)
-        return e * jax.lax.rsqrt(jnp.sum(e**2, axis=-1, keepdims=True) + 1e-12)
+        return _unit(self.resampler(jnp.concatenate([tokens, beside], axis=-1))[:, 0].astype(jnp.float32))
+
+
+def _unit(e: Float[Array, "b d"]) -> Float[Array, "b d"]:
+    return e * jax.lax.rsqrt(jnp.sum(e**2, axis=-1, keepdims=True) + 1e-12)
 
 
 class AttributeTable(nn.Module):
@@ -178,7 +184,13 @@ class StructureNet(nn.Module):
     ) -> Float[Array, "b d"]:
         """Unit vectors (fp32) of square images in [-1, 1] of any size and attribute ids (0: unknown)."""
         pixels = preprocess(images, self._side(tower))
-        return (self.photo if tower == "photo" else self.flat)(pixels, self.attributes(attributes))
+        if tower == "flat":
+            return self.flat(pixels, self.attributes(attributes))
+        if not self.config.photo_mirrored:
+            return self.photo(pixels, self.attributes(attributes))
+        both, twice = jnp.concatenate([pixels, pixels[:, :, ::-1]]), jnp.concatenate([attributes, attributes])
+        as_it_is, mirrored = jnp.split(self.photo(both, self.attributes(twice)), 2)
+        return _unit(as_it_is + mirrored)
 
     def embed_with_tokens(
         self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower

@@ -64,6 +64,7 @@ TINY_STRUCTURE_NET = StructureNetConfig(
     embed_dim=128,
     photo_stages=((48, 0), (96, 1), (160, 3)),
     photo_size=64,
+    photo_mirrored=True,
     reads_attributes=True,
 )
 TINY_UNET = UNetConfig(

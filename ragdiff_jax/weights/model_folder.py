@@ -311,7 +311,7 @@ def encoder_fingerprint(model: RAGDiffusion, params: Mapping[str, Any]) -> str:
 
 def structure_fingerprint(config: StructureNetConfig, params: Mapping[str, Any]) -> str:
     """Names the encoder of a memory: StructureNet's standard tower and attribute table, and their config."""
-    photo_alone = ("photo_stages", "photo_size", "reads_attributes")
+    photo_alone = ("photo_stages", "photo_size", "photo_mirrored", "reads_attributes")
     own = {name: value for name, value in config.to_dict().items() if name not in photo_alone}
     return fingerprint({name: params[name] for name in ("flat", "attributes")}, own)
 

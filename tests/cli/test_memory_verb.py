@@ -107,7 +107,7 @@ def test_a_new_category_is_retrieved_and_becomes_the_landmark_without_training(r
     model = small_system()
     params = load(model, plain)
     twins = params["structure_net"] | {"photo": params["structure_net"]["flat"]}
-    alike = dataclasses.replace(model.structure_net, photo_stages=(), photo_size=0)
+    alike = dataclasses.replace(model.structure_net, photo_stages=(), photo_size=0, photo_mirrored=False)
     model = dataclasses.replace(model, structure_net=alike)
     save_model(tmp_path / "model", model, params | {"structure_net": twins}, [plain / "tokenizer"])
     memory, trousers, photo = tmp_path / "memory", tmp_path / "trousers", tmp_path / "photo.png"

@@ -160,3 +160,19 @@ def test_a_photo_tower_of_convolutions_shares_all_but_the_eye(params):
         dataclasses.replace(CONFIG, photo_size=8)
     with pytest.raises(UserError, match="5 photo_stages halve 16 pixels"):
         dataclasses.replace(CONFIG, photo_stages=((6, 0),) * 5)
+
+
+def test_a_mirrored_photo_may_have_the_photos_own_vector(params):
+    config = dataclasses.replace(CONFIG, photo_mirrored=True)
+    plain, both = StructureNet(CONFIG), StructureNet(config)
+    variables = {"params": params}
+    views = (IMAGES, IMAGES[:, :, ::-1])
+    e, mirrored = (both.apply(variables, images, UNKNOWN, method="embed_photo") for images in views)
+    np.testing.assert_allclose(e, mirrored, atol=1e-5)
+    parts = [plain.apply(variables, images, UNKNOWN, method="embed_photo") for images in views]
+    assert np.abs(parts[0] - parts[1]).max() > 1e-3
+    np.testing.assert_allclose(e, sum(parts) / np.linalg.norm(sum(parts), axis=1, keepdims=True), atol=1e-5)
+    flats = [network.apply(variables, IMAGES, UNKNOWN, method="embed_flat") for network in (plain, both)]
+    np.testing.assert_array_equal(*flats)
+    assert structure_fingerprint(config, params) == structure_fingerprint(CONFIG, params)
+    assert StructureNetConfig.from_dict(config.to_dict()) == config

@@ -91,6 +91,8 @@ def test_the_flat_tower_learns_codes_and_nothing_else_moves(world, one):
     assert run.losses[-1] < run.losses[0]
     assert objective.constants(one)["masks"].shape[0] == 8
     assert dataclasses.replace(objective, memory=world.memory).constants(one)["masks"].shape[0] == 6
+    some = dataclasses.replace(objective, order=np.array([5, 2, 5], np.int32)).constants(one)["masks"]
+    np.testing.assert_array_equal(some, coarse(world.pairs.batch(np.array([2, 5]))["mask"]))
 
 
 def test_clip_learns_the_prompts_that_serving_asks(world, one):

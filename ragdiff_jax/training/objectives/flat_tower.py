@@ -69,8 +69,9 @@ class FlatTowerObjective(PhotoTowerObjective):
         if self.memory:
             masks = Memory.open(self.memory).landmarks
         else:
-            count = min(self.landmarks, len(self.pairs))
-            parts = np.array_split(np.arange(count), -(-count // 64))
+            trained_on = np.arange(len(self.pairs)) if self.order is None else np.unique(self.order)
+            rows = trained_on[: self.landmarks]
+            parts = np.array_split(rows, -(-len(rows) // 64))
             masks = np.concatenate([self.pairs.batch(rows)["mask"] for rows in parts])
         masks = np.asarray(coarse(masks))
         mean, basis = shape_basis(masks, self.config.embed_dim)
