@@ -7,11 +7,9 @@ A pair of s pixels takes 8 s^2 bytes. The folder's name has the fingerprint of w
 changed data set is decoded anew; it is written beside its place and renamed, so that it is whole or not there.
 """
 
-import concurrent.futures
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import secrets
 import shutil
@@ -24,6 +22,7 @@ from jaxtyping import Int
 
 from ragdiff_jax.data.attributes import ATTRIBUTE_SIZES
 from ragdiff_jax.data.pipeline import Batch, PairArrays, with_partners
+from ragdiff_jax.data.processes import map_processes
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
 
@@ -133,7 +132,7 @@ def _decode(open_source, folder: Path, size: int, processes: int) -> None:
     captions: list[str] = []
     partners: list[str | None] = []
     with tqdm.tqdm(total=count, desc="decoding", unit=" pairs", disable=None) as bar:
-        for found in _mapped(work, chunks, min(processes, len(chunks))):
+        for found in map_processes(work, chunks, min(processes, len(chunks))):
             for place, values in zip((ids, captions, partners), found, strict=True):
                 place += values
             bar.update(len(found[0]))
@@ -144,16 +143,6 @@ def _decode(open_source, folder: Path, size: int, processes: int) -> None:
     array[:] = [rows.get(partner, row) for row, partner in enumerate(partners)]
     array.flush()
     (folder / "records.json").write_text(json.dumps({"schema": SCHEMA, "ids": ids, "captions": captions}))
-
-
-def _mapped(work, chunks, processes):
-    if processes <= 1:
-        yield from map(work, chunks)
-        return
-    # Not fork: the parent may already run JAX's threads.
-    context = multiprocessing.get_context("forkserver")
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-        yield from pool.map(work, chunks)
 
 
 _opened: dict = {}  # a process opens its source once

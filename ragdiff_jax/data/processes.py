@@ -4,11 +4,26 @@ import concurrent.futures
 import functools
 import itertools
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 
 import tqdm
 
 _CHUNK = 16  # records a worker draws at a time: few enough that all end together, an even number for twins
+
+
+def end_with_parent() -> None:
+    """A worker's initializer: it ends when the process that started it has, however that ended.
+
+    A pool tells its workers to end; one that is killed can't, and they would wait for work for ever.
+    """
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def map_processes(function: Callable, items, processes: int) -> Iterator:
@@ -21,7 +36,7 @@ def map_processes(function: Callable, items, processes: int) -> Iterator:
     # Imported once, by the server; every worker would import it again.
     named = function.func if isinstance(function, functools.partial) else function
     context.set_forkserver_preload([named.__module__])
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(processes, context, end_with_parent) as pool:
         yield from pool.map(function, items)
 
 
