@@ -18,6 +18,7 @@ from ragdiff_jax.cli.inputs import (
     add_json,
     add_photo_arguments,
     at_least,
+    listed_photos,
     load_generator,
     model_folder,
     prepare_out,
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--guidance", type=at_least(0, float), metavar="G", help="guidance scale (default: the model's own)"
     )
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="S", help="of the noise (default %(default)s)")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out photos whose results are in --out, as the same call names them"
+    )
     parser.add_argument("--sampler", choices=("ddim", "ddpm", "dpm"), help="default: the model's own")
     add_json(parser)
     parser.set_defaults(run=run)
@@ -49,15 +53,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
     prepare_out(arguments.out)
-    stems = result_stems(arguments.photos, ENDINGS, arguments.out)
+    paths = listed_photos(arguments.photos, arguments.out)
+    stems = result_stems(paths, ENDINGS, arguments.out)
     file, rest = split_attributes(arguments.attributes)
-    described = read_descriptions(file, arguments.photos)
+    described = read_descriptions(file, paths)
+    if arguments.resume:
+        left = [(path, stem) for path, stem in zip(paths, stems, strict=True) if not _made(arguments.out, stem)]
+        report.note(f"ragdiff: {len(paths) - len(left)} of {len(paths)} photos have their results in {arguments.out}")
+        if not left:
+            return
+        paths, stems = map(list, zip(*left, strict=True))
     landmark = read_landmark(arguments.landmark)
     generator = load_generator(arguments, report)
     predict = will_predict(generator, rest, model_folder(arguments.model))
     generator.check(landmark=landmark, steps=arguments.steps, sampler=arguments.sampler)
-    chunks = read_photos(arguments.photos, stems, described, report, chunk=generator.batch_size)
-    with report.progress(len(arguments.photos), "photo") as bar:
+    chunks = read_photos(paths, stems, described, report, chunk=generator.batch_size)
+    with report.progress(len(paths), "photo") as bar:
         for photos in chunks:
             results = generator.generate(
                 [photo.image for photo in photos],
@@ -73,6 +84,11 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
             for photo, result in zip(photos, results, strict=True):
                 _write(photo, result, generator, arguments, report)
                 bar.update()
+
+
+def _made(out: Path, stem: str) -> bool:
+    """The picture is written last."""
+    return (out / (stem + ENDINGS[0])).is_file()
 
 
 def _write(photo: Photo, result, generator, arguments: argparse.Namespace, report: Report) -> None:

@@ -27,7 +27,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
     """What is said of the photos and of their retrieval: the same for `generate` and `retrieve`."""
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files")
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="picture files, or folders of them")
     add_model_arguments(parser)
     parser.add_argument(
         "--attributes",
@@ -144,6 +144,25 @@ def load_generator(arguments: argparse.Namespace, report: Report, **options) -> 
     )
 
 
+def listed_photos(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
+    """The photos, and in the place of a folder its pictures, sorted; a folder without any is told when it is read.
+
+    Raises UserError for results that would lie among the photos of a folder.
+    """
+    from ragdiff_jax.data.images import SUFFIXES
+
+    photos: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            photos.append(path)
+            continue
+        if out is not None and out.resolve() == path.resolve():
+            raise UserError(f"{out}: holds the photos, and the next call would take results for some; choose another")
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        photos += inside or [path]
+    return photos
+
+
 def prepare_out(folder: Path) -> None:
     """Makes the folder and tries to write there, before any work. Raises UserError."""
     probe = folder / f".ragdiff-{secrets.token_hex(6)}"
@@ -163,12 +182,14 @@ def result_stems(photos: Sequence[Path], endings: Sequence[str], out: Path) -> l
     """
     sources = {photo.resolve() for photo in photos}
     taken: set[str] = set()
+    last: dict[str, int] = {}  # the number that a stem had last: thousands of photos may be called front.jpg
     stems = []
     for photo in photos:
-        number, stem = 1, photo.stem
+        number, stem = last.get(photo.stem.lower(), 1), photo.stem
         while any((stem + ending).lower() in taken for ending in endings):
             number += 1
             stem = f"{photo.stem}-{number}"
+        last[photo.stem.lower()] = number
         taken.update((stem + ending).lower() for ending in endings)
         for ending in endings:
             if (out / (stem + ending)).resolve() in sources:

@@ -12,6 +12,7 @@ from ragdiff_jax.cli.inputs import (
     Photo,
     add_json,
     add_photo_arguments,
+    listed_photos,
     load_generator,
     model_folder,
     prepare_out,
@@ -34,21 +35,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
+    paths = listed_photos(arguments.photos, arguments.out)
     if arguments.out is None:
-        stems = [photo.stem for photo in arguments.photos]
+        stems = [photo.stem for photo in paths]
     else:
         prepare_out(arguments.out)
-        stems = result_stems(arguments.photos, ENDINGS, arguments.out)
+        stems = result_stems(paths, ENDINGS, arguments.out)
     file, rest = split_attributes(arguments.attributes)
-    described = read_descriptions(file, arguments.photos)
+    described = read_descriptions(file, paths)
     landmark = read_landmark(arguments.landmark)
     generator = load_generator(arguments, report)
     predict = will_predict(generator, rest, model_folder(arguments.model))
     generator.check(landmark=landmark)
     if not report.as_json:
         report.note(f"ragdiff: search {generator.search_choice}")
-    with report.progress(len(arguments.photos), "photo") as bar:
-        for photos in read_photos(arguments.photos, stems, described, report, chunk=generator.batch_size):
+    with report.progress(len(paths), "photo") as bar:
+        for photos in read_photos(paths, stems, described, report, chunk=generator.batch_size):
             results = generator.retrieve(
                 [photo.image for photo in photos],
                 [photo.description.attributes for photo in photos],

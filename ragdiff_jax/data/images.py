@@ -24,6 +24,7 @@ from PIL import Image, ImageOps
 from ragdiff_jax.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))  # of files in a folder
 # Pillow's own bomb-warning limit: 4 bytes a pixel and one converted copy stay below 1 GB.
 MAX_PIXELS = 89_478_485
 MAX_SIDE = 2048

@@ -96,7 +96,7 @@ class FolderPersons:
                 '{"image": "people/x.jpg", "category": "upper_body"}'
             ) from error
         known = {f"people/{name}" for name in self._files["people"].values()}
-        for number, raw in enumerate(text.splitlines(), 1):
+        for number, raw in enumerate(text.split("\n"), 1):
             if not raw.strip():
                 continue
             where = f"people.jsonl line {number}"

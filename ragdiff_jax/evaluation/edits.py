@@ -74,7 +74,7 @@ def read_edits(path: Path, fakes: Mapping[str, Path], wrong: list[str]) -> dict[
     Files are relative to the JSONL. What is wrong is added to `wrong`; raises `UserError` if it can't be read at all.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeError) as error:
         raise UserError(f"{one_line(path)}: cannot be read ({error}); --edits names a JSONL file") from error
     found: dict[str, Edit] = {}

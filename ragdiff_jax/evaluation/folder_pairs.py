@@ -175,7 +175,7 @@ def _base(name: str, end: str) -> str | None:
 
 def _boxes(path: Path, shapes: Mapping[str, tuple[int, int]], wrong: list[str]) -> dict[str, Box]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeError) as error:
         raise UserError(f"{one_line(path)}: cannot be read ({error}); --boxes names a JSONL file") from error
     found: dict[str, Box] = {}

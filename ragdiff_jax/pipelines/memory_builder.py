@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int, Int32, UInt8
 from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import (
     FORMATS,
+    SUFFIXES,
     decode_image,
     decode_mask,
     encode_jpeg,
@@ -34,7 +35,6 @@ from ragdiff_jax.retrieval.memory import Memory, MemoryItem
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 BATCH = 16  # flat-lays encoded at a time
 SEGMENT = 4096  # items held before they are written
 THUMBNAIL = 64  # pixels a side

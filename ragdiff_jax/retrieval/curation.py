@@ -93,7 +93,8 @@ def represent(vectors: Float[np.ndarray, "n d"], count: int) -> Int[np.ndarray, 
     near = min(n, max(512, -(-32 * n // count)))
     columns, values = [], []
     for _, scores in _chunks(vectors):
-        at = np.argpartition(scores, -near, axis=1)[:, -near:]
+        # A copy: a view would keep every row's whole order, 8 n^2 bytes.
+        at = np.argpartition(scores, -near, axis=1)[:, -near:].astype(np.int32)
         columns.append(at)
         values.append(np.maximum(np.take_along_axis(scores, at, 1), 0) ** 4)
     places = (np.repeat(np.arange(n), near), np.concatenate(columns).ravel())

@@ -5,6 +5,7 @@ import json
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +76,25 @@ def test_bad_inputs_cost_only_themselves(with_world, photos, bad, tmp_path):
     assert len(err) == len(bad)
     assert [line["input"] for line in lines if "output" in line] == [str(path) for path in photos]
     assert written(out) == results_of("my red", "my blue")
+
+
+def test_a_folder_of_photos_goes_on_where_it_was_stopped(with_world, photos, tmp_path):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for photo in photos:
+        photo.rename(folder / photo.name)
+    (folder / "notes.txt").write_text("no picture")
+    code, lines, err = with_world("generate", folder / "my blue.jpg", "--out", out, *QUICK)
+    before = (out / "my blue.png").stat().st_mtime_ns
+    code, lines, err = with_world("generate", folder, "--out", out, "--resume", *QUICK)
+    assert code == 0 and [Path(line["output"]).name for line in lines] == ["my red.png"]
+    assert err == [f"ragdiff: 1 of 2 photos have their results in {out}"]
+    assert written(out) == results_of("my red", "my blue")
+    assert (out / "my blue.png").stat().st_mtime_ns == before
+    code, lines, err = with_world("generate", folder, "--out", out, "--resume", *QUICK)
+    assert (code, lines) == (0, []) and "2 of 2" in err[0]
+    code, lines, err = with_world("generate", folder, "--out", folder, *QUICK)
+    assert code == 2 and len(err) == 1 and "choose another" in err[0]
 
 
 def test_odd_pictures_are_handled(with_world, tmp_path, photos):

@@ -16,6 +16,12 @@ def test_results_of_photos_of_one_name_do_not_overwrite_each_other(tmp_path):
     assert result_stems(photos, ENDINGS, tmp_path) == ["shirt", "shirt-2", "Shirt-3"]
 
 
+def test_thousands_of_photos_of_one_name_are_numbered(tmp_path):
+    photos = [Path(f"{number}/front.jpg") for number in range(20_000)]
+    stems = result_stems(photos, ENDINGS, tmp_path)
+    assert len(set(stems)) == len(photos) and stems[-1] == "front-20000"
+
+
 def test_a_photo_named_like_another_ones_panel_gets_its_own_name(tmp_path):
     stems = result_stems([Path("shirt.jpg"), Path("shirt_panel.jpg")], ENDINGS, tmp_path)
     written = [stem + ending for stem in stems for ending in ENDINGS]
