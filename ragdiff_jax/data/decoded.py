@@ -21,6 +21,7 @@ import tqdm
 from jaxtyping import Int
 
 from ragdiff_jax.data.attributes import ATTRIBUTE_SIZES
+from ragdiff_jax.data.person_layout import raise_problems
 from ragdiff_jax.data.pipeline import Batch, PairArrays, with_partners
 from ragdiff_jax.data.processes import map_processes
 from ragdiff_jax.data.records import PairSource
@@ -28,6 +29,7 @@ from ragdiff_jax.errors import UserError
 
 SCHEMA = 2
 _CHUNK = 128  # pairs a process decodes at a time
+_TOLD = 20  # damaged pairs after which the rest is not looked at
 _OWN = ("photo", "flat", "mask", "photo_mask", "has_photo_mask", "photo_attributes", "flat_attributes")
 _ARRAYS = (*_OWN, "partner_row")
 
@@ -125,17 +127,21 @@ def _decode(open_source, folder: Path, size: int, processes: int) -> None:
         "partner_row": ((count,), np.int32),
     }
     for name, (shape, dtype) in shapes.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape).flush()
+        _make_array(folder / f"{name}.npy", shape, dtype)
     chunks = [(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     work = functools.partial(_decode_chunk, open_source, folder, size)
     ids: list[str] = []
     captions: list[str] = []
     partners: list[str | None] = []
+    problems: list[str] = []
     with tqdm.tqdm(total=count, desc="decoding", unit=" pairs", disable=None) as bar:
         for found in map_processes(work, chunks, min(processes, len(chunks))):
-            for place, values in zip((ids, captions, partners), found, strict=True):
+            for place, values in zip((ids, captions, partners, problems), found, strict=True):
                 place += values
             bar.update(len(found[0]))
+            if len(problems) >= _TOLD:
+                break
+    raise_problems("pairs that cannot be decoded", problems)
     rows = {id: row for row, id in enumerate(ids)}
     if len(rows) < count:
         raise UserError(f"{count - len(rows)} of {count} pairs have the id of another; ids must differ")
@@ -155,10 +161,14 @@ def _decode_chunk(open_source, folder, size, chunk):
     source = _opened[folder]
     pairs = PairArrays(source, image_size=size, tokenizer=_Captions(), partners=False)
     arrays = {name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+") for name in _ARRAYS}
-    ids, captions, partners = [], [], []
+    ids, captions, partners, problems = [], [], [], []
     for row in range(*chunk):
-        record = source[row]
-        item = pairs.item(row, record)
+        try:
+            record = source[row]
+            item = pairs.item(row, record)
+        except UserError as error:
+            problems.append(str(error))  # the rest is still read, so that more than one is told at a time
+            continue
         for name in _OWN:
             arrays[name][row] = item[name]
         ids.append(record.id)
@@ -166,4 +176,14 @@ def _decode_chunk(open_source, folder, size, chunk):
         partners.append(record.structure_partner)
     for array in arrays.values():
         array.flush()
-    return ids, captions, partners
+    return ids, captions, partners, problems
+
+
+def _make_array(path: Path, shape: tuple[int, ...], dtype) -> None:
+    """A .npy file to be filled by memory mapping. Its place on the disk is taken now: where it is missing later, the
+    process that writes is killed by the system.
+    """
+    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape).flush()
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -18,6 +18,7 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Int
 
+from ragdiff_jax.data.array_records import record_writer
 from ragdiff_jax.data.pipeline import Batch
 from ragdiff_jax.errors import UserError
 
@@ -102,18 +103,13 @@ class EncodedPairs:
 
 def write_encoded(folder: str | os.PathLike, info: EncodedInfo, records: Iterable[Mapping[str, np.ndarray]]) -> None:
     """Write all records, in order, beside `folder`, and rename. Raises UserError for a place that can't be written."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
     try:
         temporary.mkdir(parents=True)
-        writer = ArrayRecordWriter(str(temporary / RECORDS), "group_size:1")
-        try:
+        with record_writer(temporary / RECORDS) as writer:
             for fields in records:
                 writer.write(to_record(fields))
-        finally:
-            writer.close()
         (temporary / INFO).write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(info)}) + "\n")
         os.rename(temporary, folder)
     except OSError as error:

@@ -9,9 +9,10 @@ import itertools
 from collections.abc import Iterable
 
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
+
+from ragdiff_jax.data.array_records import record_writer
 
 SHARD_BYTES = 256 << 20
 
@@ -49,17 +50,11 @@ class InOrderBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def _write_shard(path: str, rows: Iterable[bytes]) -> tuple[int, int]:
     """(rows, bytes) written, until there are `SHARD_BYTES` or no more rows. Raises `OSError` for a full disk."""
-    writer = ArrayRecordWriter(path, "group_size:1")
     length, size = 0, 0
-    try:
+    with record_writer(path) as writer:
         for row in rows:
             writer.write(row)
             length, size = length + 1, size + len(row)
             if size >= SHARD_BYTES:
                 break
-    finally:
-        try:
-            writer.close()
-        except RuntimeError as error:  # the writer buffers, so that what is wrong with the disk is told here
-            raise OSError(str(error).partition(";")[0]) from error
     return length, size

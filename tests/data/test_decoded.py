@@ -1,7 +1,9 @@
 """Decoded pairs are the pairs; several sources are one; an epoch shows the rows that it is told to."""
 
+import errno
 import functools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -80,6 +82,23 @@ def test_pairs_are_decoded_once_and_anew_when_the_files_change(folders, tmp_path
 def test_what_fails_half_way_leaves_nothing(folders, tmp_path):
     (folders[1] / "photos" / "b1.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="b1"):
+        decode(folders, tmp_path, processes=1)
+    assert not list((tmp_path / "decoded").iterdir())
+
+
+def test_all_damaged_pictures_are_told_at_once(folders, tmp_path):
+    for name in ("b0", "b2"):
+        (folders[1] / "flats" / f"{name}.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"(?s)cannot be decoded: .*b0.*; .*b2"):
+        decode(folders, tmp_path, processes=1)
+
+
+def test_a_full_disk_is_told_before_any_work(folders, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match="No space left on device"):
         decode(folders, tmp_path, processes=1)
     assert not list((tmp_path / "decoded").iterdir())
 

@@ -61,8 +61,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         def close(self):
             raise RuntimeError("write() failed: No space left on device; at byte 1")
 
-    monkeypatch.setattr("ragdiff_jax.data.in_order.ArrayRecordWriter", Full)
-    with pytest.raises(UserError, match="No space left on device"):
+    monkeypatch.setattr("array_record.python.array_record_module.ArrayRecordWriter", Full)
+    with pytest.raises(UserError, match=r"\(write\(\) failed: No space left on device\)"):
         prepare_synth(tmp_path, **NUMBERS)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
