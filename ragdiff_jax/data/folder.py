@@ -91,6 +91,10 @@ class FolderPairs:
                 found[path.stem] = entry
         return found
 
+    @property
+    def ids(self) -> list[str]:
+        return self._stems
+
     def __len__(self) -> int:
         return len(self._stems)
 

@@ -20,7 +20,7 @@ from jaxtyping import Int32
 
 from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids
 from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
-from ragdiff_jax.data.records import PairRecord, PairSource
+from ragdiff_jax.data.records import PairRecord, PairSource, record_ids
 from ragdiff_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -62,10 +62,10 @@ class PairArrays:
                 self._rows = {id: row for row, id in enumerate(self.ids)}
         return self._rows.get(id)
 
-    @property
+    @functools.cached_property
     def ids(self) -> list[str]:
-        """The record's id of each row; reads every record (without decoding)."""
-        return [self.source[row].id for row in range(len(self.source))]
+        """The record's id of each row; the first time it may read every record (without decoding)."""
+        return record_ids(self.source)
 
     def __getitem__(self, row: int) -> Batch:
         """One record's own fields, without the batch axis and without the partner's pictures."""

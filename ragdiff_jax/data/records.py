@@ -62,6 +62,12 @@ class PairSource(Protocol):
     def __getitem__(self, row: int) -> PairRecord: ...
 
 
+def record_ids(source: PairSource) -> list[str]:
+    """The id of each row: as the source's `ids` says, where it knows them without a look at pictures, or read."""
+    ids = getattr(source, "ids", None)
+    return list(ids) if ids is not None else [source[row].id for row in range(len(source))]
+
+
 def record_from_fields(fields: dict[str, Any]) -> PairRecord:
     """A record from a plain dict.
 

@@ -10,7 +10,7 @@ from jaxtyping import Int32
 
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL
 from ragdiff_jax.data.folder import FolderPairs, open_pairs
-from ragdiff_jax.data.records import PairRecord, PairSource
+from ragdiff_jax.data.records import PairRecord, PairSource, record_ids
 from ragdiff_jax.errors import UserError
 
 
@@ -20,6 +20,10 @@ class JoinedPairs:
     def __init__(self, sources: Sequence[PairSource]):
         self.sources = tuple(sources)
         self.ends = np.cumsum([len(source) for source in self.sources])
+
+    @property
+    def ids(self) -> list[str]:
+        return [id for source in self.sources for id in record_ids(source)]
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -36,6 +40,10 @@ class PartneredPairs:
 
     def __init__(self, source: PairSource, file: str | Path):
         self.source, self.partners = source, read_partners(file)
+
+    @property
+    def ids(self) -> list[str]:
+        return record_ids(self.source)
 
     def __len__(self) -> int:
         return len(self.source)

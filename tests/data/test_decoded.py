@@ -149,3 +149,13 @@ def test_rows_of_categories(folders, tmp_path):
     with pytest.raises(UserError, match="has no Vest"):
         rows_of_categories(flat_attributes, ("Vest",))
     assert "Vest" in ATTRIBUTES["Category"]
+
+
+def test_ids_of_folders_are_known_without_a_look_at_pictures(folders, monkeypatch):
+    source = open_sources(str(folders[0]), "all", str(folders[1]))
+    read = [source[row].id for row in range(len(source))]
+    arrays = PairArrays(source, image_size=SIZE, tokenizer=Lengths())
+    for folder in folders:
+        for picture in (*folder.glob("photos/*"), *folder.glob("flats/*")):
+            picture.unlink()
+    assert arrays.ids == read and arrays.row_of("b1") == 13
