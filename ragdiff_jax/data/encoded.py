@@ -1,16 +1,18 @@
 """What frozen networks made of each sample, kept: rows of an ArrayRecord in the place of pictures.
 
-    DIR/  encodings.json (schema, rows, variants, fingerprint)   encodings.array_record, a safetensors blob each
+    DIR/  encodings.json (schema, rows, variants, fingerprint)
+          encodings-00000.array_record, ...   of `SHARD` samples each, the last of what is left; a safetensors blob each
 
 Several variants a sample, each under other augmentations: variant v of row r is record v * rows + r, and an epoch shows
 every one of them once. Floats of half precision but the embeddings; silhouettes as bits. Nothing is unpickled.
 """
 
 import dataclasses
+import hashlib
+import itertools
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -22,8 +24,9 @@ from ragdiff_jax.data.array_records import record_writer
 from ragdiff_jax.data.pipeline import Batch
 from ragdiff_jax.errors import UserError
 
-SCHEMA = 1
-RECORDS, INFO = "encodings.array_record", "encodings.json"
+SCHEMA = 2
+INFO = "encodings.json"
+SHARD = 4096
 _WIDE = ("embedding", "embedding_unknown")
 
 
@@ -80,13 +83,16 @@ class EncodedPairs:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         self.folder, info = Path(folder), read_info(folder)
-        path = self.folder / RECORDS
-        if info is None or not path.is_file():
-            raise UserError(f"{path}: missing; remove the folder, the encodings are made anew")
+        if info is None:
+            raise UserError(f"{self.folder / INFO}: missing; remove the folder, the encodings are made anew")
         self.info = info
-        self._source = ArrayRecordDataSource([str(path)])
+        paths = [self.folder / _shard(number) for number in range(-(-len(self) // SHARD))]
+        for path in paths:
+            if not path.is_file():
+                raise UserError(f"{path}: missing; remove the folder, the encodings are made anew")
+        self._source = ArrayRecordDataSource([str(path) for path in paths])
         if len(self._source) != len(self):
-            raise UserError(f"{path}: {len(self._source)} records in place of {len(self)}; remove the folder")
+            raise UserError(f"{self.folder}: {len(self._source)} records in place of {len(self)}; remove the folder")
 
     def __len__(self) -> int:
         return self.info.rows * self.info.variants
@@ -94,25 +100,53 @@ class EncodedPairs:
     def batch(self, rows: Int[np.ndarray, " b"]) -> Batch:
         """The records of these places; `row` is the sample's row in the data set."""
         items = [
-            from_record(content, f"{self.folder / RECORDS}, record {place}")
+            from_record(content, f"{self.folder}, record {place}")
             for place, content in zip(rows, self._source.__getitems__([int(place) for place in rows]), strict=True)
         ]
         batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
         return batch | {"row": np.asarray(rows % self.info.rows, np.int32)}
 
 
-def write_encoded(folder: str | os.PathLike, info: EncodedInfo, records: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Write all records, in order, beside `folder`, and rename. Raises UserError for a place that can't be written."""
+def _shard(number: int) -> str:
+    return f"encodings-{number:05d}.array_record"
+
+
+def unfinished(folder: str | os.PathLike, info: EncodedInfo) -> Path:
+    """Where shards wait until all are there: beside the folder, by what they are made from."""
     folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.tmp")
+    name = hashlib.sha256(json.dumps(dataclasses.asdict(info)).encode()).hexdigest()[:12]
+    return folder.with_name(f".{folder.name}.{name}.unfinished")
+
+
+def samples_there(folder: str | os.PathLike, info: EncodedInfo) -> int:
+    """How many samples an earlier run, which was stopped, has left in whole shards."""
+    place, number = unfinished(folder, info), 0
+    while (place / _shard(number)).is_file():
+        number += 1
+    return min(number * SHARD, info.rows * info.variants)
+
+
+def write_encoded(
+    folder: str | os.PathLike, info: EncodedInfo, records: Iterable[Mapping[str, np.ndarray]], first: int = 0
+) -> None:
+    """Write the records from sample `first` on, which is what `samples_there` says, and put all of them in `folder`.
+
+    Raises UserError for a place that can't be written. What is whole by then stays for the next run.
+    """
+    folder, place, rows = Path(folder), unfinished(folder, info), iter(records)
     try:
-        temporary.mkdir(parents=True)
-        with record_writer(temporary / RECORDS) as writer:
-            for fields in records:
-                writer.write(to_record(fields))
-        (temporary / INFO).write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(info)}) + "\n")
-        os.rename(temporary, folder)
+        place.mkdir(parents=True, exist_ok=True)
+        for number in range(-(-first // SHARD), -(-info.rows * info.variants // SHARD)):
+            temporary = place / f".{secrets.token_hex(6)}.tmp"
+            try:
+                with record_writer(temporary) as writer:
+                    for fields in itertools.islice(rows, SHARD):
+                        writer.write(to_record(fields))
+                os.rename(temporary, place / _shard(number))
+            finally:
+                temporary.unlink(missing_ok=True)
+        (place / INFO).write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(info)}) + "\n")
+        os.rename(place, folder)
     except OSError as error:
-        raise UserError(f"{folder}: can't write the encodings ({error.strerror}); choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if read_info(folder) != info:  # another run may have been first
+            raise UserError(f"{folder}: can't write the encodings ({error.strerror}); choose another folder") from error

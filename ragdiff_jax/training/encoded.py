@@ -15,10 +15,10 @@ import jax
 import numpy as np
 
 from ragdiff_jax.data.decoded import fingerprint
-from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, read_info, write_encoded
+from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, read_info, samples_there, write_encoded
 from ragdiff_jax.data.pipeline import global_rows, make_batches
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import agree, barrier, make_mesh, mesh_context, replicated
+from ragdiff_jax.parallel import agree, barrier, from_first_process, make_mesh, mesh_context, replicated
 from ragdiff_jax.training.objective import Objective
 
 ROWS = 16  # a batch of the encoders; fixed, because augmentations are drawn for a batch
@@ -66,9 +66,10 @@ class EncodedObjective(Objective):
                 "folder or name another"
             )
         if agree(there is None)[0]:
-            records = self._records(params, constants, mesh)
+            first = from_first_process(samples_there(self.folder, info))
+            records = self._records(params, constants, mesh, first)
             if jax.process_index() == 0:
-                write_encoded(self.folder, info, records)
+                write_encoded(self.folder, info, records, first)
             else:  # the networks run on all processes; one writes
                 for _ in records:
                     pass
@@ -87,7 +88,8 @@ class EncodedObjective(Objective):
         digest.update(repr((how, self.seed)).encode())
         return digest.hexdigest()
 
-    def _records(self, params, constants, mesh) -> Iterator[dict[str, np.ndarray]]:
+    def _records(self, params, constants, mesh, first: int) -> Iterator[dict[str, np.ndarray]]:
+        """The samples from the `first` on, as they are in a run that wasn't stopped."""
         from tqdm import tqdm
 
         pairs, count = self.base.pairs, len(self.base.pairs)
@@ -95,16 +97,21 @@ class EncodedObjective(Objective):
             encode = jax.jit(self.base.encode, out_shardings=replicated(mesh))
             key = jax.random.key(self.seed)
             quiet = None if jax.process_index() == 0 else True
-            with tqdm(total=count * self.variants, desc="encoding", unit=" samples", disable=quiet) as bar:
+            total = count * self.variants
+            with tqdm(total=total, initial=first, desc="encoding", unit=" samples", disable=quiet) as bar:
                 for variant in range(self.variants):
                     for start in range(0, count, ROWS):
+                        end = min(start + ROWS, count)
+                        there = max(0, first - variant * count - start)
+                        if start + there >= end:
+                            continue
                         rows = np.arange(start, start + ROWS)
                         batch = pairs.batch(rows.clip(max=count - 1))  # the last batch is filled up with its last row
                         own = jax.random.fold_in(jax.random.fold_in(key, variant), start)
                         found = jax.device_get(encode(params, constants, batch, own))
-                        for place in range(min(ROWS, count - start)):
+                        for place in range(there, end - start):
                             yield {name: value[place] for name, value in found.items()}
-                        bar.update(min(ROWS, count - start))
+                        bar.update(end - start - there)
 
     def _order(self, pairs: EncodedPairs) -> np.ndarray:
         own = self.base.order

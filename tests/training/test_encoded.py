@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rag_world
 
-from ragdiff_jax.data.encoded import EncodedInfo, from_record, to_record, write_encoded
+from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, from_record, samples_there, to_record, write_encoded
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
 from ragdiff_jax.training.encoded import EncodedObjective
@@ -34,6 +34,30 @@ def test_a_record_survives():
         from_record(to_record(fields)[:-3], "here")
 
 
+def test_encodings_that_were_stopped_go_on_where_they_were(tmp_path, monkeypatch):
+    monkeypatch.setattr("ragdiff_jax.data.encoded.SHARD", 4)
+    info, folder = EncodedInfo(5, 2, "of these weights"), tmp_path / "kept"
+    samples = [{"mask": np.zeros((4, 4), bool), "embedding": np.full(2, row, np.float32)} for row in range(10)]
+
+    def stopped():
+        yield from samples[:6]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_encoded(folder, info, stopped())
+    assert not folder.exists()
+    first = samples_there(folder, info)
+    assert first == 4 and samples_there(folder, dataclasses.replace(info, fingerprint="of others")) == 0
+    write_encoded(folder, info, samples[first:], first)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    kept = EncodedPairs(folder)
+    np.testing.assert_array_equal(kept.batch(np.arange(10))["embedding"][:, 0], np.arange(10))
+    np.testing.assert_array_equal(kept.batch(np.arange(10))["row"], [0, 1, 2, 3, 4] * 2)
+    (folder / "encodings-00001.array_record").unlink()
+    with pytest.raises(UserError, match="00001.array_record: missing"):
+        EncodedPairs(folder)
+
+
 def first_loss(objective, mesh, params):
     """Of the objective's first batch, prepared as a run prepares it."""
     constants = objective.prepared(params, objective.constants(mesh), mesh)
@@ -49,9 +73,14 @@ def test_losses_on_kept_encodings_are_those_on_the_fly(world, tmp_path):
     mesh, params = make_mesh(devices=jax.devices()[:1]), rag_world.params()
     np.testing.assert_allclose(first_loss(kept, mesh, params), first_loss(quiet, mesh, params), rtol=2e-3)
     # They are made once, and not taken for another model's.
-    made = (tmp_path / "kept" / "encodings.array_record").stat().st_mtime_ns
+    made = (tmp_path / "kept" / "encodings-00000.array_record").stat().st_mtime_ns
     constants = kept.prepared(params, kept.constants(mesh), mesh)
-    assert (tmp_path / "kept" / "encodings.array_record").stat().st_mtime_ns == made
+    assert (tmp_path / "kept" / "encodings-00000.array_record").stat().st_mtime_ns == made
+    # A run that was stopped goes on in the middle of a batch of the encoders.
+    whole = list(kept._records(params, constants, mesh, 0))
+    rest = list(kept._records(params, constants, mesh, 5))
+    assert len(whole) == rag_world.PAIRS == 5 + len(rest)
+    jax.tree.map(np.testing.assert_array_equal, whole[5:], rest)
     other = dataclasses.replace(kept, base=dataclasses.replace(quiet, augment=True))
     with pytest.raises(UserError, match="other weights, data or augmentations"):
         other.prepared(params, constants, mesh)
