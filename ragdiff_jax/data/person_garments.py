@@ -6,6 +6,7 @@ For a model that looks at them closely, `pictures` uint8 [B,1+K,h,w,3] too: the 
 """
 
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -124,12 +125,18 @@ class PersonsWithGarments:
         return len(self.people)
 
     def rows(self) -> Int32[np.ndarray, " n"]:
-        """The rows with something to draw anew, in order; what is left out is logged."""
+        """The rows with something to draw anew, in order; what is left out is logged. Only the first call reads."""
+        return self._rows
+
+    @functools.cached_property
+    def _rows(self) -> Int32[np.ndarray, " n"]:
+        # Every validation and sample asks for them, and it takes each person's label map.
         rows = np.array([row for row in range(len(self)) if self.people.can_be_edited(row)], np.int32)
         if len(rows) < len(self):
             _log.info("%d of %d people show nothing of their garment: left out", len(self) - len(rows), len(self))
         if not len(rows):
             raise UserError("nobody shows anything of the garment to change; check label maps and categories")
+        rows.setflags(write=False)
         return rows
 
     def batch(self, rows: np.ndarray) -> Batch:

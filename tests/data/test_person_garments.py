@@ -23,3 +23,12 @@ def test_planned_people_look_like_real_ones():
     assert {name: (x.shape, x.dtype) for name, x in planned.items()} == {
         name: (x.shape, x.dtype) for name, x in real.items()
     }
+
+
+def test_label_maps_are_read_once_for_the_rows_to_edit(monkeypatch):
+    records = [synth_person(row, size=32) for row in range(3)]
+    people = PersonArrays(records, shape=(32, 32), tokenizer=Words())
+    asked = []
+    monkeypatch.setattr(people, "can_be_edited", lambda row: asked.append(row) or row != 1)
+    several = PersonsWithGarments(people, Garments(records, 16), np.zeros((3, 1), np.int32), Words(), most=1)
+    assert several.rows().tolist() == several.rows().tolist() == [0, 2] and asked == [0, 1, 2]
