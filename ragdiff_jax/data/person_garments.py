@@ -6,6 +6,7 @@ For a model that looks at them closely, `pictures` uint8 [B,1+K,h,w,3] too: the 
 """
 
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from ragdiff_jax.data.person_records import PersonRecord, PersonSource
 from ragdiff_jax.errors import UserError
 
 FITS = ("pad", "crop")
+KEEP_BYTES = 2 << 30
 _WHITE = 245  # a JPEG's white
 _log = logging.getLogger(__name__)
 
@@ -65,14 +67,26 @@ def garment_picture(image: UInt8[np.ndarray, "h w 3"], shape: tuple[int, int]) -
 
 
 class Garments:
-    """The garments of a source as squares, each decoded once and kept (3 s^2 bytes). Safe to read from threads.
+    """The garments of a source as squares. Safe to read from threads.
 
     `shape`: (height, width) in which `picture` gives the whole garment on white; those aren't kept.
+    `keep_bytes`: how much of the squares (3 s^2 bytes each) is kept, 2 GiB unless told; the rest is decoded at every
+    look. The 48,392 of Dress Code would take 7.3 GB at 224 pixels.
     """
 
-    def __init__(self, source: PersonSource, size: int, fit: str = "pad", shape: tuple[int, int] | None = None):
+    def __init__(
+        self,
+        source: PersonSource,
+        size: int,
+        fit: str = "pad",
+        shape: tuple[int, int] | None = None,
+        *,
+        keep_bytes: int = KEEP_BYTES,
+    ):
         self.source, self.size, self.fit, self.shape = source, size, fit, shape
+        # What came first stays: in epochs, each in its own order, the latest would be seen again less often.
         self._kept: dict[int, np.ndarray] = {}
+        self._most = keep_bytes // (3 * size**2)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -81,10 +95,15 @@ class Garments:
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "s s 3"]:
         found = self._kept.get(row)
         if found is None:
-            found = garment_square(self._decoded(row), self.size, self.fit)
+            found = self.decode(row)
             with self._lock:
-                self._kept[row] = found
+                if len(self._kept) < self._most:
+                    self._kept[row] = found
         return found
+
+    def decode(self, row: int) -> UInt8[np.ndarray, "s s 3"]:
+        """The same square, read anew and not kept: for one pass over all of them."""
+        return garment_square(self._decoded(row), self.size, self.fit)
 
     def picture(self, row: int) -> UInt8[np.ndarray, "h w 3"]:
         """The garment in `shape`, undistorted, the rest white."""
@@ -117,19 +136,27 @@ class PersonsWithGarments:
             raise ValueError(f"{len(neighbours)} rows of neighbours for {len(people)} people")
         self.people, self.database, self.neighbours = people, database, neighbours
         self.prompts, self.most, self.caption = prompts, most, caption
-        self.own = Garments(people.source, database.size, database.fit, database.shape)
+        self.own = database
+        if people.source is not database.source:
+            self.own = Garments(people.source, database.size, database.fit, database.shape)
         self._ids: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.people)
 
     def rows(self) -> Int32[np.ndarray, " n"]:
-        """The rows with something to draw anew, in order; what is left out is logged."""
+        """The rows with something to draw anew, in order; what is left out is logged. Only the first call reads."""
+        return self._rows
+
+    @functools.cached_property
+    def _rows(self) -> Int32[np.ndarray, " n"]:
+        # Every validation and sample asks for them, and it takes each person's label map.
         rows = np.array([row for row in range(len(self)) if self.people.can_be_edited(row)], np.int32)
         if len(rows) < len(self):
             _log.info("%d of %d people show nothing of their garment: left out", len(self) - len(rows), len(self))
         if not len(rows):
             raise UserError("nobody shows anything of the garment to change; check label maps and categories")
+        rows.setflags(write=False)
         return rows
 
     def batch(self, rows: np.ndarray) -> Batch:

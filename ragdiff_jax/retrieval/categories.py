@@ -9,6 +9,8 @@ from jaxtyping import Float, Float32, Int, Int32
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval.index import Searcher, SearcherKind, make_searcher
 
+_CHUNK = 1024  # queries searched at a time: all scores of a data set against itself are larger than memory
+
 
 class CategorySearcher:
     """Nearest rows of the query's own category. `categories`: of each row of `embeddings`."""
@@ -39,7 +41,7 @@ class CategorySearcher:
         found = np.zeros((len(queries), k), np.int32), np.zeros((len(queries), k), np.float32)
         exclude = np.full(len(queries), -1, np.int32) if exclude is None else np.asarray(exclude, np.int32)
         for category in sorted(set(categories)):
-            mine = np.array([name == category for name in categories])
+            mine = np.flatnonzero([name == category for name in categories])
             rows = self._rows.get(category, np.zeros(0, np.int32))
             # Row numbers of the whole as places in the category's own; one that isn't in it excludes nothing.
             place = {int(row): number for number, row in enumerate(rows)}
@@ -53,6 +55,18 @@ class CategorySearcher:
             if category not in self._searchers:
                 self._searchers[category] = make_searcher(self.kind, np.asarray(self._embeddings)[rows])
             searcher = self._searchers[category]
-            ids, cosines = searcher.search(queries[mine], k, leave if (leave >= 0).any() else None)
-            found[0][mine], found[1][mine] = rows[np.asarray(ids)], np.asarray(cosines)
+            for start in range(0, len(mine), _CHUNK):
+                part = mine[start : start + _CHUNK]
+                ids, cosines = _search(searcher, queries[part], k, leave[start : start + _CHUNK], len(mine))
+                found[0][part], found[1][part] = rows[ids], cosines
         return found
+
+
+def _search(searcher, queries, k, leave, total):
+    """Of one chunk; the last of several is filled up, so that all have one shape to compile."""
+    count = len(queries)
+    if count < _CHUNK < total:
+        queries = np.concatenate([queries, np.repeat(queries[:1], _CHUNK - count, axis=0)])
+        leave = np.concatenate([leave, np.full(_CHUNK - count, -1, np.int32)])
+    found = searcher.search(queries, k, leave if (leave >= 0).any() else None)
+    return tuple(np.asarray(each)[:count] for each in found)

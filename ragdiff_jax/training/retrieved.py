@@ -4,7 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -41,9 +41,9 @@ def retrieved_rows(
     that a resumed run and the next stage need no encoder for it; its name holds what it depends on. Raises `UserError`
     where a category has too few garments.
     """
-    records = [people[row] for row in range(len(people))]
-    garments = [database.source[row] for row in range(len(database))]
-    queries = [retrieval_query(record.chunks) or record.caption for record in records]
+    records = _told(people)
+    garments = records if people is database.source else _told(database.source)
+    queries = [record.query for record in records]
     parts = tower_params(params)
     towers = fingerprint(parts, {name: repr(model.configs()[name]) for name in parts} | {"fit": model.garment_fit})
     digest = hashlib.sha256(
@@ -53,7 +53,7 @@ def retrieved_rows(
     if path is not None and path.is_file():
         return _read(path, (len(people), k))
     _log.info("retrieving %d garments for each of %d people from %d", k, len(people), len(garments))
-    vectors = embed_garments(model, params, (database[row] for row in range(len(database))))
+    vectors = embed_garments(model, params, (database.decode(row) for row in range(len(database))))
     texts = embed_texts(model, params, tokenizer, queries)
     rows = {record.garment_id: row for row, record in enumerate(garments)}
     own = np.array([rows.get(record.garment_id, -1) if exclude_target else -1 for record in records], np.int32)
@@ -67,6 +67,21 @@ def retrieved_rows(
         write_atomic(path, buffer.getvalue())
     barrier("retrieved")
     return found
+
+
+class _Told(NamedTuple):
+    garment_id: str
+    category: str
+    query: str
+
+
+def _told(source: PersonSource) -> list[_Told]:
+    """What a search needs of each record. The pictures aren't kept: those of 48,000 people take 12 GB."""
+    records = (source[row] for row in range(len(source)))
+    return [
+        _Told(record.garment_id, record.category, retrieval_query(record.chunks) or record.caption)
+        for record in records
+    ]
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:

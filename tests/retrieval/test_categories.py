@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import ragdiff_jax.retrieval.categories as module
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval.categories import CategorySearcher
 from ragdiff_jax.systems.text_retrieval import retrieval_metrics
@@ -33,6 +34,31 @@ def test_a_row_that_is_left_out_is_never_found(rows):
     searcher = CategorySearcher(vectors, categories)
     found, _ = searcher.search(vectors[[4, 4, 4]], ["dresses"] * 3, 3, np.array([4, -1, 3]))
     assert 4 not in found[0] and found[1, 0] == 4 and found[2, 0] == 4  # 3 is of the other category
+
+
+def test_many_queries_are_searched_in_chunks_of_one_shape(rows, monkeypatch):
+    vectors, categories = rows
+    make, shapes = module.make_searcher, []
+
+    def watched(*arguments):
+        searcher = make(*arguments)
+        search = searcher.search
+        searcher.search = lambda queries, *rest: shapes.append(queries.shape) or search(queries, *rest)
+        return searcher
+
+    monkeypatch.setattr(module, "make_searcher", watched)
+    rng = np.random.default_rng(1)
+    queries = rng.normal(size=(2600, 8)).astype(np.float32)
+    asked = ["top" if n % 13 == 0 else "dresses" for n in range(len(queries))]
+    exclude = rng.integers(-1, 30, len(queries))
+    found, cosines = CategorySearcher(vectors, categories, "exact").search(queries, asked, 3, exclude)
+    assert shapes == [(1024, 8)] * 3 + [(200, 8)]
+    scores = queries / np.linalg.norm(queries, axis=1, keepdims=True) @ vectors.T
+    scores[np.array(asked)[:, None] != np.array(categories)[None]] = -np.inf
+    scores[np.arange(30)[None] == exclude[:, None]] = -np.inf
+    expected = np.argsort(-scores, axis=1)[:, :3]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(cosines, np.take_along_axis(scores, expected, axis=1), atol=1e-5)
 
 
 def test_too_few_garments_are_named(rows):

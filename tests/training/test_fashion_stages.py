@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +170,33 @@ def test_a_persons_own_garment_is_never_retrieved_and_the_table_is_kept(world, m
     np.testing.assert_array_equal(retrieved_rows(*arguments, keep=world.base / "kept"), world.rows)
     with pytest.raises(TypeError):
         retrieved_rows(*arguments, keep=world.base / "kept", exclude_target=False)  # another table
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_pictures_are_read_one_by_one_for_the_table(world, same):
+    """Neither records nor squares stay: a data set's pictures are larger than memory."""
+    seen, most = [], []
+
+    class Source:
+        def __len__(self):
+            return len(world.records)
+
+        def __getitem__(self, row):
+            most.append(sum(ref() is not None for ref in seen))
+            record = dataclasses.replace(world.records[row])
+            seen.append(weakref.ref(record))
+            return record
+
+    people = Source()
+    database = Garments(people if same else Source(), MODEL.image_encoder.image_size)
+    arguments = (MODEL, world.params, world.prompts.tokenizer, people, database, 3)
+    np.testing.assert_array_equal(retrieved_rows(*arguments), world.rows)
+    assert max(most) <= 1 and len(seen) == (16 if same else 24)
+    before = len(seen)
+    database[0]
+    assert len(seen) == before + 1  # the pass over all kept no square
+    assert retrieved_rows(*arguments, keep=world.base / "kept").shape == world.rows.shape
+    assert max(most) <= 1
 
 
 def test_people_whose_garment_is_hidden_are_left_out(world):
