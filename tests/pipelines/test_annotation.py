@@ -187,6 +187,18 @@ def test_a_run_that_dies_is_resumed_and_its_lines_are_the_folders_attributes(ser
     assert main([*call, server.url]) == 0 and len(server.seen) == 3
 
 
+def test_line_ends_that_only_unicode_knows_end_no_line(tmp_path):
+    class Says:
+        name = "says"
+
+        def annotate(self, image, kind):
+            return read_answer(json.dumps(GOOD | {"Fit": "Bag\u2028gy\u2029\x85"}), kind)
+
+    pictures, out = [run.Picture("0.jpg", "flat", lambda: PICTURE)], tmp_path / "a.jsonl"
+    assert run.annotate_all(Says(), pictures, out, on_error=lambda name, why: None) == 1
+    assert "\u2028" in out.read_text() and run.names_done(out) == {"0.jpg"} and "0.jpg" in read_attributes(out)
+
+
 def test_an_unreadable_picture_costs_only_itself(serve, pairs, capsys):
     (pairs / "photos" / "1.jpg").write_bytes(b"no picture")
     call = ["annotate", "--source", str(pairs / "photos"), "--kind", "photo", "--annotator", "server", "--name", "m"]

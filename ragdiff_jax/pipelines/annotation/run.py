@@ -94,7 +94,7 @@ def names_done(out: Path) -> set[str]:
         if len(whole) < len(content):
             with open(out, "r+b") as file:
                 file.truncate(len(whole))
-        lines = whole.decode("utf-8").splitlines()
+        lines = whole.decode("utf-8").split("\n")  # splitlines would cut at U+2028 too, which JSON leaves as it is
         return {json.loads(line)["image"] for line in lines if line.strip()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one_line(out)}: is not lines of an earlier run ({error}); choose another --out") from error
