@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.pipelines.annotation.run import annotate_all, names_done, pictures_of
 
-    pictures = pictures_of(arguments.source, arguments.split, arguments.kind)[: arguments.limit]
+    pictures = pictures_of(arguments.source, arguments.split, arguments.kind, limit=arguments.limit)
     earlier = names_done(arguments.out)
     annotator = _annotator(arguments, report)
     invalid: dict[str, int] = {}

@@ -13,6 +13,8 @@ from ragdiff_jax.cli.main import main
 from ragdiff_jax.data.answers import asked, read_answer, schema
 from ragdiff_jax.data.attributes import read_attributes
 from ragdiff_jax.data.folder import FolderPairs
+from ragdiff_jax.data.images import encode_jpeg
+from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.pipelines.annotation import run
 from ragdiff_jax.pipelines.annotation.server import RateLimit, ServerAnnotator
@@ -197,6 +199,27 @@ def test_line_ends_that_only_unicode_knows_end_no_line(tmp_path):
     pictures, out = [run.Picture("0.jpg", "flat", lambda: PICTURE)], tmp_path / "a.jsonl"
     assert run.annotate_all(Says(), pictures, out, on_error=lambda name, why: None) == 1
     assert "\u2028" in out.read_text() and run.names_done(out) == {"0.jpg"} and "0.jpg" in read_attributes(out)
+
+
+def test_a_data_sets_records_are_read_once_for_their_names_and_no_more_than_the_limit(tmp_path, monkeypatch):
+    class Records:
+        reads = []
+
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, row):
+            self.reads.append(row)
+            return PairRecord(id=f"r{row}", photo=encode_jpeg(PICTURE), flat=encode_jpeg(PICTURE))
+
+    (tmp_path / "dataset_info.json").write_text("{}")
+    monkeypatch.setattr(run, "open_pairs", lambda folder, split: Records())
+    names = [f"{name}s/r{row}" for name in ("photo", "flat") for row in range(5)]
+    for limit, rows in ((None, 5), (2, 2), (7, 5)):
+        Records.reads.clear()
+        pictures = run.pictures_of(tmp_path, "train", "both", limit=limit)
+        assert [picture.name for picture in pictures] == names[:limit] and Records.reads == list(range(rows))
+    assert pictures[-1].kind == "flat" and pictures[-1].read().shape == PICTURE.shape and Records.reads[5:] == [1]
 
 
 def test_an_unreadable_picture_costs_only_itself(serve, pairs, capsys):

@@ -42,11 +42,11 @@ class Picture:
     read: Callable[[], UInt8[np.ndarray, "h w 3"]]
 
 
-def pictures_of(source: Path, split: str, kind: str) -> list[Picture]:
+def pictures_of(source: Path, split: str, kind: str, *, limit: int | None = None) -> list[Picture]:
     """The pictures of a folder of pictures (`kind` photo or flat), or both sides of pairs (`kind` both, or one).
 
-    Names are those of `attributes.jsonl`: photos/x.jpg and flats/x.png of pairs, else the file's own. Raises
-    `UserError` for a folder of neither.
+    `limit`: the first so many alone; a data set's other records are not read. Names are those of `attributes.jsonl`:
+    photos/x.jpg and flats/x.png of pairs, else the file's own. Raises `UserError` for a folder of neither.
     """
     folder, kinds = Path(source), ("photo", "flat") if kind == "both" else (kind,)
     if (folder / "photos").is_dir():
@@ -55,7 +55,7 @@ def pictures_of(source: Path, split: str, kind: str) -> list[Picture]:
             Picture(f"{place}/{path.name}", name, lambda path=path: load_image(path, max_side=MAX_SIDE))
             for place, name in places
             for path in _files(folder / place)
-        ]
+        ][:limit]
     if (folder / "dataset_info.json").is_file():
         records = open_pairs(folder, split)
 
@@ -63,15 +63,18 @@ def pictures_of(source: Path, split: str, kind: str) -> list[Picture]:
             record = records[row]
             return decode_image(getattr(record, name), f"{name} of record {record.id}", max_side=MAX_SIDE)
 
+        rows = range(len(records))[:limit]
+        ids = [records[row].id for row in rows]  # a record is read whole for its id: once for both its pictures
         return [
-            Picture(f"{name}s/{records[row].id}", name, lambda row=row, name=name: reader(row, name))
+            Picture(f"{name}s/{ids[row]}", name, lambda row=row, name=name: reader(row, name))
             for name in kinds
-            for row in range(len(records))
-        ]
+            for row in rows
+        ][:limit]
     if kind == "both":
         raise UserError(f"{one_line(folder)}: has no photos/; say what its pictures are: --kind photo or --kind flat")
     return [
-        Picture(path.name, kind, lambda path=path: load_image(path, max_side=MAX_SIDE)) for path in _files(folder)
+        Picture(path.name, kind, lambda path=path: load_image(path, max_side=MAX_SIDE))
+        for path in _files(folder)[:limit]
     ]
 
 
