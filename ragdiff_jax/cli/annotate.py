@@ -7,7 +7,9 @@
 
 --source is a folder of pictures, a folder of pairs (photos/, flats/) or a prepared data set. Photos and flat-lays are
 asked apart: a flat-lay's line says nothing that only a photo shows, and captions come from photos alone. What an
-annotator says that Table 6 lacks stands under "invalid" and counts as unknown.
+annotator says that Table 6 lacks stands under "invalid" and counts as unknown. Pictures that fail are reported and
+tried again by the next call. After 8 refused in a row one that was answered is asked about again (where none was, one
+still to come): without an answer to that either, the call stops.
 """
 
 import argparse
