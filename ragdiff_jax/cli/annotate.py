@@ -7,7 +7,9 @@
 
 --source is a folder of pictures, a folder of pairs (photos/, flats/) or a prepared data set. Photos and flat-lays are
 asked apart: a flat-lay's line says nothing that only a photo shows, and captions come from photos alone. What an
-annotator says that Table 6 lacks stands under "invalid" and counts as unknown.
+annotator says that Table 6 lacks stands under "invalid" and counts as unknown. Pictures that fail are reported and
+tried again by the next call. After 8 refused in a row one that was answered is asked about again (where none was, one
+still to come): without an answer to that either, the call stops.
 """
 
 import argparse
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.pipelines.annotation.run import annotate_all, names_done, pictures_of
 
-    pictures = pictures_of(arguments.source, arguments.split, arguments.kind)[: arguments.limit]
+    pictures = pictures_of(arguments.source, arguments.split, arguments.kind, limit=arguments.limit)
     earlier = names_done(arguments.out)
     annotator = _annotator(arguments, report)
     invalid: dict[str, int] = {}

@@ -13,6 +13,7 @@
 
 A change is one new generation: readers see the old memory or the new one.
 --flats is a folder of pictures on a plain background; masks/NAME.png in it, if there, is NAME's silhouette.
+A picture that can't be read or used, or whose name holds what isn't printable, is reported and left out.
 """
 
 import argparse

@@ -23,6 +23,7 @@ from ragdiff_jax.data.images import (
     encode_jpeg,
     flat_mask,
     load_image,
+    one_line,
     square,
     square_mask,
 )
@@ -30,7 +31,7 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
-from ragdiff_jax.retrieval.items import encode_landmark
+from ragdiff_jax.retrieval.items import check_id, encode_landmark
 from ragdiff_jax.retrieval.memory import Memory, MemoryItem
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint
@@ -169,7 +170,7 @@ class MemoryBuilder:
             except UserError as error:
                 if on_error is None:
                     raise
-                on_error(flat.id, error)
+                on_error(one_line(str(flat.id)), error)
             if len(ready) == self.batch_size:
                 yield from self._encode(ready)
                 ready = []
@@ -230,6 +231,7 @@ class MemoryBuilder:
         return count
 
     def _prepare(self, flat: FlatLay) -> _Prepared:
+        check_id(flat.id)  # the memory's own check comes when all are encoded, and would cost all of them
         size = self.size
         mask = square_mask(flat_mask(flat.image) if flat.mask is None else flat.mask, size)
         if not mask.any():

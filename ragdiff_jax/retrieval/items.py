@@ -88,13 +88,20 @@ def decode_mask(content: bytes, size: tuple[int, int], where: str) -> Bool[np.nd
     raise UserError(f"{where}: landmark is {found}, not 1-bit {size[0]} x {size[1]}; build the memory again")
 
 
+def check_id(name: object) -> None:
+    """Raises `UserError` naming the item for an id that no memory takes."""
+    if not isinstance(name, str) or not 0 < len(name) <= _ID_LENGTH or not name.isprintable():
+        raise UserError(f"memory item {name!r:.80}: an id must be 1 to {_ID_LENGTH} printable characters; rename it")
+    if name.startswith("/") or "\\" in name or {".", ".."} & set(name.split("/")):
+        raise UserError(
+            f"memory item {name!r:.80}: an id must not read like a path out of a folder (/, \\, . and ..); rename it"
+        )
+
+
 def checked_row(item: MemoryItem, taken: set[str], manifest: Manifest) -> Row:
     """The item as it will be stored. Raises `UserError` naming the item and what is wrong with it."""
     name = item.id
-    if not isinstance(name, str) or not 0 < len(name) <= _ID_LENGTH or not name.isprintable():
-        raise UserError(f"memory item {name!r:.80}: an id must be 1 to {_ID_LENGTH} printable characters")
-    if name.startswith("/") or "\\" in name or {".", ".."} & set(name.split("/")):
-        raise UserError(f"memory item {name!r:.80}: an id must not read like a path out of a folder (/, \\, . and ..)")
+    check_id(name)
     if name in taken:
         raise UserError(
             f"memory item {name!r}: the id is taken; remove the old item first or choose another id"

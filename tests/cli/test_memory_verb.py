@@ -34,6 +34,19 @@ def test_build_leaves_out_what_cannot_be_used(ragdiff, world, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["flats", "memory"]
 
 
+def test_a_name_that_no_memory_takes_costs_only_its_picture(ragdiff, world, tmp_path):
+    flats, out = tmp_path / "flats", tmp_path / "memory"
+    flats.mkdir()
+    bad = ("full\u3000width", "no\xa0break", "zero\u200bwidth")
+    for name in (*bad, "good", "gr\xfcn"):
+        draw_garment("red").save(flats / f"{name}.png")
+    code, lines, err = ragdiff("memory", "build", "--out", out, "--flats", flats, "--model", world[0], "--json")
+    assert code == 2 and len(err) == 3 and all("printable characters; rename it" in line for line in err)
+    assert {line["input"] for line in lines if "error" in line} == {repr(name) for name in bad}
+    assert all(any(repr(name) in line for line in err) for name in bad)
+    assert [item.id for item in Memory.open(out).items] == ["good", "gr\xfcn"]
+
+
 def test_a_build_of_nothing_leaves_nothing(ragdiff, world, tmp_path):
     flats = tmp_path / "flats"
     flats.mkdir()

@@ -13,6 +13,8 @@ from ragdiff_jax.cli.main import main
 from ragdiff_jax.data.answers import asked, read_answer, schema
 from ragdiff_jax.data.attributes import read_attributes
 from ragdiff_jax.data.folder import FolderPairs
+from ragdiff_jax.data.images import encode_jpeg
+from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.pipelines.annotation import run
 from ragdiff_jax.pipelines.annotation.server import RateLimit, ServerAnnotator
@@ -185,6 +187,104 @@ def test_a_run_that_dies_is_resumed_and_its_lines_are_the_folders_attributes(ser
     record = FolderPairs(pairs)[0]
     assert record.flat_attributes["Category"] == "Hoodie" and record.caption == "A red hoodie."
     assert main([*call, server.url]) == 0 and len(server.seen) == 3
+
+
+class Picky:
+    """Refuses black pictures, and from its `until`th question on everything."""
+
+    name = "picky"
+
+    def __init__(self, until=1000):
+        self.left, self.asked = until, 0
+
+    def annotate(self, image, kind):
+        self.asked, self.left = self.asked + 1, self.left - 1
+        if self.left < 0 or not image.any():
+            raise UserError("refused")
+        return read_answer(json.dumps(GOOD), kind)
+
+
+def pictures(*letters):
+    """Good, refused and unreadable ones by their letters: g, r, u."""
+
+    def read(letter):
+        if letter == "u":
+            raise UserError("unreadable")
+        return np.full_like(PICTURE, 255 * (letter == "g"))
+
+    letters = "".join(letters)
+    return [run.Picture(f"{row}{one}", "flat", lambda one=one: read(one)) for row, one in enumerate(letters)]
+
+
+def annotate(annotator, of, out):
+    failed = []
+    count = run.annotate_all(annotator, of, out, concurrency=1, on_error=lambda name, why: failed.append(name[-1]))
+    return count, "".join(failed)
+
+
+def test_pictures_that_are_refused_whenever_they_are_asked_for_stop_no_run(tmp_path):
+    out = tmp_path / "a.jsonl"
+    assert annotate(Picky(), pictures("r" * 20, "ggg"), out) == (3, "r" * 20)
+    assert annotate(Picky(), pictures("r" * 20, "ggg", "rg"), out) == (1, "r" * 21)
+    assert annotate(Picky(), pictures("r" * 20, "ggg", "rg"), out) == (0, "r" * 21), "nothing else is left"
+
+
+def test_pictures_that_cannot_be_read_say_nothing_of_the_annotator(tmp_path):
+    annotator = Picky()
+    found = annotate(annotator, pictures("g", "u" * 20, "rrg", "u" * 20), tmp_path / "a.jsonl")
+    assert found == (2, "u" * 20 + "rr" + "u" * 20)
+    assert annotator.asked == 4
+    assert annotate(annotator, pictures("u" * 9), tmp_path / "b.jsonl") == (0, "u" * 9)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "until", "questions", "message"),
+    [
+        ("", 0, 9, "8 pictures and no answer: refused"),
+        ("g", 0, 9, "8 pictures and no answer: refused"),
+        ("", 5, 14, "stopped after 8 pictures"),
+        ("g" * 39, 0, 2, "1 pictures and no answer"),
+    ],
+)
+def test_an_annotator_that_is_gone_stops_the_run_soon(tmp_path, earlier, until, questions, message):
+    out, annotator = tmp_path / "a.jsonl", Picky(until)
+    if earlier:
+        annotate(Picky(), pictures(earlier), out)
+    with pytest.raises(UserError, match=message):
+        annotate(annotator, pictures("g" * 40), out)
+    assert annotator.asked == questions and len(run.names_done(out)) == len(earlier) + until
+    assert annotate(Picky(), pictures("g" * 40), out) == (40 - len(earlier) - until, "")
+
+
+def test_line_ends_that_only_unicode_knows_end_no_line(tmp_path):
+    class Says(Picky):
+        def annotate(self, image, kind):
+            return read_answer(json.dumps(GOOD | {"Fit": "Bag\u2028gy\u2029\x85"}), kind)
+
+    out = tmp_path / "a.jsonl"
+    assert annotate(Says(), pictures("g"), out) == (1, "")
+    assert "\u2028" in out.read_text() and run.names_done(out) == set(read_attributes(out)) == {"0g"}
+
+
+def test_a_data_sets_records_are_read_once_for_their_names_and_no_more_than_the_limit(tmp_path, monkeypatch):
+    class Records:
+        reads = []
+
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, row):
+            self.reads.append(row)
+            return PairRecord(id=f"r{row}", photo=encode_jpeg(PICTURE), flat=encode_jpeg(PICTURE))
+
+    (tmp_path / "dataset_info.json").write_text("{}")
+    monkeypatch.setattr(run, "open_pairs", lambda folder, split: Records())
+    names = [f"{name}s/r{row}" for name in ("photo", "flat") for row in range(5)]
+    for limit, rows in ((None, 5), (2, 2), (7, 5)):
+        Records.reads.clear()
+        found = run.pictures_of(tmp_path, "train", "both", limit=limit)
+        assert [picture.name for picture in found] == names[:limit] and Records.reads == list(range(rows))
+    assert found[-1].kind == "flat" and found[-1].read().shape == PICTURE.shape and Records.reads[5:] == [1]
 
 
 def test_an_unreadable_picture_costs_only_itself(serve, pairs, capsys):

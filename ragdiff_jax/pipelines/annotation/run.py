@@ -1,7 +1,8 @@
 """One run over many pictures: several at once, one JSONL line each, resumed where it stopped.
 
 A line is written when its picture is done, in one write; a line that a killed run left half is cut off. A picture that
-failed has no line, is reported, and is tried again by the next run.
+failed has no line, is reported, and is tried again by the next run. Many that fail in a row end a run only where the
+annotator is gone: pictures that it refuses may well lie side by side, and come first when a run is resumed.
 """
 
 import concurrent.futures
@@ -21,7 +22,7 @@ from ragdiff_jax.data.images import decode_image, load_image, one_line, resize
 from ragdiff_jax.errors import UserError
 
 MAX_SIDE = 768  # pixels of what is sent
-STOP_AFTER = 8  # pictures in a row without an answer: the annotator is gone
+STOP_AFTER = 8  # pictures in a row without an answer: is the annotator gone?
 
 
 @runtime_checkable
@@ -42,11 +43,11 @@ class Picture:
     read: Callable[[], UInt8[np.ndarray, "h w 3"]]
 
 
-def pictures_of(source: Path, split: str, kind: str) -> list[Picture]:
+def pictures_of(source: Path, split: str, kind: str, *, limit: int | None = None) -> list[Picture]:
     """The pictures of a folder of pictures (`kind` photo or flat), or both sides of pairs (`kind` both, or one).
 
-    Names are those of `attributes.jsonl`: photos/x.jpg and flats/x.png of pairs, else the file's own. Raises
-    `UserError` for a folder of neither.
+    `limit`: the first so many alone; a data set's other records are not read. Names are those of `attributes.jsonl`:
+    photos/x.jpg and flats/x.png of pairs, else the file's own. Raises `UserError` for a folder of neither.
     """
     folder, kinds = Path(source), ("photo", "flat") if kind == "both" else (kind,)
     if (folder / "photos").is_dir():
@@ -55,7 +56,7 @@ def pictures_of(source: Path, split: str, kind: str) -> list[Picture]:
             Picture(f"{place}/{path.name}", name, lambda path=path: load_image(path, max_side=MAX_SIDE))
             for place, name in places
             for path in _files(folder / place)
-        ]
+        ][:limit]
     if (folder / "dataset_info.json").is_file():
         records = open_pairs(folder, split)
 
@@ -63,15 +64,18 @@ def pictures_of(source: Path, split: str, kind: str) -> list[Picture]:
             record = records[row]
             return decode_image(getattr(record, name), f"{name} of record {record.id}", max_side=MAX_SIDE)
 
+        rows = range(len(records))[:limit]
+        ids = [records[row].id for row in rows]  # a record is read whole for its id: once for both its pictures
         return [
-            Picture(f"{name}s/{records[row].id}", name, lambda row=row, name=name: reader(row, name))
+            Picture(f"{name}s/{ids[row]}", name, lambda row=row, name=name: reader(row, name))
             for name in kinds
-            for row in range(len(records))
-        ]
+            for row in rows
+        ][:limit]
     if kind == "both":
         raise UserError(f"{one_line(folder)}: has no photos/; say what its pictures are: --kind photo or --kind flat")
     return [
-        Picture(path.name, kind, lambda path=path: load_image(path, max_side=MAX_SIDE)) for path in _files(folder)
+        Picture(path.name, kind, lambda path=path: load_image(path, max_side=MAX_SIDE))
+        for path in _files(folder)[:limit]
     ]
 
 
@@ -94,7 +98,7 @@ def names_done(out: Path) -> set[str]:
         if len(whole) < len(content):
             with open(out, "r+b") as file:
                 file.truncate(len(whole))
-        lines = whole.decode("utf-8").splitlines()
+        lines = whole.decode("utf-8").split("\n")  # splitlines would cut at U+2028 too, which JSON leaves as it is
         return {json.loads(line)["image"] for line in lines if line.strip()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one_line(out)}: is not lines of an earlier run ({error}); choose another --out") from error
@@ -112,27 +116,46 @@ def annotate_all(
     """Writes a line for each picture that has none yet; returns how many came.
 
     `on_error` is told of pictures without an answer, `on_done` of each line. Raises `UserError` when the annotator
-    answers nothing any more; what was written stays, and the same call goes on.
+    answers nothing any more, not even about a picture that it has answered before (where there is none, one that is
+    still to come); what was written stays, and the same call goes on.
     """
     done = names_done(out)
     todo = [picture for picture in pictures if picture.name not in done]
-    count, in_a_row = 0, 0
+    answered = next((picture for picture in pictures if picture.name in done), None)
+    tried: set[str] = set()
+    count, in_a_row, why = 0, 0, ""
+
+    def stop_if_gone() -> None:
+        nonlocal answered
+        others = [picture for picture in reversed(todo) if picture.name not in tried]
+        for picture in others if answered is None else [answered]:
+            found, asked = _ask(annotator, picture)
+            if isinstance(found, Answer):
+                answered = picture
+                return
+            if asked:
+                break
+        if not count:
+            raise UserError(f"{in_a_row} pictures and no answer: {why}")
+        raise UserError(f"stopped after {in_a_row} pictures without an answer; run again to go on")
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"{one_line(out)}: can't be written ({error.strerror}); choose another --out") from error
     try:
-        for picture, found in _answers(annotator, todo, concurrency):
+        for picture, found, asked in _answers(annotator, todo, concurrency):
+            tried.add(picture.name)
             if isinstance(found, UserError):
                 on_error(picture.name, found)
-                in_a_row += 1
-                if in_a_row >= min(STOP_AFTER, len(todo)) and not count:
-                    raise UserError(f"{in_a_row} pictures and no answer: {found}")
-                if in_a_row >= STOP_AFTER:
-                    raise UserError(f"stopped after {in_a_row} pictures without an answer; run again to go on")
+                if asked:  # one that can't be read says nothing of the annotator
+                    in_a_row, why = in_a_row + 1, str(found)
+                    if in_a_row == STOP_AFTER:
+                        stop_if_gone()
+                        in_a_row = 0
                 continue
-            in_a_row = 0
+            in_a_row, answered = 0, picture
             line = {"image": picture.name, "attributes": found.attributes, "annotator": annotator.name}
             if picture.kind == "photo":
                 line["caption"] = found.caption
@@ -144,37 +167,42 @@ def annotate_all(
                 raise UserError(f"{one_line(out)}: can't be written ({error.strerror}); run again to go on") from error
             count += 1
             on_done(line)
+        if in_a_row and not count:
+            stop_if_gone()
     finally:
         os.close(descriptor)
     return count
 
 
+def _ask(annotator: Annotator, picture: Picture) -> tuple[Answer | UserError, bool]:
+    """What came of a picture, and whether the annotator was asked at all."""
+    asked = False
+    try:
+        image = picture.read()
+        if max(image.shape[:2]) > MAX_SIDE:
+            scale = MAX_SIDE / max(image.shape[:2])
+            image = resize(image, tuple(max(1, round(side * scale)) for side in image.shape[:2]))
+        asked = True
+        return annotator.annotate(image, picture.kind), asked
+    except UserError as error:
+        return error, asked
+
+
 def _answers(
     annotator: Annotator, todo: Sequence[Picture], concurrency: int
-) -> Iterator[tuple[Picture, Answer | UserError]]:
+) -> Iterator[tuple[Picture, Answer | UserError, bool]]:
     """As they come; never more than `concurrency` under way, so that stopping loses little."""
-
-    def work(picture: Picture) -> Answer | UserError:
-        try:
-            image = picture.read()
-            if max(image.shape[:2]) > MAX_SIDE:
-                scale = MAX_SIDE / max(image.shape[:2])
-                image = resize(image, tuple(max(1, round(side * scale)) for side in image.shape[:2]))
-            return annotator.annotate(image, picture.kind)
-        except UserError as error:
-            return error
-
     waiting, rest = {}, iter(todo)
     with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
         try:
             while True:
                 while len(waiting) < concurrency and (picture := next(rest, None)) is not None:
-                    waiting[pool.submit(work, picture)] = picture
+                    waiting[pool.submit(_ask, annotator, picture)] = picture
                 if not waiting:
                     return
                 finished, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in finished:
-                    yield waiting.pop(future), future.result()
+                    yield waiting.pop(future), *future.result()
         finally:
             for future in waiting:
                 future.cancel()
