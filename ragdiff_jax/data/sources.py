@@ -6,10 +6,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int, Int32
 
-from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL
+from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
+from ragdiff_jax.data.decoded import DecodedPairs
 from ragdiff_jax.data.folder import FolderPairs, open_pairs
+from ragdiff_jax.data.pipeline import Batch, PairArrays
 from ragdiff_jax.data.records import PairRecord, PairSource, record_ids
 from ragdiff_jax.errors import UserError
 
@@ -55,6 +57,25 @@ class PartneredPairs:
         return dataclasses.replace(record, structure_partner=self.partners[record.id])
 
 
+@dataclasses.dataclass(frozen=True)
+class SomePairs:
+    """A batch source of some rows of another one. What its batches say of rows and partners is of the whole."""
+
+    pairs: PairArrays | DecodedPairs
+    rows: Int[np.ndarray, " rows"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ids(self) -> list[str]:
+        ids = self.pairs.ids
+        return [ids[row] for row in self.rows]
+
+    def batch(self, rows: Int[np.ndarray, " b"]) -> Batch:
+        return self.pairs.batch(self.rows[rows])
+
+
 def read_partners(file: str | Path) -> dict[str, str | None]:
     """Garment -> partner of a JSONL file with `id` and `structure_partner`. Raises `UserError` naming file and line."""
     file = Path(file)
@@ -95,6 +116,14 @@ def repeated_rows(sizes: Sequence[int], repeat: int) -> Int32[np.ndarray, " rows
         raise UserError(f"also_repeat={repeat}: must be at least 0")
     first, total = sizes[0], sum(sizes)
     return np.concatenate([np.arange(first), np.tile(np.arange(first, total), repeat)]).astype(np.int32)
+
+
+def flat_attribute_ids(pairs: PairArrays | DecodedPairs) -> Int32[np.ndarray, "n a"]:
+    """Ids of each flat-lay's ten attributes, 0 unknown, without a look at pictures."""
+    if isinstance(pairs, DecodedPairs):
+        return np.asarray(pairs.arrays()["flat_attributes"])
+    records = (pairs.source[row] for row in range(len(pairs)))
+    return np.stack([attribute_ids(record.flat_attributes, f"record {record.id}") for record in records])
 
 
 def rows_of_categories(

@@ -32,6 +32,7 @@ class EncodedObjective(Objective):
     folder: str
     variants: int = 4
     seed: int = 0
+    sources: tuple[str, ...] = ()  # files and folders that the pairs are read from
 
     def __post_init__(self):
         if not hasattr(self.base, "encode"):
@@ -82,7 +83,7 @@ class EncodedObjective(Objective):
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256("\0".join(self.base.pairs.ids).encode())
-        folders = [folder for folder in self.base.parts.values() if Path(folder).is_dir()]
+        folders = [folder for folder in (*self.base.parts.values(), *self.sources) if Path(folder).exists()]
         digest.update(fingerprint(folders).encode())
         how = {name: getattr(self.base, name, None) for name in ("augment", "paste_share", "model")}
         digest.update(repr((how, self.seed)).encode())

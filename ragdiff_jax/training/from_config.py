@@ -15,7 +15,7 @@ import numpy as np
 from ragdiff_jax.data.decoded import DecodedPairs, decoded_pairs
 from ragdiff_jax.data.folder import FolderPairs
 from ragdiff_jax.data.pipeline import PairArrays
-from ragdiff_jax.data.sources import open_sources, repeated_rows, rows_of_categories
+from ragdiff_jax.data.sources import SomePairs, flat_attribute_ids, open_sources, repeated_rows, rows_of_categories
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import ending_as_one, make_mesh
@@ -75,8 +75,9 @@ def wrapped(objective: Objective, config: Any) -> Objective:
     if objective.wants_average and (data.get("encodings", "") or dict(config.get("lora", {})).get("rank")):
         raise UserError(f"objective {config['objective']!r}: trains a whole network on pixels; no encodings, no lora")
     if data.get("encodings", ""):
-        folder, variants = data["encodings"], data.get("encoding_variants", 4)
-        objective = EncodedObjective(base=objective, folder=folder, variants=variants, seed=config["train"]["seed"])
+        folder, variants, seed = data["encodings"], data.get("encoding_variants", 4), config["train"]["seed"]
+        sources = tuple(data[name] for name in ("folder", "also", "partners", "tokenizer") if data.get(name, ""))
+        objective = EncodedObjective(base=objective, folder=folder, variants=variants, seed=seed, sources=sources)
     lora = dict(config.get("lora", {}))
     return LoRAObjective(base=objective, **lora) if lora.get("rank") else objective
 
@@ -90,6 +91,8 @@ def make_objective(config: Any) -> Objective:
         return builders.PERSON_BUILDERS[config["objective"]](config["model"], data)
     build = builder_of(config)
     held_out = open_pairs(data, data.get("held_out", "validation"))
+    if categories := tuple(data.get("categories", ())):  # what is measured is what is learned
+        held_out = SomePairs(held_out, rows_of_categories(flat_attribute_ids(held_out), categories))
     pairs = open_pairs(data, "train")
     objective = build(config["model"], pairs=pairs, held_out=held_out, order=epoch_rows(data, pairs))
     if data.get("resident", False) and not data.get("encodings", ""):
@@ -107,7 +110,7 @@ def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None
         count = len(FolderPairs(also))
         order = repeated_rows([len(pairs) - count, count], data.get("also_repeat", 1))
     if categories:
-        found = rows_of_categories(np.asarray(pairs.arrays()["flat_attributes"]), categories)
+        found = rows_of_categories(flat_attribute_ids(pairs), categories)
         order = found if order is None else order[np.isin(order, found)]
     return order
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -214,8 +215,12 @@ def _open_wandb(project: str, workdir: Path, config: Mapping[str, Any] | None) -
         import wandb
     except ImportError as error:
         raise UserError(f"train.wandb={project}: pip install wandb, or leave it empty") from error
-    name = workdir.name
-    return wandb.init(project=project, id=name, name=name, dir=workdir, config=dict(config or {}), resume="allow")
+    # Kept with the run: two workdirs of one name are two runs, and a run that goes on is the same one.
+    file = workdir / "wandb_id"
+    if not file.is_file():
+        file.write_text(secrets.token_hex(8))
+    id = file.read_text().strip()
+    return wandb.init(project=project, id=id, name=workdir.name, dir=workdir, config=dict(config or {}), resume="allow")
 
 
 def _number(value) -> float:

@@ -12,7 +12,14 @@ from ragdiff_jax.data.attributes import ATTRIBUTES
 from ragdiff_jax.data.decoded import decoded_pairs
 from ragdiff_jax.data.images import encode_png
 from ragdiff_jax.data.pipeline import PairArrays, make_batches
-from ragdiff_jax.data.sources import JoinedPairs, open_sources, repeated_rows, rows_of_categories
+from ragdiff_jax.data.sources import (
+    JoinedPairs,
+    SomePairs,
+    flat_attribute_ids,
+    open_sources,
+    repeated_rows,
+    rows_of_categories,
+)
 from ragdiff_jax.errors import UserError
 
 SIZE = 16
@@ -149,6 +156,11 @@ def test_rows_of_categories(folders, tmp_path):
     with pytest.raises(UserError, match="has no Vest"):
         rows_of_categories(flat_attributes, ("Vest",))
     assert "Vest" in ATTRIBUTES["Category"]
+    plain = PairArrays(open_sources(str(folders[0]), "all", str(folders[1])), image_size=SIZE, tokenizer=Lengths())
+    np.testing.assert_array_equal(flat_attribute_ids(plain), flat_attributes)
+    some = SomePairs(plain, rows_of_categories(flat_attributes, ("Hoodie",)))
+    assert len(some) == 7 and some.ids[:2] == ["a01", "a03"]
+    np.testing.assert_array_equal(some.batch(np.array([2, 0]))["row"], [5, 1])
 
 
 def test_ids_of_folders_are_known_without_a_look_at_pictures(folders, monkeypatch):

@@ -84,6 +84,12 @@ def test_losses_on_kept_encodings_are_those_on_the_fly(world, tmp_path):
     other = dataclasses.replace(kept, base=dataclasses.replace(quiet, augment=True))
     with pytest.raises(UserError, match="other weights, data or augmentations"):
         other.prepared(params, constants, mesh)
+    # Nor for those of pictures that have changed since, under the same names.
+    picture = tmp_path / "photo.png"
+    picture.write_bytes(b"one")
+    before = dataclasses.replace(kept, sources=(str(picture),))._fingerprint()
+    picture.write_bytes(b"another")
+    assert before != dataclasses.replace(kept, sources=(str(picture),))._fingerprint() != kept._fingerprint()
     # Two variants a sample: an epoch shows each once.
     two = dataclasses.replace(kept, variants=2, folder=str(tmp_path / "two"))
     info = EncodedInfo(rag_world.PAIRS, 2, "")

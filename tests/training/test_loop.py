@@ -2,6 +2,8 @@
 
 import json
 import logging
+import sys
+import types
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ from toy import Toy, exported, lines, losses, replace
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
-from ragdiff_jax.training import train
+from ragdiff_jax.training import metrics, train
 
 
 def same(a, b):
@@ -179,3 +181,15 @@ def test_what_a_run_leaves_behind(tmp_path, settings, one, capsys):
     assert list((tmp_path / "tensorboard").iterdir())
     assert "step 5/10  loss " in capsys.readouterr().err
     assert not list(tmp_path.glob(".model*")) and not list(tmp_path.rglob("*.partial"))
+
+
+def test_two_workdirs_of_one_name_are_two_runs_elsewhere_too(tmp_path, monkeypatch):
+    opened = []
+    fake = types.SimpleNamespace(init=lambda **options: opened.append(options))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for folder in ("a", "b", "a"):
+        workdir = tmp_path / folder / "stage1"
+        workdir.mkdir(parents=True, exist_ok=True)
+        metrics._open_wandb("garments", workdir, None)
+    ids = [options["id"] for options in opened]
+    assert ids[0] == ids[2] != ids[1] and {options["name"] for options in opened} == {"stage1"}

@@ -212,6 +212,11 @@ def test_clip_trains_and_exports_both_towers(world, one_device, tmp_path):
         "image_encoder": world.params["structure_net"]["flat"]["vision"],
         "logit_scale": np.float32(math.log(10)),
     }
+    # Captions that are cut stay different texts.
+    long = np.full((2, 60), 5, np.int32)
+    long[:, 1], long[:, 50] = (6, 7), world.eos_id
+    cut = objective.embed_text(params, jnp.asarray(long))
+    assert float(cut[0] @ cut[1]) < 0.9999
     run = train(objective, one_device, 2, params)
     assert not still(run, "text_encoder/") and not still(run, "image_encoder/") and not still(run, "logit_scale")
     objective.export(run.after, tmp_path)

@@ -123,3 +123,13 @@ def test_a_locked_text_tower_must_be_given(world):
     with pytest.raises(rd.UserError, match="set model.parts.text_encoder"):
         towers = {"text": MODEL.text_encoders[-1], "vision": MODEL.structure_net.vision}
         ZeroShotObjective(pairs=world.pairs, **towers, tokenizer=world.tokenizer)
+
+
+def test_how_hard_a_paste_is_says_nothing_of_its_size(world):
+    """A tower that never sees a large garment in a photo's own surroundings doesn't find one."""
+    objective = photo_tower(world, paste_from_easy=True)
+    batch = world.pairs.batch(np.arange(256) % len(world.pairs))
+    keys = jax.random.split(jax.random.key(0))
+    placed = objective.photo_rows(batch, *keys)["placement"]
+    size = (placed.scale - 1.0) / placed.surroundings + 1.0  # as drawn, before it was made easier
+    assert abs(np.corrcoef(size, placed.surroundings)[0, 1]) < 0.3

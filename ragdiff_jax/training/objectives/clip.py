@@ -19,7 +19,7 @@ import numpy as np
 
 from ragdiff_jax.data.augment import augment_photo, draw
 from ragdiff_jax.data.pixels import to_float
-from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
+from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel, eos_position
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.training.large_batch import micro_batched
@@ -82,7 +82,11 @@ class CLIPObjective(PairObjective):
         return unit(CLIPVisionModel(self.vision).apply({"params": params["image_encoder"]}, pixels).image_embeds)
 
     def embed_text(self, params, ids):
-        ids = ids[:, : self.text_length]
+        end = eos_position(self.text, ids)[:, None]
+        short = ids[:, : self.text_length]
+        # A text that is cut ends where it is cut: without an end all of these would be read at their start, as one.
+        last = jnp.where(end < short.shape[1], short[:, -1:], jnp.take_along_axis(ids, end, axis=1))
+        ids = jnp.concatenate([short[:, :-1], last], axis=1)
         return unit(CLIPTextModel(self.text).apply({"params": params["text_encoder"]}, ids).text_embeds)
 
     def _embed_rows(self, params, rows):

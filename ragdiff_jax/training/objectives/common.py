@@ -86,6 +86,10 @@ class PairObjective(RematObjective):
     def batches(self, **arguments):
         return make_batches(self.pairs, order=self.order, **arguments)
 
+    def trained_rows(self, count: int) -> np.ndarray:
+        """The first `count` rows, or as many as there are, of those that an epoch shows."""
+        return (np.arange(len(self.pairs)) if self.order is None else np.unique(self.order))[:count]
+
     def batch_ids(self, step, *, batch_size, seed):
         order = np.arange(len(self.pairs)) if self.order is None else self.order
         ids = self.pairs.ids

@@ -234,16 +234,17 @@ class DINOObjective(PairObjective):
             views = jax.image.resize(to_float(images), (images.shape[0], side, side, 3), "linear")
             return unit(self.tokens(params["image_encoder"], views)[:, 0])
 
-        def rows(arrays, count):
+        def rows(arrays, places):
             found: dict[str, list[Any]] = {"x": [], "mask": [], "category": []}
-            for start in range(0, min(count, len(arrays)) // 32 * 32, 32):
-                batch = arrays.batch(np.arange(start, start + 32))
+            for start in range(0, len(places) // 32 * 32, 32):
+                batch = arrays.batch(places[start : start + 32])
                 found["x"].append(np.asarray(embed(batch["flat"])))
                 found["mask"].append(batch["mask"].astype(bool))
                 found["category"].append(batch["flat_attributes"][:, STRUCTURAL.index("Category")])
             return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
-        database, queries = rows(self.pairs, 1024), rows(held_out, 128)
+        database = rows(self.pairs, self.trained_rows(1024))
+        queries = rows(held_out, np.arange(min(128, len(held_out))))
         if not database or not queries:
             return {}
         cosines = queries["x"] @ database["x"].T

@@ -69,8 +69,7 @@ class FlatTowerObjective(PhotoTowerObjective):
         if self.memory:
             masks = Memory.open(self.memory).landmarks
         else:
-            trained_on = np.arange(len(self.pairs)) if self.order is None else np.unique(self.order)
-            rows = trained_on[: self.landmarks]
+            rows = self.trained_rows(self.landmarks)
             parts = np.array_split(rows, -(-len(rows) // 64))
             masks = np.concatenate([self.pairs.batch(rows)["mask"] for rows in parts])
         masks = np.asarray(coarse(masks))

@@ -147,8 +147,8 @@ class StructureNetObjective(PairObjective):
         rows = {name: batch[name] for name in ("photo", "photo_mask", "has_photo_mask")}
         rows["photo_draws"] = draw(key, b, **(HUE if self.recolour else {}))
         if self.paste_share:
-            coin, place, look = jax.random.split(paste_key, 3)
-            ease = jax.random.uniform(jax.random.fold_in(place, 1), (b,)) if self.paste_from_easy else None
+            coin, place, look, easing = jax.random.split(paste_key, 4)
+            ease = jax.random.uniform(easing, (b,)) if self.paste_from_easy else None
             rows |= {
                 "flat": batch["flat"],
                 "mask": batch["mask"],
@@ -243,16 +243,18 @@ class StructureNetObjective(PairObjective):
             method = "embed_photo" if tower is None else "embed_flat"
             return self.network.apply(variables, to_float(images), unknown, method=method)
 
-        def rows(arrays, count, name, tower):
+        def rows(arrays, count, name, tower, of=None):
             out, masks = [], []
             for start in range(0, count, 64):
-                batch = arrays.batch(np.arange(start, start + 64))
+                places = np.arange(start, start + 64)
+                batch = arrays.batch(places if of is None else of[places])
                 out.append(np.asarray(embed(batch[name], tower)))
                 masks.append(batch["mask"].astype(bool))
             return np.concatenate(out), np.concatenate(masks)
 
         held_out = self.held_out or self.pairs
-        database, masks = rows(self.pairs, min(1024, len(self.pairs)) // 64 * 64, "flat", 0)
+        seen = self.trained_rows(1024)
+        database, masks = rows(self.pairs, len(seen) // 64 * 64, "flat", 0, seen)
         queries, truth = rows(held_out, min(128, len(held_out)) // 64 * 64, "photo", None)
         if not len(queries) or not len(database):
             return {}
