@@ -10,7 +10,7 @@ from ragdiff_jax.cli.inputs import model_folder
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.analyze import Analysis, Picked, read_pairs
 from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
-from ragdiff_jax.evaluation.retrieval import mask_ious
+from ragdiff_jax.evaluation.retrieval import chosen_landmarks, mask_ious
 from ragdiff_jax.pipelines.memory_builder import MemoryBuilder, flat_lays_of_pairs
 from ragdiff_jax.retrieval import LandmarkRule, Memory
 from ragdiff_jax.weights.folder import read_model_json
