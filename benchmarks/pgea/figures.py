@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.pgea.stages import Stages
 from ragdiff_jax.cli.train import apply_settings, fill_train, read_config
 from ragdiff_jax.data.images import save_image
+from ragdiff_jax.data.pixels import to_uint8
 from ragdiff_jax.evaluation.bootstrap import Interval, difference_interval, mean_interval
 from ragdiff_jax.evaluation.claims.trained import logo_boxes, through_autoencoder
 from ragdiff_jax.evaluation.kid import RANDOM_KID, kid_of_pairs
