@@ -32,8 +32,8 @@ from ragdiff_jax.retrieval import storage
 from ragdiff_jax.retrieval.device_memory import DeviceMemory, place
 from ragdiff_jax.retrieval.items import MemoryItem, Row, StoredItem, checked_row
 from ragdiff_jax.retrieval.manifest import Manifest, SegmentEntry
-from ragdiff_jax.retrieval.segments import Segment, write_segment
-from ragdiff_jax.retrieval.stored_landmarks import KeptBits, StoredLandmarks
+from ragdiff_jax.retrieval.segments import Segment, landmarks_of, write_segment
+from ragdiff_jax.retrieval.stored_landmarks import StoredLandmarks
 
 _STALE_SECONDS = 24 * 3600
 _OPEN_FILES = 16  # of thumbnails: a memory that is added to often has more segments than a process may open files
@@ -136,7 +136,8 @@ class Memory:
         )
         embeddings.setflags(write=False)
         self.manifest, self._segments, self._live, self._dead = manifest, segments, live, dead
-        self._items, self._rows_of, self._embeddings, self._landmarks = items, rows_of, embeddings, None
+        self._items, self._rows_of, self._embeddings = items, rows_of, embeddings
+        self._landmarks = landmarks_of(items, segments, manifest.landmark_size)
         # Not of self, which would keep a memory that is dropped until the next garbage collection.
         self._thumbnails = functools.lru_cache(_OPEN_FILES)(lambda name: segments[name].open_thumbnails())
 
@@ -188,16 +189,6 @@ class Memory:
     @property
     def landmarks(self) -> StoredLandmarks:
         """The silhouettes bool [n, h, w], decoded when asked for: `landmarks[rows]`."""
-        if self._landmarks is None:
-            items, segments = self._items, self._segments
-            pngs = [segments[item.segment].landmark_pngs[item.row] for item in items]
-            self._landmarks = StoredLandmarks(
-                KeptBits(
-                    pngs,
-                    self.manifest.landmark_size,
-                    lambda row: segments[items[row].segment].landmark_name(items[row].row),
-                )
-            )
         return self._landmarks
 
     def landmark_png(self, row: int) -> bytes:

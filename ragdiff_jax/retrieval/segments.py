@@ -10,7 +10,7 @@ import functools
 import itertools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import storage
 from ragdiff_jax.retrieval.items import Row, StoredItem, decode_bits
 from ragdiff_jax.retrieval.manifest import EMBEDDINGS, ITEMS, LANDMARKS, THUMBNAILS, Manifest, SegmentEntry
+from ragdiff_jax.retrieval.stored_landmarks import KeptBits, StoredLandmarks
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what a rename says of a name that is taken
 
@@ -133,6 +134,16 @@ class Segment:
 
     def _fail(self, name: str, what: str) -> None:
         raise UserError(f"{self._folder / name}: {what}; restore the file or build the memory again")
+
+
+def landmarks_of(
+    items: Sequence[StoredItem], segments: Mapping[str, Segment], size: tuple[int, int]
+) -> StoredLandmarks:
+    """The silhouettes of items, in their order."""
+    pngs = [segments[item.segment].landmark_pngs[item.row] for item in items]
+    return StoredLandmarks(
+        KeptBits(pngs, size, lambda row: segments[items[row].segment].landmark_name(items[row].row))
+    )
 
 
 def write_segment(folder: Path, rows: Sequence[Row], first_number: int) -> SegmentEntry:
