@@ -30,7 +30,7 @@ def run(world: World) -> dict:
     size = world.image_size(name)
     pairs, groups, leaks = world.pairs(size, world.arguments.pairs)
     memory = world.memory(name, leaks)
-    landmarks = memory.landmarks
+    landmarks = np.asarray(memory.landmarks)  # passed over once for each garment
     ious = mask_ious(pairs.masks, landmarks)
     floor, ceiling = random_choice(ious), oracle(ious)
     expected = {"lay": [], "lay and width": []}

@@ -51,7 +51,8 @@ def _pairs(world: World, generator, data: Path):
     squares = np.stack([square_mask(truth, SIDE) for truth in truths])
     trained = [_mask(data, name) for name in training]
     mean_boxed, mean_square = _mean(map(framed, trained)), _mean(square_mask(mask, SIDE) for mask in trained)
-    memory_boxed = np.stack([framed(mask) for mask in memory.landmarks])
+    every = np.asarray(memory.landmarks)  # passed over once for each pair
+    memory_boxed = np.stack([framed(mask) for mask in every])
     oracle = np.array([_best(truth, memory_boxed) for truth in boxed])
     whites = [load_image(next((data / "flat_white").glob(f"{name}.*"))) for name in names]
     true_colours = np.stack([_mean_lab(white, truth) for white, truth in zip(whites, truths, strict=True)])
@@ -77,7 +78,7 @@ def _pairs(world: World, generator, data: Path):
             unaligned = {
                 "generated": ious(np.stack([_large(mask) for mask in masks]), squares),
                 "landmark": ious(np.stack([_large(result.retrieved.landmark) for result in results]), squares),
-                "oracle": np.array([_best(truth, memory.landmarks) for truth in _fit(squares, memory)]),
+                "oracle": np.array([_best(truth, every) for truth in _fit(squares, memory)]),
             }
             if mean_square is not None:
                 unaligned["mean mask"] = np.array([iou(mean_square, truth) for truth in squares])

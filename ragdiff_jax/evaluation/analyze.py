@@ -138,7 +138,7 @@ class Analysis:
             place = np.full(len(self.memory) + 1, -1, np.int32)
             place[rows] = np.arange(size)
             own = place[self.own]  # -1 stays -1: the last entry
-            vectors, masks = self.memory.embeddings[rows], self.memory.landmarks[rows]
+            vectors, masks = self.memory.embeddings[rows], self.memory.landmarks.part(rows)
             scores = {
                 name: retrieval_scores(photos, vectors, masks, ious[:, rows], own, self.rule)
                 for name, photos in self.photos.items()

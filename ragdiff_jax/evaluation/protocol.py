@@ -64,7 +64,7 @@ def run_protocol(
             rows, own = _part(analysis, size, seed)
             for name, scores in bounds(ious[:, rows], own).items():
                 of_bounds[name].append(scores)
-            vectors, masks = memory.embeddings[rows], memory.landmarks[rows]
+            vectors, masks = memory.embeddings[rows], memory.landmarks.part(rows)
             for k in neighbours:
                 for name, photos in analysis.photos.items():
                     rule = dataclasses.replace(analysis.rule, k=k)
@@ -119,7 +119,7 @@ def compare_memories(analysis: Analysis, other: Memory, knowledge: str, k: int, 
     def scores_of(memory: Memory, rows: Int[np.ndarray, " m"]) -> dict[str, Float[np.ndarray, " n"]]:
         at = {memory.items[row].id: place for place, row in enumerate(rows)}
         own = np.array([at.get(id, -1) for id in ids], np.int32)
-        masks = memory.landmarks[rows]
+        masks = memory.landmarks.part(rows)
         ious = mask_ious(analysis.pairs.masks, masks)
         rule = dataclasses.replace(analysis.rule, k=k)
         return retrieval_rows(photos, memory.embeddings[rows], masks, ious, own, rule)

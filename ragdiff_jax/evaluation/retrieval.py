@@ -9,13 +9,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ragdiff_jax.retrieval import LandmarkRule, exact_search
+from ragdiff_jax.retrieval.stored_landmarks import StoredLandmarks
 
 ACCURATE = 0.85
 _ROWS = 256  # silhouettes of the memory compared at a time
-_PHOTOS = 64  # whose landmarks are chosen at a time
+_PHOTOS = 64  # whose landmarks are chosen at a time, at most
+_PIXELS = 2**28  # of their candidates at a time: of 256 px and 256 candidates those of 16 photos
+
+Landmarks = Bool[np.ndarray, "m h w"] | StoredLandmarks
 
 
-def mask_ious(truth: Bool[np.ndarray, "n h w"], masks: Bool[np.ndarray, "m h w"]) -> Float[np.ndarray, "n m"]:
+def mask_ious(truth: Bool[np.ndarray, "n h w"], masks: Landmarks) -> Float[np.ndarray, "n m"]:
     """IoU of each true silhouette with each of the memory's, in [0, 1]."""
     ours = truth.reshape(len(truth), -1).astype(np.float32)
     scores = np.empty((len(truth), len(masks)), np.float32)
@@ -40,7 +44,7 @@ def nearest(
 def retrieval_rows(
     embeddings: Float[np.ndarray, "n d"],
     memory: Float[np.ndarray, "m d"],
-    masks: Bool[np.ndarray, "m h w"],
+    masks: Landmarks,
     ious: Float[np.ndarray, "n m"],
     own: Int[np.ndarray, " n"],
     rule: LandmarkRule,
@@ -61,17 +65,18 @@ def retrieval_rows(
 def chosen_landmarks(
     embeddings: Float[np.ndarray, "n d"],
     memory: Float[np.ndarray, "m d"],
-    masks: Bool[np.ndarray, "m h w"],
+    masks: Landmarks,
     own: Int[np.ndarray, " n"],
     rule: LandmarkRule,
 ) -> tuple[Int[np.ndarray, "n c"], Int[np.ndarray, " n"]]:
     """(the nearest rows, at least five, and which of them has the landmark that the rule chooses) of each photo."""
     there = len(memory) - int((own >= 0).any())  # a photo's own garment is left out
     rows, cosines = nearest(embeddings, memory, min(max(rule.considered(there), 5), there), own)
-    found = []
-    for start in range(0, len(rows), _PHOTOS):
-        part = np.arange(start, start + _PHOTOS).clip(max=len(rows) - 1)  # one size, one program
-        some = rows[part, : rule.considered(there)]
+    considered, found = min(rule.considered(there), rows.shape[1]), []
+    photos = min(max(_PIXELS // (considered * math.prod(masks.shape[1:])), 1), _PHOTOS)
+    for start in range(0, len(rows), photos):
+        part = np.arange(start, start + photos).clip(max=len(rows) - 1)  # one size, one program
+        some = rows[part, :considered]
         near = memory[some[:, : rule.k]]
         found.append(np.asarray(_choose(rule, embeddings[part], near, cosines[part, : some.shape[1]], masks[some])))
     return rows, np.concatenate(found)[: len(rows)]
@@ -85,7 +90,7 @@ def _choose(rule, embeddings, near, cosines, masks):
 def retrieval_scores(
     embeddings: Float[np.ndarray, "n d"],
     memory: Float[np.ndarray, "m d"],
-    masks: Bool[np.ndarray, "m h w"],
+    masks: Landmarks,
     ious: Float[np.ndarray, "n m"],
     own: Int[np.ndarray, " n"],
     rule: LandmarkRule,

@@ -1,6 +1,7 @@
 """The memory as arrays on the devices: what train and sampling steps search."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32, UInt8
 
 from ragdiff_jax.retrieval.index import exact_search
+from ragdiff_jax.retrieval.stored_landmarks import StoredLandmarks
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def abstract_memory(rows: int, dim: int, side: int, sharding: jax.sharding.Shard
 
 def place(
     embeddings: Float[np.ndarray, "n d"],
-    landmarks: Bool[np.ndarray, "n h w"],
+    landmarks: Bool[np.ndarray, "n h w"] | StoredLandmarks,
     mesh: jax.sharding.Mesh | None = None,
     rows_over: str | Sequence[str] | None = None,
 ) -> DeviceMemory:
@@ -66,8 +68,15 @@ def place(
     Rows that don't divide over the axes are replicated, with a line in the log.
     """
     width = landmarks.shape[-1]
+
+    @functools.cache  # devices that hold the same rows share one decoding
+    def packed(start: int | None = None, stop: int | None = None) -> UInt8[np.ndarray, "m h bytes"]:
+        if isinstance(landmarks, StoredLandmarks):
+            return landmarks.packed(slice(start, stop))
+        return np.packbits(landmarks[start:stop], axis=-1)
+
     if mesh is None:
-        return DeviceMemory(jnp.asarray(embeddings), BitMasks(jnp.asarray(np.packbits(landmarks, axis=-1)), width))
+        return DeviceMemory(jnp.asarray(embeddings), BitMasks(jnp.asarray(packed()), width))
     axes = (rows_over,) if isinstance(rows_over, str) else tuple(rows_over or ())
     parts = int(np.prod([mesh.shape[axis] for axis in axes]))
     if len(embeddings) % parts:
@@ -77,12 +86,12 @@ def place(
         axes = ()
     sharding = jax.NamedSharding(mesh, jax.P(axes or None))
 
-    def put(array: np.ndarray, shape: tuple[int, ...], as_kept: Callable = lambda rows: rows) -> jax.Array:
+    def put(shape: tuple[int, ...], part: Callable[[int | None, int | None], np.ndarray]) -> jax.Array:
         # Each process hands over the rows of its own devices only.
-        return jax.make_array_from_callback(shape, sharding, lambda index: as_kept(array[index[:1]]))
+        return jax.make_array_from_callback(shape, sharding, lambda index: part(index[0].start, index[0].stop))
 
-    packed = put(landmarks, (*landmarks.shape[:2], -(-width // 8)), lambda rows: np.packbits(rows, axis=-1))
-    return DeviceMemory(put(embeddings, embeddings.shape), BitMasks(packed, width))
+    masks = put((*landmarks.shape[:2], -(-width // 8)), packed)
+    return DeviceMemory(put(embeddings.shape, lambda start, stop: embeddings[start:stop]), BitMasks(masks, width))
 
 
 def search(

@@ -21,7 +21,6 @@ import numpy as np
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import storage
-from ragdiff_jax.retrieval.items import encode_mask
 from ragdiff_jax.retrieval.memory import Memory
 
 
@@ -48,7 +47,7 @@ def export_memory(memory: Memory, out: str | Path, step: Callable[[], None] = la
             lines = []
             for row, item in enumerate(memory.items):
                 landmark, thumbnail = f"landmarks/{file_name(item.id)}.png", None
-                (temporary / landmark).write_bytes(encode_mask(memory.landmarks[row]))
+                (temporary / landmark).write_bytes(memory.landmark_png(row))
                 picture = memory.thumbnail(row)
                 if picture is not None:
                     thumbnail = f"thumbnails/{file_name(item.id)}.jpg"

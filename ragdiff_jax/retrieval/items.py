@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from ragdiff_jax.errors import UserError
@@ -74,14 +74,15 @@ def encode_mask(mask: Bool[np.ndarray, "h w"]) -> bytes:
     return buffer.getvalue()
 
 
-def decode_mask(content: bytes, size: tuple[int, int], where: str) -> Bool[np.ndarray, "h w"]:
-    """The mask of a PNG that must be 1-bit and of this (height, width); raises `UserError` naming `where`."""
+def decode_bits(content: bytes, size: tuple[int, int], where: str) -> UInt8[np.ndarray, "h bytes"]:
+    """The mask of a PNG that must be 1-bit and of this (height, width), eight pixels a byte as `np.packbits` makes them
+    of its rows; raises `UserError` naming `where`.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             # The header is checked before any pixel is unpacked.
             if image.mode == "1" and image.size == (size[1], size[0]):
-                # Pillow's booleans are bytes of 0 and 255: True to NumPy, but compiled programs count with 255.
-                return np.array(image, dtype=bool).view(np.uint8) != 0
+                return np.frombuffer(image.tobytes(), np.uint8).reshape(size[0], -1)
             found = f"{image.mode} {image.size[1]} x {image.size[0]}"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{where}: landmark is not a PNG; build the memory again") from error

@@ -14,6 +14,7 @@ manifest names; `compact` sweeps them. Nothing is pickled.
 """
 
 import dataclasses
+import functools
 import secrets
 import shutil
 import time
@@ -23,7 +24,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import manifest as manifests
@@ -31,9 +32,11 @@ from ragdiff_jax.retrieval import storage
 from ragdiff_jax.retrieval.device_memory import DeviceMemory, place
 from ragdiff_jax.retrieval.items import MemoryItem, Row, StoredItem, checked_row
 from ragdiff_jax.retrieval.manifest import Manifest, SegmentEntry
-from ragdiff_jax.retrieval.segments import Segment, write_segment
+from ragdiff_jax.retrieval.segments import Segment, landmarks_of, write_segment
+from ragdiff_jax.retrieval.stored_landmarks import StoredLandmarks
 
 _STALE_SECONDS = 24 * 3600
+_OPEN_FILES = 16  # of thumbnails: a memory that is added to often has more segments than a process may open files
 
 
 class Memory:
@@ -133,7 +136,10 @@ class Memory:
         )
         embeddings.setflags(write=False)
         self.manifest, self._segments, self._live, self._dead = manifest, segments, live, dead
-        self._items, self._rows_of, self._embeddings, self._landmarks = items, rows_of, embeddings, None
+        self._items, self._rows_of, self._embeddings = items, rows_of, embeddings
+        self._landmarks = landmarks_of(items, segments, manifest.landmark_size)
+        # Not of self, which would keep a memory that is dropped until the next garbage collection.
+        self._thumbnails = functools.lru_cache(_OPEN_FILES)(lambda name: segments[name].open_thumbnails())
 
     def _read_tombstones(self, manifest: Manifest) -> dict[str, set[int]]:
         if manifest.tombstones is None:
@@ -181,13 +187,14 @@ class Memory:
         return self._embeddings
 
     @property
-    def landmarks(self) -> Bool[np.ndarray, "n h w"]:
-        """The silhouettes, read-only; unpacked at first use."""
-        if self._landmarks is None:
-            parts = [self._segments[name].landmarks[rows] for name, rows in self._live.items()]
-            self._landmarks = np.concatenate([np.zeros((0, *self.manifest.landmark_size), bool), *parts])
-            self._landmarks.setflags(write=False)
+    def landmarks(self) -> StoredLandmarks:
+        """The silhouettes bool [n, h, w], decoded when asked for: `landmarks[rows]`."""
         return self._landmarks
+
+    def landmark_png(self, row: int) -> bytes:
+        """The 1-bit PNG stored with a row. Raises `UserError` if it is damaged."""
+        item = self._items[row]
+        return self._segments[item.segment].checked_landmark(item.row)
 
     @property
     def items(self) -> tuple[StoredItem, ...]:
@@ -205,8 +212,10 @@ class Memory:
         picture.
         """
         item = self._items[row]
+        if item.thumbnail_row is None:
+            return None
         try:
-            return self._segments[item.segment].thumbnails([item.row])[0]
+            return self._thumbnails(item.segment).read([item.thumbnail_row])[0]
         except FileNotFoundError as error:
             raise UserError(f"{self.path}: compacted by another process; open the memory again") from error
 
@@ -241,7 +250,8 @@ class Memory:
         fresh = Memory.open(self.path, verify=True)
         for name, rows in fresh._live.items():
             fresh._segments[name].thumbnails(rows)
-            _ = fresh._segments[name].landmarks
+            for row in range(len(fresh._segments[name].items)):
+                fresh._segments[name].checked_landmark(row)
 
     def add(self, items: Sequence[MemoryItem]) -> None:
         """Stores garments as one new segment: all of them, or none.

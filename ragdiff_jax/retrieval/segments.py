@@ -10,16 +10,17 @@ import functools
 import itertools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import storage
-from ragdiff_jax.retrieval.items import Row, StoredItem, decode_mask
+from ragdiff_jax.retrieval.items import Row, StoredItem, decode_bits
 from ragdiff_jax.retrieval.manifest import EMBEDDINGS, ITEMS, LANDMARKS, THUMBNAILS, Manifest, SegmentEntry
+from ragdiff_jax.retrieval.stored_landmarks import KeptBits, StoredLandmarks
 
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what a rename says of a name that is taken
 
@@ -89,15 +90,23 @@ class Segment:
         """The silhouettes as they are stored."""
         return storage.read_records(self._folder / LANDMARKS, self._entry.count)
 
+    def landmark_name(self, row: int) -> str:
+        """What an error calls a silhouette."""
+        return f"{self._folder / LANDMARKS}, row {row}"
+
+    def checked_landmark(self, row: int) -> bytes:
+        """A silhouette as it is stored. Raises `UserError` if it is no PNG of the memory's landmark size."""
+        decode_bits(self.landmark_pngs[row], self._size, self.landmark_name(row))
+        return self.landmark_pngs[row]
+
     @functools.cached_property
-    def landmarks(self) -> Bool[np.ndarray, "n h w"]:
-        """The silhouettes, unpacked."""
-        path = self._folder / LANDMARKS
-        landmarks = np.stack(
-            [decode_mask(png, self._size, f"{path}, row {row}") for row, png in enumerate(self.landmark_pngs)]
-        )
-        landmarks.setflags(write=False)
-        return landmarks
+    def thumbnail_count(self) -> int:
+        """How many rows have one."""
+        return sum(item.thumbnail_row is not None for item in self.items)
+
+    def open_thumbnails(self) -> storage.Records:
+        """The JPEGs, by `thumbnail_row`. Raises `FileNotFoundError` once another process has compacted them away."""
+        return storage.Records(self._folder / THUMBNAILS, self.thumbnail_count)
 
     def thumbnails(self, chosen: Sequence[int]) -> list[bytes | None]:
         """The JPEGs of some rows, None for a row that was stored without; the bytes are not decoded here."""
@@ -105,8 +114,7 @@ class Segment:
         numbers = {i: self.items[row].thumbnail_row for i, row in enumerate(chosen)}
         numbers = {i: number for i, number in numbers.items() if number is not None}
         if numbers:
-            count = sum(item.thumbnail_row is not None for item in self.items)
-            records = storage.read_records(self._folder / THUMBNAILS, count, list(numbers.values()))
+            records = self.open_thumbnails().read(list(numbers.values()))
             for i, record in zip(numbers, records, strict=True):
                 found[i] = record
         return found
@@ -126,6 +134,16 @@ class Segment:
 
     def _fail(self, name: str, what: str) -> None:
         raise UserError(f"{self._folder / name}: {what}; restore the file or build the memory again")
+
+
+def landmarks_of(
+    items: Sequence[StoredItem], segments: Mapping[str, Segment], size: tuple[int, int]
+) -> StoredLandmarks:
+    """The silhouettes of items, in their order."""
+    pngs = [segments[item.segment].landmark_pngs[item.row] for item in items]
+    return StoredLandmarks(
+        KeptBits(pngs, size, lambda row: segments[items[row].segment].landmark_name(items[row].row))
+    )
 
 
 def write_segment(folder: Path, rows: Sequence[Row], first_number: int) -> SegmentEntry:

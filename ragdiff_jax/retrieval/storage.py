@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,30 +105,46 @@ def write_records(path: Path, records: Sequence[bytes]) -> None:
     sync(path)
 
 
-def read_records(path: Path, count: int, indices: Sequence[int] | None = None) -> list[bytes]:
-    """The records of an ArrayRecord file that must hold `count`; all, or those at `indices`.
+def read_records(path: Path, count: int) -> list[bytes]:
+    """All records of an ArrayRecord file that must hold `count`.
 
     Raises `UserError` for a damaged file or another count, `FileNotFoundError` for a missing one.
     """
-    from array_record.python.array_record_module import ArrayRecordReader
+    return Records(path, count).read()
 
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    try:
-        reader = ArrayRecordReader(str(path))
+
+class Records:
+    """An ArrayRecord file that must hold `count` records. It stays open: what it costs to open grows with the file, but
+    not what it costs to read a record of it.
+
+    Raises `UserError` for a damaged file or another count, `FileNotFoundError` for a missing one.
+    """
+
+    def __init__(self, path: Path, count: int):
+        from array_record.python.array_record_module import ArrayRecordReader
+
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        self._path, self._count, self._lock = path, count, threading.Lock()
+        with self._named():
+            self._reader = ArrayRecordReader(str(path))
+            found = self._reader.num_records() if self._reader.ok() else -1
+        if found != count:
+            raise UserError(f"{path}: damaged, or not {count} records; restore the file or build the memory again")
+
+    def read(self, indices: Sequence[int] | None = None) -> list[bytes]:
+        """The records at `indices`, or all."""
+        if self._count == 0:
+            return []
+        with self._named(), self._lock:
+            records = self._reader.read_all() if indices is None else self._reader.read(list(indices))
+        if len(records) != (self._count if indices is None else len(indices)):
+            raise UserError(f"{self._path}: damaged; restore the file or build the memory again")
+        return records
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
         try:
-            found = reader.num_records() if reader.ok() else -1
-            if found != count:
-                raise UserError(
-                    f"{path}: damaged, or not {count} records; restore the file or build the memory again"
-                )
-            if count == 0:
-                return []
-            records = reader.read_all() if indices is None else reader.read(list(indices))
-        finally:
-            reader.close()
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise UserError(f"{path}: damaged; restore the file or build the memory again") from error
-    if len(records) != (count if indices is None else len(indices)):
-        raise UserError(f"{path}: damaged; restore the file or build the memory again")
-    return records
+            yield
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UserError(f"{self._path}: damaged; restore the file or build the memory again") from error

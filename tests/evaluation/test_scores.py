@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ragdiff_jax.evaluation import retrieval
 from ragdiff_jax.evaluation.charts import PALETTE, draw_histograms, draw_pairs
 from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, retrieval_scores
 from ragdiff_jax.evaluation.similarity import similarity, tsne
@@ -47,7 +48,7 @@ def test_the_nearest_and_the_landmark_are_counted(world):
     assert without["iou"] == pytest.approx((9 / 10 + 19 / 20) / 2)
 
 
-def test_the_likeliest_landmark_may_lie_beyond_the_neighbours(world):
+def test_the_likeliest_landmark_may_lie_beyond_the_neighbours(world, monkeypatch):
     photos, memory, masks, ious = world
     # At this temperature all seven are as likely: the one that overlaps most with all of them has height 4.
     rule = LandmarkRule(k=2, candidates=50, temperature=1e4)
@@ -56,6 +57,9 @@ def test_the_likeliest_landmark_may_lie_beyond_the_neighbours(world):
     assert rows[np.arange(2), at].tolist() == [5, 5]
     scores = retrieval_scores(photos, memory, masks, ious, NOBODY, rule)
     assert scores["landmark_iou"] == pytest.approx((4 / 10 + 4 / 20) / 2)
+    monkeypatch.setattr(retrieval, "_PIXELS", 1)
+    again, chosen = chosen_landmarks(photos, memory, masks, NOBODY, rule)
+    assert np.array_equal(again, rows) and np.array_equal(chosen, at), "a photo at a time, where candidates are large"
     # At a low one the nearest is all that counts.
     rows, at = chosen_landmarks(photos, memory, masks, NOBODY, LandmarkRule(k=2, candidates=7, temperature=1e-3))
     assert at.tolist() == [0, 0]

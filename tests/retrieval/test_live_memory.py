@@ -53,7 +53,8 @@ def test_export_is_what_the_memory_holds(memory, tmp_path):
     lines = [json.loads(line) for line in (out / "items.jsonl").read_bytes().splitlines()]
     assert [line["id"] for line in lines] == [item.id for item in memory.items]
     for row, line in enumerate(lines):
-        np.testing.assert_array_equal(decode_mask((out / line["landmark"]).read_bytes()), memory.landmarks[row])
+        assert (out / line["landmark"]).read_bytes() == memory.landmark_png(row)
+        np.testing.assert_array_equal(decode_mask(memory.landmark_png(row)), memory.landmarks[row])
         stored = memory.thumbnail(row)
         assert (line["thumbnail"] is None) == (stored is None)
         assert stored is None or (out / line["thumbnail"]).read_bytes() == stored

@@ -1,5 +1,7 @@
 """The memory keeps what it is given, in one order, through adding, removing and compacting."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from memory_items import DIM, FINGERPRINT, SIZE, make_item
 
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.retrieval import Memory, fuse_landmarks, make_searcher, search
+from ragdiff_jax.retrieval import Memory, MemoryItem, fuse_landmarks, make_searcher, search, storage, stored_landmarks
 
 KEPT = [0, 2, 3, 4, 5, 6, 7]
 
@@ -43,13 +45,79 @@ def test_compacting_keeps_ids_and_order_and_frees_the_disk(memory):
 
 
 def test_a_stored_landmark_is_0_or_1_to_compiled_programs_too(memory):
-    landmarks = Memory.open(memory.path).landmarks
+    landmarks = Memory.open(memory.path).landmarks[:]
     assert landmarks.view(np.uint8).max() == 1
     clean = np.stack([make_item(i).landmark != 0 for i in KEPT])
     weights = jnp.asarray([[0.1, *[0.15] * 6]])
     expected = fuse_landmarks(jnp.asarray(clean[None]), weights)[1]
     for found in (jnp.asarray(landmarks[None]), Memory.open(memory.path).to_device().landmarks[np.arange(7)[None]]):
         assert jax.jit(fuse_landmarks)(found, weights)[1] == expected
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The PNGs decoded since the test began."""
+    pngs, decode = [], stored_landmarks.decode_bits
+    monkeypatch.setattr(stored_landmarks, "decode_bits", lambda png, *rest: pngs.append(png) or decode(png, *rest))
+    return pngs
+
+
+def test_landmarks_are_taken_as_from_an_array_and_only_what_is_asked_for_is_decoded(memory, decoded):
+    every = np.stack([make_item(i).landmark != 0 for i in KEPT])
+    landmarks = memory.landmarks
+    assert len(landmarks) == 7 and landmarks.shape == every.shape and not decoded
+    for rows in (2, -1, np.int64(2), [2, 6, 2], np.array([[2, 6], [6, 6]]), np.array([], np.int64), slice(6, 7)):
+        np.testing.assert_array_equal(landmarks[rows], every[rows])
+    assert decoded == [memory.landmark_png(row) for row in (2, 6)], "kept once they were"
+    for rows in (slice(None, None, 2), every[:, 0, 0], slice(9, 12)):
+        np.testing.assert_array_equal(landmarks[rows], every[rows])
+        np.testing.assert_array_equal(landmarks.part(rows), every[rows])
+        np.testing.assert_array_equal(landmarks.packed(rows), np.packbits(every[rows], axis=-1))
+    np.testing.assert_array_equal(landmarks.part([5, 1, 3])[[2, 0]], every[[3, 5]])
+    np.testing.assert_array_equal(np.stack(list(landmarks)), every)
+    assert [len(part) for part in landmarks.chunks(3)] == [3, 3, 1]
+    with pytest.raises(IndexError):
+        landmarks[7]
+
+
+def test_no_more_decoded_landmarks_are_kept_than_there_is_room_for(memory, decoded):
+    every, pngs = np.asarray(memory.landmarks), [memory.landmark_png(row) for row in range(7)]
+    bits = stored_landmarks.KeptBits(pngs, SIZE, str, room=3 * SIZE[0] * 2 + 1)
+    few = stored_landmarks.StoredLandmarks(bits)
+    rng = np.random.default_rng(0)
+    for count in rng.integers(0, 12, 60):
+        rows = rng.integers(0, 7, count)
+        np.testing.assert_array_equal(few[rows], every[rows])
+    assert len(bits._kept) == 3
+    few[[0, 1, 2]]
+    decoded.clear()
+    few[[2, 1, 0]]
+    list(few)
+    few[[2, 1, 0]]
+    assert decoded == pngs[3:], "who passes over all doesn't take the place of what is asked for often"
+
+
+def test_no_pass_over_the_landmarks_holds_them_at_a_byte_a_pixel(tmp_path):
+    side, count = 256, 320
+    memory = Memory.create(tmp_path / "m", FINGERPRINT, side, DIM)
+    mask = np.zeros((side, side), bool)
+    mask[40:180, 60:200] = True
+    memory.add([MemoryItem(f"{i}", make_item(i).embedding, mask) for i in range(count)])
+    for work in (Memory.to_device, Memory.verify, lambda memory: memory.landmarks[[3, 300]]):
+        memory = Memory.open(memory.path)
+        tracemalloc.start()
+        work(memory)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 0.9 * count * side**2, work
+
+
+def test_the_file_of_thumbnails_is_opened_once(memory, monkeypatch):
+    opened, start = [], storage.Records.__init__
+    monkeypatch.setattr(storage.Records, "__init__", lambda self, *rest: opened.append(rest) or start(self, *rest))
+    for _ in range(3):
+        assert [memory.thumbnail(row) for row in range(7)] == [make_item(i).thumbnail for i in KEPT]
+    assert len(opened) == 2, "two segments"
 
 
 def test_a_removed_garment_is_not_found_any_more(memory):
@@ -90,7 +158,7 @@ def test_search_on_the_device_inside_jit(memory):
     np.testing.assert_array_equal(device.landmarks[np.arange(len(memory))], memory.landmarks)
 
 
-def test_rows_are_split_over_the_mesh_where_they_divide(memory):
+def test_rows_are_split_over_the_mesh_where_they_divide(memory, decoded):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     device = memory.to_device(mesh)
     assert device.embeddings.sharding.is_fully_replicated
@@ -98,6 +166,12 @@ def test_rows_are_split_over_the_mesh_where_they_divide(memory):
     memory.add([make_item(8)])
     device = memory.to_device(mesh, "data")
     assert device.embeddings.sharding.shard_shape((8, DIM)) == (1, DIM)
+    np.testing.assert_array_equal(device.landmarks[np.arange(8)], memory.landmarks)
+    decoded.clear()
+    mesh = jax.make_mesh((2, 4), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    split = Memory.open(memory.path).to_device(mesh, "data")
+    np.testing.assert_array_equal(split.landmarks[np.arange(8)], memory.landmarks)
+    assert len(decoded) == 8, "once for the four devices that hold a row"
     np.testing.assert_array_equal(device.embeddings, memory.embeddings)
     ids, _ = make_searcher("exact", device.embeddings).search(memory.embeddings, 1)
     np.testing.assert_array_equal(ids[:, 0], np.arange(8))

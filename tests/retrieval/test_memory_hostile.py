@@ -12,6 +12,7 @@ from PIL import Image
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import Memory
+from ragdiff_jax.retrieval.exporting import export_memory
 from ragdiff_jax.retrieval.storage import read_records, write_records
 
 
@@ -126,6 +127,11 @@ def test_bad_landmarks(memory, tmp_path, record):
     write_records(tmp_path / "records", [record] * 5)
     rewrite_file(memory, "landmarks.array_record", (tmp_path / "records").read_bytes())
     refused(memory, "landmark")
+    opened = Memory.open(memory.path)
+    for use in (lambda: opened.landmarks[[4, 3]], opened.to_device, lambda: export_memory(opened, tmp_path / "plain")):
+        with pytest.raises(UserError, match=r"landmarks.array_record, row \d: landmark is"):
+            use()
+    assert not (tmp_path / "plain").exists()
 
 
 def test_damaged_record_files(memory):

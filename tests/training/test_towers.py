@@ -14,9 +14,10 @@ from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL
 from ragdiff_jax.data.pipeline import PairArrays
 from ragdiff_jax.data.synth_dataset import synth_record
 from ragdiff_jax.data.tokenizer import Tokenizer
+from ragdiff_jax.retrieval import stored_landmarks
 from ragdiff_jax.training.objectives.contrastive import overlaps
 from ragdiff_jax.training.objectives.flat_tower import FlatTowerObjective, shape_basis, shape_codes
-from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective, coarse
+from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective, coarse, coarse_landmarks
 from ragdiff_jax.training.objectives.zero_shot import ZeroShotObjective
 
 
@@ -77,6 +78,14 @@ def test_the_nearest_code_is_nearly_the_silhouette_of_largest_overlap(world):
     # More axes than silhouettes: the rest is nothing.
     _, wide = shape_basis(masks[:5], 64)
     assert not wide[:, 4:].any() and wide[:, :4].any(axis=0).all()
+
+
+def test_a_memorys_silhouettes_are_made_small_some_at_a_time(world, monkeypatch):
+    landmarks = rd.Memory.open(world.memory).landmarks
+    whole = np.asarray(coarse(landmarks[:]))
+    monkeypatch.setattr(stored_landmarks, "_PIXELS", 2 * 32**2)
+    assert len(landmarks) == 6 and len(list(landmarks.chunks())) == 3
+    np.testing.assert_array_equal(coarse_landmarks(landmarks), whole)
 
 
 def test_the_flat_tower_learns_codes_and_nothing_else_moves(world, one):

@@ -33,7 +33,7 @@ def retrieval(world: World, seed: int) -> Measured:
     parts, nobody = places_of(SIZES, len(memory), seed), np.full(len(part), -1, np.int32)
     for knowledge, photos in analysis.photos.items():
         for size, rows in parts.items():
-            vectors, masks = memory.embeddings[rows], memory.landmarks[rows]
+            vectors, masks = memory.embeddings[rows], memory.landmarks.part(rows)
             found = retrieval_rows(photos, vectors, masks, ious[:, rows], nobody, rule)
             columns |= {f"{knowledge}/{size}/{score}": values for score, values in found.items()}
         likeliest = dataclasses.replace(rule, candidates=LIKELIEST)

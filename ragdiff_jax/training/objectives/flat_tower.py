@@ -19,7 +19,7 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce, unit
-from ragdiff_jax.training.objectives.photo_tower import SIDE, PhotoTowerObjective, coarse
+from ragdiff_jax.training.objectives.photo_tower import SIDE, PhotoTowerObjective, coarse, coarse_landmarks
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 
 
@@ -67,12 +67,11 @@ class FlatTowerObjective(PhotoTowerObjective):
 
     def constants(self, mesh):
         if self.memory:
-            masks = Memory.open(self.memory).landmarks
+            masks = coarse_landmarks(Memory.open(self.memory).landmarks)
         else:
             rows = self.trained_rows(self.landmarks)
             parts = np.array_split(rows, -(-len(rows) // 64))
-            masks = np.concatenate([self.pairs.batch(rows)["mask"] for rows in parts])
-        masks = np.asarray(coarse(masks))
+            masks = np.asarray(coarse(np.concatenate([self.pairs.batch(rows)["mask"] for rows in parts])))
         mean, basis = shape_basis(masks, self.config.embed_dim)
         codes = np.asarray(shape_codes(masks, mean, basis))
         held = {"embeddings": codes, "masks": masks, "mean": mean, "basis": basis}

@@ -21,6 +21,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.memory import Memory
+from ragdiff_jax.retrieval.stored_landmarks import StoredLandmarks
 from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.training.objectives.calibration import calibrated
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
@@ -34,6 +35,12 @@ def coarse(masks: Shaped[Array, "n h w"] | Shaped[np.ndarray, "n h w"]) -> Bool[
     """Silhouettes at `SIDE` pixels: a cell is the garment's where half of it is."""
     masks = jnp.asarray(masks).astype(jnp.float32)
     return jax.image.resize(masks, (masks.shape[0], SIDE, SIDE), "linear", antialias=True) >= 0.5
+
+
+def coarse_landmarks(landmarks: StoredLandmarks) -> Bool[np.ndarray, "n s s"]:
+    """`coarse` of a memory's silhouettes, some at a time: all in float32 are 19 GB for 8,000 of 768 px."""
+    parts = [np.asarray(coarse(part)) for part in landmarks.chunks()]
+    return np.concatenate([np.zeros((0, SIDE, SIDE), bool), *parts])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +79,7 @@ class PhotoTowerObjective(StructureNetObjective):
 
     def constants(self, mesh):
         memory = Memory.open(self.memory)
-        held = {"embeddings": memory.embeddings, "masks": np.asarray(coarse(memory.landmarks))}
+        held = {"embeddings": memory.embeddings, "masks": coarse_landmarks(memory.landmarks)}
         return jax.device_put(held, replicated(mesh))
 
     def abstract_constants(self, mesh, memory_rows):
