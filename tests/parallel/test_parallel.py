@@ -106,6 +106,8 @@ def test_batches_are_cut_by_rows():
     assert batch["t"].sharding.is_fully_replicated
     with pytest.raises(UserError, match="multiple of 8"):
         shard_batch(mesh, {"x": np.zeros((6, 2))})
+    with pytest.raises(UserError, match="'x' has 8 rows; this process holds 16 of a batch's 16"):
+        shard_batch(mesh, {"x": np.zeros((8, 2))}, rows=16)
     with pytest.raises(UserError, match="'id'"):
         shard_batch(mesh, {"id": np.array(["a"] * 8)})
 
