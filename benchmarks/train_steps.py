@@ -88,9 +88,7 @@ class Stage:
         if "pairs" in self.constants:
             shared = {key: pairs.setdefault((key, x.shape), x) for key, x in self.constants["pairs"].items()}
             self.constants = self.constants | {"pairs": shared}
-        batches = objective.batches(
-            batch_size=settings.batch_size, seed=0, start_step=0, process_index=0, process_count=1
-        )
+        batches = objective.batches(batch_size=settings.batch_size, seed=0, start_step=0)
         self.batch = shard_batch(mesh, next(batches))
         batches.close()
         self.step = jit_step(objective, settings, mesh, plan.state)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Slurm: one task a node (GPU nodes), or NTASKS tasks on one; the tasks find each other.
+# Slurm: one task a node, with all the cards there, or NTASKS tasks, one card each; the tasks find each other.
 #   NODES=4 launch/slurm.sh [--dry-run] CONFIG WORKDIR [--set KEY=VALUE ...]
 # A task that the scheduler takes back gets SIGTERM GRACE seconds before: all save at one step, and the job queues again.
 set -euo pipefail

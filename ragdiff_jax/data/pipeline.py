@@ -171,8 +171,7 @@ def make_batches(
     image_size: int | None = None,
     tokenizer=None,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    places: Int32[np.ndarray, " local"] | None = None,
     num_threads: int = 2,
     cache: bool = False,
     order: Int32[np.ndarray, " rows"] | None = None,
@@ -180,31 +179,26 @@ def make_batches(
 ) -> Iterator[Batch]:
     """Endless training batches from `start_step` on: this process' part of each global batch of `batch_size`.
 
-    The global batch of a step is the same for any `process_count`: process p holds rows p*b .. (p+1)*b-1 of
-    it, with b = batch_size / process_count. Every epoch shows each record once, in its own order. Batches are
-    prepared ahead by `num_threads` threads (0: none); close the iterator, or drop it, to stop them.
+    `places`: which rows of the global batch, in this order (None: all); what the global batch of a step is doesn't
+    depend on them. Every epoch shows each record once, in its own order. Batches are prepared ahead by `num_threads`
+    threads (0: none); close the iterator, or drop it, to stop them.
     `order`: the rows of an epoch, where some come more than once. `rows_only`: batches hold `row` alone.
-    Raises `UserError` when the batch doesn't divide.
     """
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch size {batch_size} doesn't divide among {process_count} processes; use a multiple"
-        )
+    if batch_size < 1:
+        raise UserError(f"batch size {batch_size}: must be at least 1")
     arrays = _arrays(source, image_size, tokenizer, cache)
     order = np.arange(len(arrays), dtype=np.int32) if order is None else order
-    places = global_rows(len(order), batch_size, seed)
-    local = batch_size // process_count
-    mine = process_index * local, (process_index + 1) * local
+    global_batch = global_rows(len(order), batch_size, seed)
 
     def load(step: int) -> Batch:
-        rows = order[places(step, *mine)]
+        rows = order[global_batch(step, places)]
         return {"row": rows} if rows_only else arrays.batch(rows)
 
     return _prefetch(load, start_step, num_threads)
 
 
 def global_rows(length: int, batch_size: int, seed: int) -> Callable[..., np.ndarray]:
-    """`rows(step, start=0, stop=batch_size)`: the rows of that part of a step's global batch, int32.
+    """`rows(step, places=None)`: the rows at these places of a step's global batch (None: all), int32.
 
     A pure function of (length, batch_size, seed, step): nothing is stored, any step costs the same.
     """
@@ -218,8 +212,10 @@ def global_rows(length: int, batch_size: int, seed: int) -> Callable[..., np.nda
         epoch, place = divmod(position, length)
         return grain.experimental.index_shuffle(place, max_index=length - 1, seed=epoch_key(epoch), rounds=4)
 
-    def rows(step: int, start: int = 0, stop: int = batch_size) -> np.ndarray:
-        return np.array([row(step * batch_size + place) for place in range(start, stop)], np.int32)
+    def rows(step: int, places: np.ndarray | None = None) -> np.ndarray:
+        # Python's integers: step * batch_size + an int32 would overflow in a long run.
+        chosen = range(batch_size) if places is None else np.asarray(places).tolist()
+        return np.array([row(step * batch_size + place) for place in chosen], np.int32)
 
     return rows
 
@@ -237,7 +233,7 @@ def evaluation_batches(
     """One pass in row order. `valid` bool [B] is False on the rows that fill up the last batch (copies of row
     0).
 
-    Every process gets the same number of batches. Raises `UserError` as `make_batches` does.
+    Every process gets the same number of batches. Raises `UserError` when the batch doesn't divide.
     """
     if batch_size < 1 or batch_size % process_count:
         raise UserError(

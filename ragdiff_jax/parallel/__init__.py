@@ -1,6 +1,6 @@
 """Mesh, partition rules, processes: the only room that knows on how many devices the rest runs."""
 
-from ragdiff_jax.parallel.arrays import batch_sharding, batch_shards, replicated, shard_batch
+from ragdiff_jax.parallel.arrays import batch_sharding, batch_shards, own_places, replicated, shard_batch
 from ragdiff_jax.parallel.compiling import compiler_options
 from ragdiff_jax.parallel.mesh import AXES, make_mesh, mesh_context
 from ragdiff_jax.parallel.partition import flatten, merge, partition
@@ -36,6 +36,7 @@ __all__ = [
     "make_mesh",
     "merge",
     "mesh_context",
+    "own_places",
     "partition",
     "preempted",
     "replicated",

@@ -26,18 +26,44 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+def own_places(mesh: Mesh, rows: int) -> np.ndarray:
+    """The places in a global batch of `rows` that this process' devices hold, ascending, int32.
+
+    Processes that share a part of the batch, as along a `tensor` axis across them, have the same places; those of one
+    process need not lie side by side, nor be as many as another's.
+
+    Raises:
+        UserError: the batch doesn't divide by data * fsdp.
+    """
+    parts = batch_shards(mesh)
+    if rows % parts:
+        raise UserError(
+            f"batch of {rows} rows does not divide over {parts} devices (data x fsdp); "
+            f"choose a multiple of {parts}"
+        )
+    each = rows // parts
+    return (_own_parts(mesh)[:, None] * each + np.arange(each)).reshape(-1).astype(np.int32)
+
+
+def _own_parts(mesh: Mesh) -> np.ndarray:
+    """Which parts of a batch this process' devices hold, ascending."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_shards(mesh),))
+    return np.unique([index[0].start or 0 for index in places.values()])
+
+
+def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray], rows: int | None = None) -> dict[str, jax.Array]:
     """Put a batch on the mesh, rows over `data` and `fsdp`; numbers without axes go to every device.
 
     Args:
         mesh: the mesh.
-        batch: this process' rows of each array, [rows, ...]. With several processes the global batch is the
-            rows of all of them; every process brings equally many.
+        batch: this process' rows of each array, [rows, ...]: those of `own_places`, in that order.
+        rows: of the global batch; None: as many as make each part of the mesh as long as this process'.
 
     Raises:
-        UserError: an array isn't numeric, or the global batch doesn't divide by data * fsdp.
+        UserError: an array isn't numeric, its rows aren't as many as this process holds, or the global batch doesn't
+            divide by data * fsdp.
     """
-    parts, processes = batch_shards(mesh), jax.process_count()
+    own, parts = len(_own_parts(mesh)), batch_shards(mesh)
     out = {}
     for name, value in batch.items():
         value = np.asarray(value)
@@ -46,11 +72,22 @@ def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Ar
         if value.ndim == 0:
             out[name] = jax.make_array_from_process_local_data(replicated(mesh), value)
             continue
-        rows = value.shape[0] * processes
-        if rows % parts:
+        count = value.shape[0] * parts // own if rows is None else rows
+        places = own_places(mesh, count)
+        if len(places) != len(value):
             raise UserError(
-                f"batch of {rows} rows does not divide over {parts} devices (data x fsdp); "
-                f"choose a multiple of {parts}"
+                f"batch entry {name!r} has {len(value)} rows; this process holds {len(places)} of a batch's {count}"
             )
-        out[name] = jax.make_array_from_process_local_data(batch_sharding(mesh), value)
+        out[name] = _placed(mesh, value, places, count)
     return out
+
+
+def _placed(mesh: Mesh, value: np.ndarray, places: np.ndarray, count: int) -> jax.Array:
+    # Not make_array_from_process_local_data: it wants as many parts on every process, and infers their number.
+    each = count // batch_shards(mesh)
+
+    def part(index):
+        first = int(np.searchsorted(places, index[0].start or 0))
+        return value[first : first + each]
+
+    return jax.make_array_from_callback((count, *value.shape[1:]), batch_sharding(mesh), part)

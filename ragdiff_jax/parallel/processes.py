@@ -67,6 +67,7 @@ def initialize_processes(
             coordinator_address=coordinator,
             num_processes=num,
             process_id=id,
+            local_device_ids=_cards(),
             initialization_timeout=int(os.environ.get("RAGDIFF_JOIN_SECONDS", 300)),
             shutdown_timeout_seconds=60,
         )
@@ -76,6 +77,22 @@ def initialize_processes(
             f"can't join the processes{where}: {' '.join(str(error).split())[:300]}; give --coordinator HOST:PORT, "
             "--processes and --process"
         ) from error
+
+
+def _cards() -> list[int] | None:
+    """For `jax.distributed.initialize`: [] where this task is alone on its node, else None.
+
+    Left to itself JAX shows a task of Slurm or Open MPI one card, that of its local rank, as if there were a task for
+    each. An empty list stops that and hides nothing.
+    """
+    env = os.environ
+    if env.get("JAX_LOCAL_DEVICE_IDS"):  # the user's own choice
+        return None
+    local = env.get("OMPI_COMM_WORLD_LOCAL_SIZE")  # first: mpirun's own step under Slurm has one task a node
+    if local is not None:
+        return [] if int(local) == 1 else None
+    tasks, nodes = env.get("SLURM_STEP_NUM_TASKS"), env.get("SLURM_STEP_NUM_NODES")
+    return [] if tasks is not None and tasks == nodes else None
 
 
 def agree(*flags: bool) -> tuple[bool, ...]:

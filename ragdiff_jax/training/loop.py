@@ -23,6 +23,7 @@ from ragdiff_jax.parallel import (
     make_mesh,
     merge,
     mesh_context,
+    own_places,
     partition,
     same_everywhere,
     shard_batch,
@@ -214,8 +215,7 @@ class _Run:
                     batch_size=settings.batch_size,
                     seed=settings.seed,
                     start_step=self.start,
-                    process_index=jax.process_index(),
-                    process_count=jax.process_count(),
+                    places=own_places(self.mesh, settings.batch_size),
                 )
             )
             self.stack.callback(feed.close)
@@ -230,7 +230,7 @@ class _Run:
                     raise UserError(
                         f"the data ended before step {step + 1}; batches must go on for ever"
                     ) from None
-                batch = shard_batch(self.mesh, rows)
+                batch = shard_batch(self.mesh, rows, settings.batch_size)
                 if began is None and jax.process_count() > 1:
                     self._compile_together(batch)
                 with self.profiler.step(step + 1):

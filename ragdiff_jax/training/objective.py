@@ -63,12 +63,12 @@ class Objective(Protocol):
         return {}
 
     def batches(
-        self, *, batch_size: int, seed: int, start_step: int, process_index: int, process_count: int
+        self, *, batch_size: int, seed: int, start_step: int, places: np.ndarray | None = None
     ) -> Iterator[Mapping[str, np.ndarray]]:
         """Batches from the one of `start_step` on, for ever: a function of (seed, step) alone.
 
-        Each holds this process' `batch_size // process_count` rows of the global batch, as numpy arrays
-        [rows, ...].
+        Each holds this process' rows of the global batch, those at `places` (None: all) in that order, as numpy arrays
+        [rows, ...]. Processes may share places: each makes the same of them.
         """
         ...
 

@@ -109,10 +109,10 @@ def test_order_depends_on_seed_and_step_alone(source, options):
 
 def test_processes_share_one_global_batch(source):
     whole = batches(source, 5)
-    parts = [batches(source, 5, process_index=p, process_count=2) for p in range(2)]
-    for step, batch in enumerate(whole):
-        for name in batch:
-            assert np.array_equal(batch[name], np.concatenate([part[step][name] for part in parts])), name
+    for places in ([0, 1], [2, 3], [0, 2], [3, 1, 0, 2]):
+        for batch, part in zip(whole, batches(source, 5, places=np.array(places, np.int32)), strict=True):
+            for name in batch:
+                assert np.array_equal(batch[name][places], part[name]), name
 
 
 def test_each_epoch_shows_each_row_once():
@@ -164,8 +164,10 @@ def test_a_mask_of_another_shape_is_named(source):
 
 
 def test_batches_must_divide_and_sources_must_not_be_empty(source):
+    with pytest.raises(UserError, match="batch size 0"):
+        batches(source, 1, batch_size=0)
     with pytest.raises(UserError, match="batch size 4 .* 3 processes"):
-        batches(source, 1, process_count=3)
+        next(evaluation_batches(source, batch_size=4, image_size=SIZE, tokenizer=Words(), process_count=3))
     with pytest.raises(UserError, match="no records"):
         batches([], 1)
 

@@ -1,6 +1,7 @@
 """Mesh, rules, batches, partition."""
 
 import logging
+import os
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax._src.clusters import ClusterEnv
 from jax.sharding import AxisType, PartitionSpec
 
 from ragdiff_jax.errors import UserError
@@ -104,6 +106,8 @@ def test_batches_are_cut_by_rows():
     assert batch["t"].sharding.is_fully_replicated
     with pytest.raises(UserError, match="multiple of 8"):
         shard_batch(mesh, {"x": np.zeros((6, 2))})
+    with pytest.raises(UserError, match="'x' has 8 rows; this process holds 16 of a batch's 16"):
+        shard_batch(mesh, {"x": np.zeros((8, 2))}, rows=16)
     with pytest.raises(UserError, match="'id'"):
         shard_batch(mesh, {"id": np.array(["a"] * 8)})
 
@@ -139,3 +143,31 @@ def test_partition_says_what_there_is():
 def test_processes_need_all_three_or_none():
     with pytest.raises(UserError, match="give all three"):
         initialize_processes(coordinator="localhost:1234")
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "n[1-4]", "SLURM_NTASKS": "4", "SLURM_PROCID": "2"}
+OMPI = {"OMPI_MCA_orte_hnp_uri": "4096.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2"}
+
+
+@pytest.mark.parametrize(
+    "found, cards",
+    [
+        (SLURM | {"SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "4"}, []),
+        (SLURM | {"SLURM_LOCALID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "1"}, [2]),
+        (OMPI | {"OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        (OMPI | {"OMPI_COMM_WORLD_LOCAL_RANK": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, [2]),
+    ],
+)
+def test_a_task_alone_on_its_node_has_all_its_cards(monkeypatch, found, cards):
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_"))]:
+        monkeypatch.delenv(name)
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    given = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: given.update(arguments))
+    initialize_processes()
+    # What the installed jax makes of it: an empty list is kept and hides nothing.
+    *process, shown = ClusterEnv.auto_detect_unset_distributed_params(
+        None, None, None, given.get("local_device_ids"), None, 1
+    )
+    assert process[1:] == [4, 2] and shown == cards

@@ -85,7 +85,7 @@ def train(objective, mesh, steps, params=None):
         state = fresh_state(SETTINGS, trainable, plan.state)
     before = jax.tree.map(np.array, merge(state.params, frozen))
     constants = objective.constants(mesh)
-    batches = objective.batches(batch_size=8, seed=0, start_step=0, process_index=0, process_count=1)
+    batches = objective.batches(batch_size=8, seed=0, start_step=0)
     losses, rows, compiled = [], [], None
     with mesh_context(mesh):
         for _ in range(steps):

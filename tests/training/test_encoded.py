@@ -61,7 +61,7 @@ def test_encodings_that_were_stopped_go_on_where_they_were(tmp_path, monkeypatch
 def first_loss(objective, mesh, params):
     """Of the objective's first batch, prepared as a run prepares it."""
     constants = objective.prepared(params, objective.constants(mesh), mesh)
-    batch = next(objective.batches(batch_size=8, seed=0, start_step=0, process_index=0, process_count=1))
+    batch = next(objective.batches(batch_size=8, seed=0, start_step=0))
     rows, _ = jax.jit(objective.loss)(params, constants, batch, jax.random.key(1))
     return np.asarray(rows)
 
@@ -95,7 +95,7 @@ def test_losses_on_kept_encodings_are_those_on_the_fly(world, tmp_path):
     info = EncodedInfo(rag_world.PAIRS, 2, "")
     one = {"mask": np.zeros((4, 4), bool), "embedding": np.zeros(2)}
     write_encoded(two.folder, info, [one] * (2 * rag_world.PAIRS))
-    batches = two.batches(batch_size=8, seed=0, start_step=0, process_index=0, process_count=1)
+    batches = two.batches(batch_size=8, seed=0, start_step=0)
     rows = np.concatenate([next(batches)["row"] for _ in range(2 * rag_world.PAIRS // 8)])
     assert sorted(rows) == sorted([*range(rag_world.PAIRS)] * 2)
     assert two.batch_ids(0, batch_size=8, seed=0)[0].split(", variant ")[0] in two.base.pairs.ids

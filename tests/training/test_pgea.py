@@ -81,7 +81,7 @@ def take_steps(objective, settings, mesh, steps, params):
     params = jax.device_put(params, jax.tree.map(lambda x: x.sharding, plan.params))
     trainable, frozen = partition(params, objective.trainable)
     state, found, compiled = fresh_state(settings, trainable, plan.state), [], None
-    batches = objective.batches(batch_size=8, seed=0, start_step=0, process_index=0, process_count=1)
+    batches = objective.batches(batch_size=8, seed=0, start_step=0)
     with mesh_context(mesh):
         for _ in range(steps):
             batch = shard_batch(mesh, next(batches))

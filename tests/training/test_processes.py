@@ -116,6 +116,22 @@ def test_two_processes_train_like_one(tmp_path, settings, one, cache):
     assert train(Toy(), tmp_path / "two", settings, one).finished
 
 
+@pytest.mark.parametrize(
+    "mesh, order",
+    [
+        ({"fsdp": 2, "tensor": 2}, [0, 2, 1, 3]),  # both processes hold every row
+        ({"fsdp": 4}, [0, 2, 3, 1]),  # rows of one process that don't lie side by side
+    ],
+)
+def test_the_rows_of_two_processes_are_those_of_one_on_any_mesh(tmp_path, settings, one, cache, mesh, order):
+    settings = replace(settings, steps=2, log_every=1)
+    train(Toy(), tmp_path / "one", settings, one)
+    workers = pair(tmp_path / "two", settings, cache, devices=2, mesh=mesh, order=order)
+    assert [finish(worker) for worker in workers] == [{"step": 2, "finished": True}] * 2
+    single, double = losses(tmp_path / "one"), losses(tmp_path / "two")
+    np.testing.assert_allclose(list(double.values()), list(single.values()), rtol=1e-5)
+
+
 def test_sigterm_to_one_of_two_saves_both_at_one_step(tmp_path, settings, cache):
     settings = replace(settings, steps=1000, log_every=500)
     workers = pair(tmp_path, settings, cache, devices=1, toy={"slow": 0.05})

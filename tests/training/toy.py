@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import Conv, Dense
@@ -50,20 +51,19 @@ class Toy(Objective):
     def constants(self, mesh):
         return {"scale": jnp.float32(0.5)}
 
-    def batches(self, *, batch_size, seed, start_step, process_index, process_count):
+    def batches(self, *, batch_size, seed, start_step, places):
         import time
 
-        rows = batch_size // process_count
         step = start_step
         while True:
             rng = np.random.default_rng((seed, step))
             x = rng.normal(size=(batch_size, 8, 8, 3)).astype(np.float32)
             if step == self.nan_at:
                 x[3] = np.nan
-            if step == self.broken_at and process_index == process_count - 1:
+            if step == self.broken_at and jax.process_index() == jax.process_count() - 1:
                 raise UserError("shard-3 is missing")
             time.sleep(self.slow)
-            yield {"x": x[process_index * rows : (process_index + 1) * rows]}
+            yield {"x": x[places]}
             step += 1
 
     def batch_ids(self, step, *, batch_size, seed):
@@ -92,10 +92,15 @@ class Toy(Objective):
         return {"weight": float(jnp.abs(params["head"]["kernel"]).mean() * constants["scale"])}
 
     def export(self, params, directory):
+        whole = {k.replace("/", "."): np.asarray(_whole(v)) for k, v in flatten(params)}
         if jax.process_index() == 0:
-            np.savez(
-                directory / "params.npz", **{k.replace("/", "."): np.asarray(v) for k, v in flatten(params)}
-            )
+            np.savez(directory / "params.npz", **whole)
+
+
+def _whole(leaf):
+    """Every process takes part: an array may lie in pieces across them."""
+    split = isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+    return multihost_utils.process_allgather(leaf, tiled=True) if split else leaf
 
 
 def lines(workdir):

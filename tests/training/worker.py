@@ -19,6 +19,8 @@ def main(arguments):
         initialize_processes(**arguments["processes"])
     enable_compilation_cache(arguments["cache"])
     devices = jax.devices()[: arguments["use"]] if "use" in arguments else None
+    if "order" in arguments:
+        devices = [jax.devices()[number] for number in arguments["order"]]
     mesh = make_mesh(**arguments.get("mesh", {}), devices=devices)
     if "world" in arguments:
         import rag_world
