@@ -118,7 +118,7 @@ def make_objective(config: Any) -> Objective:
 def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None:
     """The rows of an epoch: the pairs of `data.also` as often as `also_repeat` says, of `data.categories` alone if any.
 
-    None: each once.
+    None: each once. Raises UserError where none is left.
     """
     also, categories, order = data.get("also", ""), tuple(data.get("categories", ())), None
     if also:
@@ -127,6 +127,12 @@ def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None
     if categories:
         found = rows_of_categories(np.asarray(pairs.arrays()["flat_attributes"]), categories)
         order = found if order is None else order[np.isin(order, found)]
+    if order is not None and not len(order):
+        asked = " or ".join(sorted(categories)) or "pairs"
+        raise UserError(
+            f"data.also_repeat={data.get('also_repeat', 1)} leaves nothing to train on: {data['folder']} has no "
+            f"{asked}, only data.also ({also}) has; set data.also_repeat to at least 1, or choose other data.categories"
+        )
     return order
 
 

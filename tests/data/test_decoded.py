@@ -197,6 +197,18 @@ def test_rows_of_categories(folders, tmp_path):
     assert "Vest" in ATTRIBUTES["Category"]
 
 
+def test_an_epoch_without_a_row_is_refused(folders, tmp_path):
+    data = {"folder": str(folders[0]), "also": str(folders[1]), "also_repeat": 0, "categories": ("Skirt",)}
+    decoded = decode(folders, tmp_path, processes=1)
+    assert list(from_config.epoch_rows(data, decoded)) == [0, 2, 4, 6, 8, 10]
+    few = write_folder(tmp_path / "one", ["c0"])  # a skirt
+    data |= {"folder": str(few), "categories": ("Hoodie",)}
+    decoded = decode((few, folders[1]), tmp_path, processes=1)
+    with pytest.raises(UserError, match=r"also_repeat=0 leaves nothing .* has no Hoodie, .* at least 1"):
+        from_config.epoch_rows(data, decoded)
+    assert list(from_config.epoch_rows(data | {"also_repeat": 2}, decoded)) == [2, 2]
+
+
 def test_ids_of_folders_are_known_without_a_look_at_pictures(folders, monkeypatch):
     source = open_sources(str(folders[0]), "all", str(folders[1]))
     read = [source[row].id for row in range(len(source))]
