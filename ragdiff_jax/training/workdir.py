@@ -104,7 +104,7 @@ def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:
         changed.append("its data and model settings weren't recorded then and aren't compared")
     if refused:
         use = f" ({' '.join(same)})" if same else ""
-        raise UserError(f"{workdir} was started with {', '.join(refused)}: use the same{use}, or a new workdir")
+        raise UserError(f"{workdir} was started with {'; '.join(refused)}: use the same{use}, or a new workdir")
     return changed
 
 
