@@ -7,13 +7,14 @@ A pair of s pixels takes 8 s^2 bytes. The folder's name has the fingerprint of w
 changed data set is decoded anew; it is written beside its place and renamed, so that it is whole or not there.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,15 +93,35 @@ def decoded_pairs(
     if not place.is_dir():
         temporary = place.with_name(f".{place.name}.{secrets.token_hex(6)}.tmp")
         try:
-            temporary.mkdir(parents=True)
-            _decode(open_source, temporary, image_size, processes or os.cpu_count() or 1)
-            os.rename(temporary, place)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with _one_at_a_time(place.parent):
+                if not place.is_dir():  # another process may have been first
+                    temporary.mkdir()
+                    _decode(open_source, temporary, image_size, processes or os.cpu_count() or 1)
+                    os.rename(temporary, place)
         except OSError as error:
-            if not place.is_dir():  # another run may have been first
+            if not place.is_dir():  # or one of another host
                 raise UserError(f"{place}: can't be written ({error.strerror}); choose another folder") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return DecodedPairs(place, tokenizer)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(directory: Path) -> Iterator[None]:
+    """Of this host's processes one decodes, with all cores, while the others wait.
+
+    The lock is the folder's own, so that nothing is left behind; file systems without such locks do without.
+    """
+    import fcntl
+
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def fingerprint(folders: Sequence[str | os.PathLike]) -> str:

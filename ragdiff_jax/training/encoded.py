@@ -58,6 +58,7 @@ class EncodedObjective(Objective):
         return self.base.constants(mesh)
 
     def prepared(self, params, constants, mesh):
+        constants = self.base.prepared(params, constants, mesh)
         constants = constants | {"empty_text": self._empty(params, constants, mesh)}
         info = EncodedInfo(len(self.base.pairs), self.variants, self._fingerprint())
         there = read_info(self.folder)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ragdiff_jax.data.decoded import DecodedPairs, decoded_pairs
@@ -18,13 +19,15 @@ from ragdiff_jax.data.pipeline import PairArrays
 from ragdiff_jax.data.sources import SomePairs, flat_attribute_ids, open_sources, repeated_rows, rows_of_categories
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import ending_as_one, make_mesh
+from ragdiff_jax.parallel import barrier, ending_as_one, make_mesh
 from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.loop import TrainResult, train
 from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.training.resident import ResidentObjective
 from ragdiff_jax.training.settings import TrainSettings
+
+_DAY = 24 * 60  # minutes: a large data set is decoded for hours
 
 
 class _NoText:
@@ -48,7 +51,8 @@ def open_pairs(data: Any, split: str) -> PairArrays | DecodedPairs:
         return PairArrays(
             opener(), image_size=data["image_size"], tokenizer=tokenizer, cache=data.get("cache", False)
         )
-    return decoded_pairs(
+    decoded = functools.partial(
+        decoded_pairs,
         opener,
         [data["folder"], *filter(None, (also, partners))],
         data["decoded"],
@@ -56,6 +60,20 @@ def open_pairs(data: Any, split: str) -> PairArrays | DecodedPairs:
         image_size=data["image_size"],
         tokenizer=tokenizer,
     )
+    return _first_then_others(decoded)
+
+
+def _first_then_others(decoded: Callable[[], DecodedPairs]) -> DecodedPairs:
+    """`decoded()` in the first process, and then in the others, which find its folder where the hosts share the disk.
+
+    Where they don't, each host decodes for itself, all at a time. Nobody goes on before all have theirs: collectives
+    don't wait for hours.
+    """
+    pairs = decoded() if jax.process_index() == 0 else None
+    barrier("decoded_first", _DAY)
+    pairs = decoded() if pairs is None else pairs
+    barrier("decoded_all", _DAY)
+    return pairs
 
 
 def builder_of(config: Any) -> Callable[..., Objective]:
@@ -103,7 +121,7 @@ def make_objective(config: Any) -> Objective:
 def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None:
     """The rows of an epoch: the pairs of `data.also` as often as `also_repeat` says, of `data.categories` alone if any.
 
-    None: each once.
+    None: each once. Raises UserError where none is left.
     """
     also, categories, order = data.get("also", ""), tuple(data.get("categories", ())), None
     if also:
@@ -112,6 +130,12 @@ def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None
     if categories:
         found = rows_of_categories(flat_attribute_ids(pairs), categories)
         order = found if order is None else order[np.isin(order, found)]
+    if order is not None and not len(order):
+        asked = " or ".join(sorted(categories)) or "pairs"
+        raise UserError(
+            f"data.also_repeat={data.get('also_repeat', 1)} leaves nothing to train on: {data['folder']} has no "
+            f"{asked}, only data.also ({also}) has; set data.also_repeat to at least 1, or choose other data.categories"
+        )
     return order
 
 

@@ -120,7 +120,8 @@ def train(
         settings: how long and how.
         mesh: default: all devices on the `data` axis.
         profile: trace this many steps, from the fourth on, for xprof, into `profile/`.
-        same: a config that must be the same in all processes, beside `settings`.
+        same: the plain config that `objective` was made of: must be the same in all processes, and its `data` and
+            `model` those that `workdir` was started with, but for what may change (`workdir.CONFIG_MAY_CHANGE`).
 
     Raises:
         UserError: the settings contradict each other, the mesh or the run in `workdir`; the loss is not
@@ -130,7 +131,7 @@ def train(
     workdir = Path(workdir).absolute()
     with ending_as_one(), Signals().installed() as signals, _full_disk(workdir), contextlib.ExitStack() as stack:
         stack.enter_context(locked(workdir))
-        config = describe(objective, settings)
+        config = describe(objective, settings, same)
         same_everywhere({**config, "config": dict(same or {}), "version": __version__})
         return _Run(objective, workdir, settings, mesh, signals, stack, config, profile).run()
 

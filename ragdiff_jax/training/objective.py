@@ -73,7 +73,10 @@ class Objective(Protocol):
         ...
 
     def prepared(self, params: Params, constants: Any, mesh: Mesh) -> Any:
-        """The constants, once the parameters are there; called by every process before the first batch is asked for."""
+        """The constants, once the parameters are there; called by every process before the first batch is asked for.
+
+        Of a fresh and of a resumed run alike, so here is checked what may have changed in between.
+        """
         del params, mesh
         return constants
 

@@ -43,6 +43,9 @@ class ResidentObjective(Objective):
 
         return {"base": self.base.constants(mesh), "pairs": jax.tree.map(place, self.base.pairs.arrays())}
 
+    def prepared(self, params, constants, mesh):
+        return constants | {"base": self.base.prepared(params, constants["base"], mesh)}
+
     def batches(self, **arguments):
         return self.base.batches(rows_only=True, **arguments)
 

@@ -1,6 +1,7 @@
 """Which garments training retrieves for each person, worked out once before it begins and kept beside the data."""
 
 import hashlib
+import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from ragdiff_jax.data.person_garments import Garments
 from ragdiff_jax.data.person_records import PersonSource, retrieval_query
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import barrier
+from ragdiff_jax.parallel import agree, barrier
 from ragdiff_jax.retrieval.categories import CategorySearcher
 from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.text_retrieval import embed_garments, embed_texts, tower_params
@@ -50,7 +51,9 @@ def retrieved_rows(
         repr((towers, k, exclude_target, queries, [record.garment_id for record in garments])).encode()
     ).hexdigest()[:16]
     path = Path(keep) / f"retrieved-{digest}.npy" if keep else None
-    if path is not None and path.is_file():
+    there = path is not None and path.is_file()
+    barrier("retrieving")  # reading the records may take one longer than a collective waits for it
+    if not agree(not there)[0]:  # all read, or all work: who looks late finds what the first has written
         return _read(path, (len(people), k))
     _log.info("retrieving %d garments for each of %d people from %d", k, len(people), len(garments))
     vectors = embed_garments(model, params, (database.decode(row) for row in range(len(database))))
@@ -60,12 +63,10 @@ def retrieved_rows(
     searcher = CategorySearcher(vectors, [record.category for record in garments], "exact")
     found, _ = searcher.search(texts, [record.category for record in records], k, own)
     if path is not None and jax.process_index() == 0:
-        import io
-
-        buffer = io.BytesIO()
-        np.save(buffer, found)
-        write_atomic(path, buffer.getvalue())
+        _write(path, found)
     barrier("retrieved")
+    if path is not None and not path.is_file():  # this host has a disk of its own
+        _write(path, found)
     return found
 
 
@@ -82,6 +83,12 @@ def _told(source: PersonSource) -> list[_Told]:
         _Told(record.garment_id, record.category, retrieval_query(record.chunks) or record.caption)
         for record in records
     ]
+
+
+def _write(path: Path, found: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, found)
+    write_atomic(path, buffer.getvalue())
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:

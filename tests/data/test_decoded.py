@@ -1,13 +1,17 @@
 """Decoded pairs are the pairs; several sources are one; an epoch shows the rows that it is told to."""
 
+import concurrent.futures
 import errno
 import functools
 import json
 import os
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
+import ragdiff_jax.data.decoded as module
 from ragdiff_jax.data.attributes import ATTRIBUTES
 from ragdiff_jax.data.decoded import decoded_pairs
 from ragdiff_jax.data.images import encode_png
@@ -21,6 +25,7 @@ from ragdiff_jax.data.sources import (
     rows_of_categories,
 )
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.training import from_config
 
 SIZE = 16
 
@@ -84,6 +89,47 @@ def test_pairs_are_decoded_once_and_anew_when_the_files_change(folders, tmp_path
     write_folder(folders[1], ["b0", "b1", "b2", "b3"])
     again = decode(folders, tmp_path, processes=1)
     assert again.folder != first.folder and len(again) == 16
+
+
+def test_two_at_once_decode_once(folders, tmp_path, monkeypatch):
+    done, real = [], module._decode
+    monkeypatch.setattr(module, "_decode", lambda *arguments: (done.append(arguments[1]), real(*arguments)))
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: decode(folders, tmp_path, processes=1).folder, range(2)))
+    assert len(done) == 1 and found[0] == found[1]
+    assert list((tmp_path / "decoded").iterdir()) == found[:1]
+
+
+def test_the_first_process_decodes_and_the_others_wait(folders, tmp_path, monkeypatch):
+    """As process 1 of two: the first has decoded when it leaves the barrier, or has a disk of its own."""
+    data = {"folder": str(folders[0]), "image_size": SIZE, "decoded": str(tmp_path / "decoded")}
+    waited = []
+
+    def barrier(name, minutes):
+        if not waited and shared:
+            monkeypatch.setattr(jax, "process_index", lambda: 0)
+            first = decoded_pairs(
+                functools.partial(open_sources, data["folder"], "all", "", ""),
+                [data["folder"]],
+                data["decoded"],
+                name="all",
+                image_size=SIZE,
+                tokenizer=Lengths(),
+                processes=1,
+            )
+            assert first.folder.is_dir()
+            monkeypatch.setattr(module, "_decode", None)
+            monkeypatch.setattr(jax, "process_index", lambda: 1)
+        waited.append((name, minutes >= 24 * 60, (tmp_path / "decoded").exists()))
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(from_config, "barrier", barrier)
+    for shared in (False, True):
+        waited.clear()
+        shutil.rmtree(tmp_path / "decoded", ignore_errors=True)
+        assert len(from_config.open_pairs(data, "all")) == 12
+        assert waited == [("decoded_first", True, shared), ("decoded_all", True, True)]
 
 
 def test_what_fails_half_way_leaves_nothing(folders, tmp_path):
@@ -161,6 +207,18 @@ def test_rows_of_categories(folders, tmp_path):
     some = SomePairs(plain, rows_of_categories(flat_attributes, ("Hoodie",)))
     assert len(some) == 7 and some.ids[:2] == ["a01", "a03"]
     np.testing.assert_array_equal(some.batch(np.array([2, 0]))["row"], [5, 1])
+
+
+def test_an_epoch_without_a_row_is_refused(folders, tmp_path):
+    data = {"folder": str(folders[0]), "also": str(folders[1]), "also_repeat": 0, "categories": ("Skirt",)}
+    decoded = decode(folders, tmp_path, processes=1)
+    assert list(from_config.epoch_rows(data, decoded)) == [0, 2, 4, 6, 8, 10]
+    few = write_folder(tmp_path / "one", ["c0"])  # a skirt
+    data |= {"folder": str(few), "categories": ("Hoodie",)}
+    decoded = decode((few, folders[1]), tmp_path, processes=1)
+    with pytest.raises(UserError, match=r"also_repeat=0 leaves nothing .* has no Hoodie, .* at least 1"):
+        from_config.epoch_rows(data, decoded)
+    assert list(from_config.epoch_rows(data | {"also_repeat": 2}, decoded)) == [2, 2]
 
 
 def test_ids_of_folders_are_known_without_a_look_at_pictures(folders, monkeypatch):

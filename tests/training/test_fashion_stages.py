@@ -170,6 +170,10 @@ def test_a_persons_own_garment_is_never_retrieved_and_the_table_is_kept(world, m
     np.testing.assert_array_equal(retrieved_rows(*arguments, keep=world.base / "kept"), world.rows)
     with pytest.raises(TypeError):
         retrieved_rows(*arguments, keep=world.base / "kept", exclude_target=False)  # another table
+    # Of several processes all read the table or none: one that looks late would leave the others at their barrier.
+    monkeypatch.setattr(module, "agree", lambda lacks: (not lacks,))  # another hasn't what this one has
+    with pytest.raises(TypeError):
+        retrieved_rows(*arguments, keep=world.base / "kept")
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import types
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from toy import Toy, exported, lines, losses, replace
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
 from ragdiff_jax.training import metrics, train
+from ragdiff_jax.training.workdir import check_config, write_config
 
 
 def same(a, b):
@@ -142,6 +144,67 @@ def test_other_settings_on_an_old_workdir(tmp_path, settings, one, capsys):
     capsys.readouterr()
     train(Toy(), tmp_path, replace(settings, steps=3, learning_rate=1e-3), one)
     assert "learning_rate 0.01 -> 0.001" in capsys.readouterr().err
+
+
+def plain(**fields):
+    """A plain config; `data__folder` is `data.folder`."""
+    config = {
+        "objective": "toy",
+        "data": {"folder": "pairs", "decoded": "", "resident": False, "encodings": "a", "categories": ["Hoodie"]},
+        "model": {"shape_temperature": 0.02, "parts": {"vae": "vae"}, "changes": {"remat": "none"}},
+    }
+    for name, value in fields.items():
+        room, key = name.split("__")
+        config[room][key] = value
+    return config
+
+
+def test_other_data_and_model_on_an_old_workdir(tmp_path, settings, one, capsys):
+    two, three = (replace(settings, steps=steps) for steps in (2, 3))
+    train(Toy(), tmp_path, two, one, same=plain())
+    other = plain(data__folder="runs/it's mine", data__categories=[], model__shape_temperature=0.05, model__most=3)
+    with pytest.raises(UserError) as error:
+        train(Toy(), tmp_path, three, one, same=other)
+    for words in (
+        "data.categories: was ['Hoodie'], is []",
+        """data.folder: was 'pairs', is "runs/it's mine\"""",
+        "model.most: was not set, is 3",
+        "model.shape_temperature: was 0.02, is 0.05",
+        """use the same (--set 'data.categories=('"'"'Hoodie'"'"',)' --set data.folder=pairs --set model.shape""",
+        "or a new workdir",
+    ):
+        assert words in str(error.value)
+    with pytest.raises(UserError, match=r"data.encodings: was 'a', is ''"):
+        train(Toy(), tmp_path, three, one, same=plain(data__encodings=""))
+    (tmp_path / "moved").symlink_to(Path("pairs").absolute())
+    places = {"data__decoded": "kept", "data__resident": True, "data__encodings": "b", "data__also": ""}
+    places |= {"data__folder": str(tmp_path / "moved"), "model__changes": {"remat": "block"}}
+    capsys.readouterr()
+    assert train(Toy(), tmp_path, three, one, same=plain(**places)).step == 3
+    said = capsys.readouterr().err
+    assert "data.decoded '' -> 'kept'" in said and "model.changes.remat 'none' -> 'block'" in said
+    # Called without a config: nothing is compared, and what was recorded stays.
+    train(Toy(), tmp_path, three, one)
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["data"]["decoded"] == "kept"
+
+
+def test_a_workdir_without_a_record_or_a_step_binds_nobody(tmp_path, settings, one, capsys):
+    two = replace(settings, steps=2)
+    train(Toy(), tmp_path / "old", two, one)  # as workdirs were written before
+    train(Toy(), tmp_path / "old", replace(two, steps=3), one, same=plain())
+    assert "data and model settings weren't recorded" in capsys.readouterr().err
+    with pytest.raises(UserError, match="data.folder: was 'pairs', is 'other'"):
+        train(Toy(), tmp_path / "old", two, one, same=plain(data__folder="other"))
+    with pytest.raises(UserError, match="step 1: loss nan"):
+        train(Toy(nan_at=0), tmp_path / "failed", two, one, same=plain())
+    assert train(Toy(), tmp_path / "failed", two, one, same=plain(data__folder="other")).finished
+
+
+def test_where_the_data_lie_is_no_other_stage(tmp_path):
+    base = {"class": "Toy", "trainable": "head"}
+    write_config(tmp_path, {"objective": base, "settings": {}})
+    resident = {"class": "ResidentObjective", "base": base, "trainable": "head"}
+    assert check_config(tmp_path, {"objective": resident, "settings": {}}) == []
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from ragdiff_jax.models.vae import AutoencoderKL
 from ragdiff_jax.parallel import flatten, make_mesh, mesh_context, shard_batch
 from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.training.builders import BUILDERS
+from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective, shift_latents
 from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
@@ -139,6 +140,10 @@ def test_a_memory_of_another_encoder_is_refused(world, tmp_path, one_device):
     objective = dataclasses.replace(ragdiffusion(world), memory=str(tmp_path / "other"))
     with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
         objective.restore_parts(jax.tree.map(jnp.asarray, world.params))
+    for stage in (objective, EncodedObjective(base=objective, folder=str(tmp_path / "kept"))):
+        with pytest.raises(rd.UserError, match="built by encoder 000000000000"):  # a resumed run restores no parts
+            stage.prepared(jax.tree.map(jnp.asarray, world.params), {}, one_device)
+    assert ragdiffusion(world).prepared(jax.tree.map(jnp.asarray, world.params), {}, one_device) == {}
 
 
 def test_structure_net_moves_both_towers_and_the_table(world, one_device, tmp_path):

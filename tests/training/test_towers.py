@@ -1,6 +1,7 @@
 """The stages of single towers: the flat one by silhouettes' codes, the photo one by a memory, CLIP's by its prompts."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import jax
@@ -15,10 +16,15 @@ from ragdiff_jax.data.pipeline import PairArrays
 from ragdiff_jax.data.synth_dataset import synth_record
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.retrieval import stored_landmarks
+from ragdiff_jax.training import TrainSettings
+from ragdiff_jax.training import train as train_run
 from ragdiff_jax.training.objectives.contrastive import overlaps
 from ragdiff_jax.training.objectives.flat_tower import FlatTowerObjective, shape_basis, shape_codes
 from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective, coarse, coarse_landmarks
 from ragdiff_jax.training.objectives.zero_shot import ZeroShotObjective
+from ragdiff_jax.training.resident import ResidentObjective
+
+SETTINGS = TrainSettings(steps=1, batch_size=8, checkpoint_seconds=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,48 @@ def test_the_photo_tower_refuses_a_memory_that_another_tower_built(world, tmp_pa
         photo_tower(world, memory=str(tmp_path / "other")).restore_parts(params)
     with pytest.raises(rd.UserError, match="shape_temperature"):
         photo_tower(world, shape_temperature=0.0)
+
+
+def rebuilt(folder, fingerprint, like):
+    """A memory with the rows of `like`, of another encoder."""
+    old = rd.Memory.open(like)
+    memory = rd.Memory.create(folder, fingerprint, 32, old.embeddings.shape[1])
+    rows = zip(old.items, old.embeddings, old.landmarks, strict=True)
+    memory.add([rd.MemoryItem(id=item.id, embedding=e, landmark=mark, metadata={}) for item, e, mark in rows])
+    return str(folder)
+
+
+def test_a_memory_built_anew_between_stop_and_resume_is_refused(world, tmp_path, one):
+    shutil.copytree(world.memory, tmp_path / "memory")
+    objective, run = photo_tower(world, memory=str(tmp_path / "memory")), tmp_path / "run"
+    train_run(objective, run, SETTINGS, one)
+    shutil.rmtree(tmp_path / "memory")
+    rebuilt(tmp_path / "memory", "0" * 64, world.memory)
+    with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
+        train_run(objective, run, dataclasses.replace(SETTINGS, steps=2), one)
+
+
+def test_a_memory_is_checked_through_every_wrapper_but_not_where_any_tower_will_do(world, tmp_path, one):
+    other = rebuilt(tmp_path / "other", "0" * 64, world.memory)
+    params = {"structure_net": jax.tree.map(jnp.asarray, world.params["structure_net"])}
+    photo = photo_tower(world, memory=other)
+    for objective, constants in ((photo, {}), (ResidentObjective(base=photo), {"base": {}})):
+        with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
+            objective.prepared(params, constants, one)
+    fields = {"pairs": world.pairs, "config": MODEL.structure_net, "shape_temperature": 0.05}
+    flat = FlatTowerObjective(init_from=photo.init_from, memory=other, **fields)
+    assert flat.prepared(params, {}, one) == {}
+    assert dataclasses.replace(photo, trainable="^structure_net/").prepared(params, {}, one) == {}
+
+
+def test_a_tower_kept_in_half_precision_has_the_memory_of_the_whole_one(world, tmp_path, one):
+    half = {"structure_net": jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), world.params["structure_net"])}
+    assert photo_tower(world).prepared(half, {}, one) == {}
+    with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
+        photo_tower(world, memory=rebuilt(tmp_path / "other", "0" * 64, world.memory)).prepared(half, {}, one)
+    moved = jax.tree.map(lambda x: x * 2, half)  # another tower than the folder's
+    with pytest.raises(rd.UserError, match="built by encoder"):
+        photo_tower(world).prepared(moved, {}, one)
 
 
 def test_the_nearest_code_is_nearly_the_silhouette_of_largest_overlap(world):

@@ -1,18 +1,25 @@
 """What the objectives share: batches of pairs, parts from folders, sheets of samples."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
 from ragdiff_jax.data.decoded import DecodedPairs
 from ragdiff_jax.data.pipeline import PairArrays, PairShapes, global_rows, make_batches
+from ragdiff_jax.models.structure_net import StructureNetConfig
+from ragdiff_jax.parallel import flatten
+from ragdiff_jax.retrieval.manifest import read_latest
+from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.weights.folder import load_part
+from ragdiff_jax.weights.model_folder import structure_fingerprint
 
 
 def sheet(*columns: UInt8[np.ndarray, "b h w 3"] | UInt8[Array, "b h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -46,6 +53,30 @@ def load_parts(params: Mapping[str, Any], folders: Mapping[str, str | Path]) -> 
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params[name])
         out[name] = load_part(folder, abstract, shardings=jax.tree.map(lambda x: x.sharding, params[name]))
     return out
+
+
+def check_memory(
+    memory: str, config: StructureNetConfig, params: Mapping[str, Any], trainable: str, folder: str | None = None
+) -> None:
+    """Refuse a memory that another StructureNet than that of `params` built, at the start of a fresh and a resumed run.
+
+    `folder`: where the run has its StructureNet from. Frozen parameters may be kept in bfloat16: those that are the
+    folder's own, rounded, may have a memory of the folder's own. Every process calls it. Raises `UserError`.
+    """
+    own = params["structure_net"]
+    tower = {name: own[name] for name in ("flat", "attributes")}
+    if any(re.search(trainable, f"structure_net/{path}") for path, _ in flatten(tower)):
+        return  # what trains leaves its memory behind
+    mark = structure_fingerprint(config, own)
+    if read_latest(Path(memory)).fingerprint == mark:
+        return
+    if folder and any(leaf.dtype != jnp.float32 for leaf in jax.tree.leaves(tower)):
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), own)
+        whole = load_part(folder, abstract, shardings=jax.tree.map(lambda x: x.sharding, own))
+        rounded = jax.tree.map(lambda x, kept: x.astype(kept.dtype), whole, own)
+        if structure_fingerprint(config, rounded) == mark:
+            mark = structure_fingerprint(config, whole)
+    Memory.open(memory, mark, verify=False)
 
 
 class RematObjective(Objective):

@@ -65,6 +65,9 @@ class FlatTowerObjective(PhotoTowerObjective):
     def restore_parts(self, params):
         return StructureNetObjective.restore_parts(self, params)  # the memory may be another tower's
 
+    def prepared(self, params, constants, mesh):
+        return constants
+
     def constants(self, mesh):
         if self.memory:
             masks = coarse_landmarks(Memory.open(self.memory).landmarks)

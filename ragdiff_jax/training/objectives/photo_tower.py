@@ -24,6 +24,7 @@ from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.retrieval.stored_landmarks import StoredLandmarks
 from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.training.objectives.calibration import calibrated
+from ragdiff_jax.training.objectives.common import check_memory
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.weights.model_folder import structure_fingerprint
@@ -81,6 +82,11 @@ class PhotoTowerObjective(StructureNetObjective):
         memory = Memory.open(self.memory)
         held = {"embeddings": memory.embeddings, "masks": coarse_landmarks(memory.landmarks)}
         return jax.device_put(held, replicated(mesh))
+
+    def prepared(self, params, constants, mesh):
+        # A memory may have been built anew since the run began.
+        check_memory(self.memory, self.config, params, self.trainable, f"{self.init_from}/structure_net")
+        return constants
 
     def abstract_constants(self, mesh, memory_rows):
         def whole(shape, dtype):

@@ -35,7 +35,7 @@ from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.calibration import calibrated
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts, losses_by_time, sheet
+from ragdiff_jax.training.objectives.common import PairObjective, check_memory, load_parts, losses_by_time, sheet
 from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, encoder_fingerprint, read_calibration, save_model
 
 
@@ -93,6 +93,11 @@ class RAGDiffusionObjective(PairObjective):
             "own_rows": jax.device_put(own, replicated(mesh)),
             "empty_ids": jax.device_put(empty, replicated(mesh)),
         }
+
+    def prepared(self, params, constants, mesh):
+        # A memory may have been built anew since the run began.
+        check_memory(self.memory, self.model.structure_net, params, self.trainable, self.parts.get("structure_net"))
+        return constants
 
     def abstract_constants(self, mesh, memory_rows):
         def whole(shape, dtype):
