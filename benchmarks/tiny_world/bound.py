@@ -13,11 +13,11 @@ from PIL import Image
 
 from benchmarks.tiny_world.retrieval import means, oracle, random_choice, ways
 from benchmarks.tiny_world.world import World
-from ragdiff_jax.data.synth import render_flat, structure_partner, synth_spec
+from ragdiff_jax.data.synth import render_flat
 from ragdiff_jax.data.synth.garment import laid_anew
 from ragdiff_jax.data.synth.stretch import draw_widths
 from ragdiff_jax.data.synth.wild import render_scene
-from ragdiff_jax.data.synth_records import mix_seed
+from ragdiff_jax.data.synth_records import drawn_garment
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.retrieval import ACCURATE, mask_ious
 
@@ -60,8 +60,8 @@ def _lays(id: str, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     if kind != "synth" or len(rest) != 2:
         raise UserError(f"{id}: the bound needs drawn garments of the ordinary series, whose lay can be drawn anew")
     data_seed, index = map(int, rest)
-    spec, own = synth_spec(index - index % 2, data_seed), mix_seed(data_seed, index)
-    view = render_scene(structure_partner(spec, own) if index % 2 else spec, own, _PHOTO).view
+    spec, own = drawn_garment(index, data_seed)
+    view = render_scene(spec, own, _PHOTO).view
     rng = np.random.default_rng([seed, data_seed, index])
     lays = rng.integers(2**31, size=LAYS)
     masks = np.stack([render_flat(laid_anew(spec, int(lay)), size)[1] for lay in lays])

@@ -17,11 +17,12 @@ from ragdiff_jax.data.in_order import InOrderBuilder
 from ragdiff_jax.data.person_records import PersonRecord, person_features, person_from_fields, person_to_example
 from ragdiff_jax.data.png import fast_png
 from ragdiff_jax.data.processes import drawn_splits
-from ragdiff_jax.data.synth import caption, garment_id, structure_partner, synth_spec
+from ragdiff_jax.data.synth import caption, garment_id
 from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
 from ragdiff_jax.data.synth.shape import GarmentSpec
 from ragdiff_jax.data.synth.wild import render_scene
-from ragdiff_jax.data.synth_dataset import DEFAULT_SPLITS, mix_seed, quiet_tfds, split_ranges
+from ragdiff_jax.data.synth_dataset import DEFAULT_SPLITS, quiet_tfds, split_ranges
+from ragdiff_jax.data.synth_records import drawn_garment
 from ragdiff_jax.errors import UserError
 
 
@@ -62,9 +63,7 @@ def synth_person(index: int, *, seed: int = 0, size: int = 128, split: str = "tr
     """The person who wears garment `index` of the endless series `seed` (`synth_dataset.synth_record` has the same
     garment); `garment_id` is that garment's id. The chunks are the first three parts of its sentence.
     """
-    spec, own = synth_spec(index - index % 2, seed), mix_seed(seed, index)
-    if index % 2:
-        spec = structure_partner(spec, own)
+    spec, own = drawn_garment(index, seed)
     sheets = make_sheets(spec, size)
     scene = render_scene(spec, own, size, sheets, view="worn")
     chunks = caption(spec).removeprefix("a photo of ").split(", ")[:3]

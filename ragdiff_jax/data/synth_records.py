@@ -6,6 +6,7 @@ from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.data.synth import garment_id, spec_attributes, structure_partner, synth_spec
 from ragdiff_jax.data.synth.captions import caption
 from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
+from ragdiff_jax.data.synth.garment import GarmentSpec
 from ragdiff_jax.data.synth.wild import render_scene
 
 EXTREME = "extreme"  # the split of shapes and patterns that no other split has
@@ -25,10 +26,7 @@ def synth_record(
     Raises `UserError` for an unknown style.
     """
     extreme = split == EXTREME
-    spec = synth_spec(index - index % 2, seed, extreme=extreme)
-    own = mix_seed(seed, index)
-    if index % 2:
-        spec = structure_partner(spec, own)
+    spec, own = drawn_garment(index, seed, extreme=extreme)
     sheets = make_sheets(spec, size, style=style)
     flat, mask = flat_from_sheets(sheets, size)
     scene = render_scene(spec, own, size, sheets)
@@ -45,6 +43,12 @@ def synth_record(
         structure_partner=garment_id(index ^ 1, seed, style=style, extreme=extreme),
         split=split,
     )
+
+
+def drawn_garment(index: int, seed: int, *, extreme: bool = False) -> tuple[GarmentSpec, int]:
+    """(garment `index` of the series `seed`, the seed of its photo); an odd one is the twin of the one before."""
+    spec, own = synth_spec(index - index % 2, seed, extreme=extreme), mix_seed(seed, index)
+    return (structure_partner(spec, own) if index % 2 else spec), own
 
 
 def draw_chunk(chunk: tuple[str, int, int], **numbers) -> list[PairRecord]:

@@ -243,19 +243,17 @@ class StructureNetObjective(PairObjective):
             method = "embed_photo" if tower is None else "embed_flat"
             return self.network.apply(variables, to_float(images), unknown, method=method)
 
-        def rows(arrays, count, name, tower, of=None):
+        def rows(arrays, places, name, tower):
             out, masks = [], []
-            for start in range(0, count, 64):
-                places = np.arange(start, start + 64)
-                batch = arrays.batch(places if of is None else of[places])
+            for start in range(0, len(places) // 64 * 64, 64):
+                batch = arrays.batch(places[start : start + 64])
                 out.append(np.asarray(embed(batch[name], tower)))
                 masks.append(batch["mask"].astype(bool))
             return np.concatenate(out), np.concatenate(masks)
 
         held_out = self.held_out or self.pairs
-        seen = self.trained_rows(1024)
-        database, masks = rows(self.pairs, len(seen) // 64 * 64, "flat", 0, seen)
-        queries, truth = rows(held_out, min(128, len(held_out)) // 64 * 64, "photo", None)
+        database, masks = rows(self.pairs, self.trained_rows(1024), "flat", 0)
+        queries, truth = rows(held_out, np.arange(min(128, len(held_out))), "photo", None)
         if not len(queries) or not len(database):
             return {}
         top = masks[np.argmax(queries @ database.T, axis=1)]
