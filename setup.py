@@ -52,7 +52,7 @@ setup(
         "ml_collections>=1.1",
         "numpy>=2",
         "scipy>=1.14",
-        "pillow>=11",
+        "pillow>=11.3",
         "safetensors>=0.5",
         "tokenizers>=0.21",
         'scann>=1.4; python_version < "3.14" and platform_system == "Linux"',

@@ -149,7 +149,7 @@ def listed_photos(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
 
     Raises UserError for results that would lie among the photos of a folder.
     """
-    from ragdiff_jax.data.images import SUFFIXES
+    from ragdiff_jax.data.images import picture_files
 
     photos: list[Path] = []
     for path in paths:
@@ -158,8 +158,7 @@ def listed_photos(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
             continue
         if out is not None and out.resolve() == path.resolve():
             raise UserError(f"{out}: holds the photos, and the next call would take results for some; choose another")
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-        photos += inside or [path]
+        photos += picture_files(path) or [path]
     return photos
 
 

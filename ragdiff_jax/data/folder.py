@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ragdiff_jax.data.attributes import read_attributes
-from ragdiff_jax.data.images import one_line
+from ragdiff_jax.data.images import SUFFIXES, one_line
 from ragdiff_jax.data.records import PairRecord, PairSource, TfdsPairs, record_from_fields
 from ragdiff_jax.errors import UserError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
 _LISTED = 100  # problems named in one error
 
@@ -83,8 +82,8 @@ class FolderPairs:
             path = Path(entry)
             if entry.startswith(".") or entry == "Thumbs.db":
                 continue
-            if path.suffix.lower() not in ENDINGS or (place / entry).is_dir():
-                problems.append(f"{name}/{one_line(entry)} is not a picture ({', '.join(ENDINGS)})")
+            if path.suffix.lower() not in SUFFIXES or (place / entry).is_dir():
+                problems.append(f"{name}/{one_line(entry)} is not a picture ({', '.join(SUFFIXES)})")
             elif path.stem in found:
                 problems.append(f"{name}/{one_line(entry)} has the name of {found[path.stem]}")
             else:

@@ -13,8 +13,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ragdiff_jax.data.folder import ENDINGS, SHARES, read_bytes, split_of
-from ragdiff_jax.data.images import encode_grey, image_size, one_line
+from ragdiff_jax.data.folder import SHARES, read_bytes, split_of
+from ragdiff_jax.data.images import SUFFIXES, encode_grey, image_size, one_line
 from ragdiff_jax.data.inpainting_masks import CATEGORIES
 from ragdiff_jax.data.label_maps import decode_labels
 from ragdiff_jax.data.person_records import NO_KEYPOINTS, PersonRecord, PersonSource, TfdsPersons, person_from_fields
@@ -22,7 +22,7 @@ from ragdiff_jax.data.pose import read_keypoints
 from ragdiff_jax.errors import UserError
 
 _LISTED = 100  # problems named in one error
-_PARTS = {"people": ENDINGS, "garments": ENDINGS, "masks": ENDINGS, "label_maps": (".png",), "keypoints": (".json",)}
+_PARTS = {"people": SUFFIXES, "garments": SUFFIXES, "masks": SUFFIXES, "label_maps": (".png",), "keypoints": (".json",)}
 _KEYS = {"image", "category", "caption", "chunks"}
 
 

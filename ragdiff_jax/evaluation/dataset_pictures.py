@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ragdiff_jax.data.folder import open_pairs
-from ragdiff_jax.data.images import one_line, write_atomic
+from ragdiff_jax.data.images import one_line, picture_ending, write_atomic
 from ragdiff_jax.data.person_folder import open_persons
 from ragdiff_jax.errors import UserError
-
-_ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"RIFF": ".webp"}
 
 
 def is_dataset(folder: Path) -> bool:
@@ -32,7 +30,7 @@ def dataset_pictures(dataset: Path, split: str, task: str, out: Path) -> Path:
     folder = out / f"real-{split}-{digest.hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in records:
-        file = folder / (name + next((end for start, end in _ENDINGS.items() if picture.startswith(start)), ".png"))
+        file = folder / (name + picture_ending(picture))
         if not file.is_file():
             write_atomic(file, picture)
     return folder

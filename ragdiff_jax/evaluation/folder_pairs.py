@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ragdiff_jax.data.images import decode_image, flat_mask, load_image, one_line, pad_to_square, square
+from ragdiff_jax.data.images import decode_image, flat_mask, load_image, one_line, pad_to_square, picture_files, square
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.alignment import Box
 from ragdiff_jax.evaluation.edits import Edit, read_edits
 from ragdiff_jax.retrieval.storage import sha256
 
-_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 _BESIDE = ("_landmark", "_panel", "_mask")
 SHOWN = 20  # complaints that one error lists; the rest is counted
 _TOGETHER = 64
@@ -159,9 +158,7 @@ def _pictures(folder: Path, wrong: list[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{one_line(folder)}: no such folder; check the path")
     found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in _ENDINGS or file.name.startswith("."):
-            continue
+    for file in picture_files(folder):
         if file.stem in found:
             wrong.append(f"{one_line(file)}: the same name as {found[file.stem].name}")
         found[file.stem] = file

@@ -17,13 +17,13 @@ from jaxtyping import Bool, Int, Int32, UInt8
 from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import (
     FORMATS,
-    SUFFIXES,
     decode_image,
     decode_mask,
-    encode_jpeg,
+    encode_avif,
     flat_mask,
     load_image,
     one_line,
+    picture_files,
     square,
     square_mask,
 )
@@ -90,7 +90,7 @@ def pictures_in(folder: Path) -> list[Path]:
     """The picture files of a folder, sorted. Raises UserError for none, or two of one stem."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of flat-lays; check the path")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = picture_files(folder)
     if not paths:
         raise UserError(f"{folder}: holds no pictures ({', '.join(FORMATS)}); name a folder of flat-lays")
     stems: dict[str, Path] = {}
@@ -237,7 +237,7 @@ class MemoryBuilder:
         if not mask.any():
             raise UserError(f"{flat.id}: no garment stands out from the background; give a mask or a plain background")
         image = square(flat.image, size, fill="white")
-        thumbnail = encode_jpeg(square(flat.image, self.thumbnail, fill="white"), quality=75, optimize=True)
+        thumbnail = encode_avif(square(flat.image, self.thumbnail, fill="white"))
         return _Prepared(flat, image, mask, attribute_ids(flat.attributes, flat.id), thumbnail)
 
     def _encode(self, ready: Sequence[_Prepared]) -> Iterator[MemoryItem]:

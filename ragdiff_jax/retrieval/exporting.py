@@ -3,7 +3,7 @@
     embeddings.npy        float32 [n, D], unit rows
     items.jsonl           {"id", "row", "landmark", "thumbnail", "metadata"} of each row, files relative to the folder
     landmarks/ID.png      1-bit silhouettes
-    thumbnails/ID.jpg     where a garment has one
+    thumbnails/ID.avif    where a garment has one; .jpg if its memory was built before 2026-11-28
     memory.json           encoder's fingerprint, generation, landmark size, count
 
 Ids are percent-encoded in file names, so that none leads out of the folder and two never meet.
@@ -21,6 +21,7 @@ import numpy as np
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import storage
+from ragdiff_jax.retrieval.items import thumbnail_ending
 from ragdiff_jax.retrieval.memory import Memory
 
 
@@ -50,7 +51,7 @@ def export_memory(memory: Memory, out: str | Path, step: Callable[[], None] = la
                 (temporary / landmark).write_bytes(memory.landmark_png(row))
                 picture = memory.thumbnail(row)
                 if picture is not None:
-                    thumbnail = f"thumbnails/{file_name(item.id)}.jpg"
+                    thumbnail = f"thumbnails/{file_name(item.id)}{thumbnail_ending(picture)}"
                     (temporary / thumbnail).write_bytes(picture)
                 line = {"id": item.id, "row": row, "landmark": landmark, "thumbnail": thumbnail}
                 lines.append(storage.to_json(line | {"metadata": dict(item.metadata)}))

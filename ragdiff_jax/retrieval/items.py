@@ -20,7 +20,7 @@ _ID_LENGTH = 512
 class MemoryItem:
     """One garment to store: `embedding` [D] (made unit length), `landmark` bool or uint8 mask [h, w]
     (non-zero is the garment) or what `encode_landmark` made of it beforehand, `metadata` of JSON values, `thumbnail`
-    a JPEG of it or None.
+    an AVIF or a JPEG of it, or None.
     """
 
     id: str
@@ -131,9 +131,16 @@ def checked_row(item: MemoryItem, taken: set[str], manifest: Manifest) -> Row:
 
 
 def _thumbnail(item: MemoryItem) -> bytes | None:
-    if item.thumbnail is not None and not item.thumbnail.startswith(b"\xff\xd8"):
-        raise UserError(f"memory item {item.id!r}: the thumbnail must be a JPEG")
+    if item.thumbnail is not None and thumbnail_ending(item.thumbnail) is None:
+        raise UserError(f"memory item {item.id!r}: the thumbnail must be an AVIF or a JPEG")
     return item.thumbnail
+
+
+def thumbnail_ending(thumbnail: bytes) -> str | None:
+    """`.avif` or `.jpg` by the first bytes; None for anything else."""
+    if thumbnail[4:12] in (b"ftypavif", b"ftypavis"):
+        return ".avif"
+    return ".jpg" if thumbnail.startswith(b"\xff\xd8") else None
 
 
 def _metadata(item: MemoryItem) -> dict[str, Any]:

@@ -5,7 +5,7 @@
         embeddings.npy            float32 [n, D], unit rows
         landmarks.array_record    1-bit PNGs
         items.jsonl               id and metadata of each row
-        thumbnails.array_record   JPEGs to show the garments; only if an item has one
+        thumbnails.array_record   AVIFs or JPEGs to show the garments; only if an item has one
     tombstones-N-xxxxxxxx.json    removed rows by segment
 
 A change writes new files first and then creates the next manifest exclusively: a reader sees the old or the

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from small_model import IDS, draw_garment, small_system
 
-from ragdiff_jax.data.images import decode_mask
+from ragdiff_jax.data.images import decode_mask, load_image
 from ragdiff_jax.retrieval import Memory
 from ragdiff_jax.weights import ModelFile, write_model_json
 from ragdiff_jax.weights.model_folder import load, save_model
@@ -161,6 +161,9 @@ def test_a_live_memory_is_changed_checked_and_exported(ragdiff, world, tmp_path)
     assert code == 0 and (info["segments"], info["removed"]) == (1, 0)
     code, (line,), _ = ragdiff("memory", "export", "--memory", own, "--out", tmp_path / "plain", "--json")
     assert code == 0 and line["count"] == len(IDS) - 1 and len(list((tmp_path / "plain/landmarks").iterdir())) == 4
+    pictures = sorted((tmp_path / "plain/thumbnails").iterdir())
+    assert len(pictures) == 4 and all(load_image(file).shape[2] == 3 for file in pictures)
+    assert {file.suffix for file in pictures} == {".avif"}
     code, _, err = ragdiff("memory", "remove", "--memory", own, IDS[0])
     assert code == 2 and len(err) == 1 and IDS[0] in err[0]
     next(own.rglob("items.jsonl")).write_text("{}")

@@ -61,6 +61,23 @@ def test_formats_keep_their_pixels(tmp_path, kind):
     np.testing.assert_array_equal(found, np.asarray(source))
 
 
+def test_avif_is_read_and_keeps_colours_at_full_resolution(tmp_path):
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2], stripes[:, 1::2] = (220, 30, 30), (30, 30, 220)  # of one pixel: at half the resolution all is purple
+    data = images.encode_avif(stripes, quality=90)
+    (tmp_path / "stripes.avif").write_bytes(data)
+    found = load_image(tmp_path / "stripes.avif").astype(int)
+    assert np.abs(found - stripes).mean() < 12
+    assert images.picture_ending(data) == ".avif"
+
+
+def test_a_folder_s_pictures_are_its_visible_files_of_known_endings(tmp_path):
+    for name in ("b.AVIF", "a.png", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    assert [file.name for file in images.picture_files(tmp_path)] == ["a.png", "b.AVIF"]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpg", "png", "tiff", "webp"])
 def test_exif_orientation_is_applied(tmp_path, orientation, kind):
@@ -265,7 +282,7 @@ def test_random_damage_never_escapes():
     """Any flipped bytes: a picture or a UserError."""
     random = np.random.default_rng(0)
     sources = [encode_png(RAMP), encode_jpeg(RAMP)]
-    for kind in ("WEBP", "GIF", "TIFF", "BMP"):
+    for kind in ("WEBP", "AVIF", "GIF", "TIFF", "BMP"):
         sources.append(images._encode(Image.fromarray(RAMP), kind))
     survived = 0
     for _ in range(50):

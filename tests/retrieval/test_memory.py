@@ -201,7 +201,7 @@ def test_another_encoders_memory_is_refused_with_both_names(memory):
         ({"metadata": {"x": np.ones(2)}}, "garment-20.*JSON"),
         ({"metadata": {"x": float("nan")}}, "garment-20.*JSON"),
         ({"metadata": {"x": "\ud800"}}, "garment-20.*JSON"),
-        ({"thumbnail": b"GIF89a"}, "garment-20.*JPEG"),
+        ({"thumbnail": b"GIF89a"}, "garment-20.*AVIF or a JPEG"),
     ],
 )
 def test_a_bad_item_is_named_and_nothing_is_added(memory, changes, message):

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ragdiff_jax.data.answers import Answer, Kind
-from ragdiff_jax.data.folder import ENDINGS, open_pairs
-from ragdiff_jax.data.images import decode_image, load_image, one_line, resize
+from ragdiff_jax.data.folder import open_pairs
+from ragdiff_jax.data.images import decode_image, load_image, one_line, picture_files, resize
 from ragdiff_jax.errors import UserError
 
 MAX_SIDE = 768  # pixels of what is sent
@@ -82,7 +82,7 @@ def pictures_of(source: Path, split: str, kind: str, *, limit: int | None = None
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{one_line(folder)}: no such folder; check --source")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+    found = picture_files(folder)
     if not found:
         raise UserError(f"{one_line(folder)}: holds no pictures")
     return found
