@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ragdiff_jax.models.layers import Dense, dense_init
+from ragdiff_jax.models.unit_length import unit
 
 
 class DINOHead(nn.Module):
@@ -26,7 +27,6 @@ class DINOHead(nn.Module):
         for number in range(self.layers - 1):
             x = nn.gelu(Dense(self.hidden, kernel_init=init, name=f"mlp_{number}")(x), approximate=False)
         x = Dense(self.bottleneck, axes=("mlp", "embed"), kernel_init=init, name="out")(x)
-        x = x * jax.lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-12)
         table = self.param("prototypes", dense_init(("embed", "vocab"), init), (self.bottleneck, self.prototypes))
         table = table * (1 - frozen) + jax.lax.stop_gradient(table) * frozen
-        return x @ (table * jax.lax.rsqrt(jnp.sum(table**2, axis=0, keepdims=True) + 1e-12))
+        return unit(x) @ unit(table, axis=0)

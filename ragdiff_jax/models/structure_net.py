@@ -22,6 +22,7 @@ from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, pr
 from ragdiff_jax.models.conv_encoder import ConvEncoder
 from ragdiff_jax.models.layers import Dense, weight
 from ragdiff_jax.models.resampler import Resampler
+from ragdiff_jax.models.unit_length import unit
 
 Tower = Literal["photo", "flat"]
 
@@ -120,11 +121,7 @@ class StructureTower(nn.Module):
         """From the tokens on."""
         b, length, _ = tokens.shape
         beside = jnp.broadcast_to(attributes.astype(tokens.dtype)[:, None], (b, length, attributes.shape[-1]))
-        return _unit(self.resampler(jnp.concatenate([tokens, beside], axis=-1))[:, 0].astype(jnp.float32))
-
-
-def _unit(e: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    return e * jax.lax.rsqrt(jnp.sum(e**2, axis=-1, keepdims=True) + 1e-12)
+        return unit(self.resampler(jnp.concatenate([tokens, beside], axis=-1))[:, 0])
 
 
 class AttributeTable(nn.Module):
@@ -190,7 +187,7 @@ class StructureNet(nn.Module):
             return self.photo(pixels, self.attributes(attributes))
         both, twice = jnp.concatenate([pixels, pixels[:, :, ::-1]]), jnp.concatenate([attributes, attributes])
         as_it_is, mirrored = jnp.split(self.photo(both, self.attributes(twice)), 2)
-        return _unit(as_it_is + mirrored)
+        return unit(as_it_is + mirrored)
 
     def embed_with_tokens(
         self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower

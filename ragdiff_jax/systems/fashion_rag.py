@@ -36,6 +36,7 @@ from ragdiff_jax.models.f_theta import FThetaConfig
 from ragdiff_jax.models.transformer import Gates, Remat
 from ragdiff_jax.models.unet import SiteKeyValues
 from ragdiff_jax.models.unet_config import UNetConfig
+from ragdiff_jax.models.unit_length import unit
 from ragdiff_jax.models.vae import VAEConfig, sample_latents, scale_latents, unscale_latents
 from ragdiff_jax.systems.edit_conditions import EditConditions
 from ragdiff_jax.systems.fashion_parts import check_parts, example, networks, part_configs
@@ -189,7 +190,7 @@ class FashionRAG:
     def embed_text(self, params: Params, ids: Int[Array, "b l"]) -> Float[Array, "b p"]:
         """Unit vectors of queries, by the tower that retrieves (fp32)."""
         part = "retrieval_text_encoder" if self.retrieval_text_encoder else "text_encoder"
-        return _unit(self._apply(params, part, ids).text_embeds)
+        return unit(self._apply(params, part, ids).text_embeds)
 
     def embed_garments(self, params: Params, garments: Float[Array, "b s s 3"]) -> Float[Array, "b p"]:
         """Unit vectors of garments in [-1, 1], by the tower that retrieves (fp32)."""
@@ -198,7 +199,7 @@ class FashionRAG:
         else:
             part, config = "retrieval_image_encoder", self.retrieval_image_encoder
             normalisation = self.retrieval_normalisation
-        return _unit(self._apply(params, part, preprocess(garments, config.image_size, normalisation)).image_embeds)
+        return unit(self._apply(params, part, preprocess(garments, config.image_size, normalisation)).image_embeds)
 
     def encode_prompt(
         self,
@@ -325,8 +326,3 @@ class FashionRAG:
         if self.snr_gamma:
             loss = loss * min_snr_weights(self.schedule, t, self.snr_gamma)
         return loss
-
-
-def _unit(vectors: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    vectors = vectors.astype(jnp.float32)
-    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

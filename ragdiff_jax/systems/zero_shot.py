@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32, UInt8
 
@@ -22,6 +21,7 @@ from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.data.wording import UNSAID, applies, prompts
 from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
+from ragdiff_jax.models.unit_length import unit
 
 Rows = Float[np.ndarray, "n v"]
 
@@ -45,17 +45,12 @@ class Calibration:
 def clip_photos(config: CLIPVisionConfig, params: Any, photos: UInt8[Array, "b h w 3"]) -> Float[Array, "b p"]:
     """Square photos in CLIP's joint space, unit rows."""
     pixels = preprocess(to_float(photos), config.image_size)
-    return _unit(CLIPVisionModel(config).apply({"params": params}, pixels).image_embeds)
+    return unit(CLIPVisionModel(config).apply({"params": params}, pixels).image_embeds)
 
 
 def clip_prompts(config: CLIPTextConfig, params: Any, ids: Int32[Array, "b l"]) -> Float[Array, "b p"]:
     """Prompts in CLIP's joint space, unit rows."""
-    return _unit(CLIPTextModel(config).apply({"params": params}, ids).text_embeds)
-
-
-def _unit(x):
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
+    return unit(CLIPTextModel(config).apply({"params": params}, ids).text_embeds)
 
 
 class PromptTables:

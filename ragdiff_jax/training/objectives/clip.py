@@ -22,9 +22,10 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.models.clip_text import CLIPTextConfig, CLIPTextModel, eos_position
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, preprocess
 from ragdiff_jax.models.layers import dense_init
+from ragdiff_jax.models.unit_length import unit
 from ragdiff_jax.training.large_batch import micro_batched
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts
-from ragdiff_jax.training.objectives.contrastive import PairLoss, text_names, unit
+from ragdiff_jax.training.objectives.contrastive import PairLoss, text_names
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
 

@@ -11,12 +11,6 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.training.large_batch import info_nce, sigmoid_loss
 
 
-def unit(vectors: Float[Array, "b d"]) -> Float[Array, "b d"]:
-    """Rows of unit length, fp32."""
-    vectors = vectors.astype(jnp.float32)
-    return vectors * jax.lax.rsqrt(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True) + 1e-12)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairLoss:
     """Which contrastive loss the rows of two sides have with one another, over all devices (`training/large_batch`).

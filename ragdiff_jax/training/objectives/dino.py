@@ -20,8 +20,9 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.clip_vision import MEAN, STD, CLIPVisionConfig, CLIPVisionModel
 from ragdiff_jax.models.dino_head import DINOHead
 from ragdiff_jax.models.layers import dense_init
+from ragdiff_jax.models.unit_length import unit
 from ragdiff_jax.training.objectives.common import PairObjective
-from ragdiff_jax.training.objectives.contrastive import overlaps, unit
+from ragdiff_jax.training.objectives.contrastive import overlaps
 from ragdiff_jax.training.objectives.dino_losses import cross_entropy, koleo, sinkhorn_targets
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
 

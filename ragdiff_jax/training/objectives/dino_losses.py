@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ragdiff_jax.models.unit_length import unit
+
 
 def sinkhorn_targets(
     logits: Float[Array, "n k"],
@@ -37,8 +39,7 @@ def cross_entropy(
 
 def koleo(features: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Kozachenko-Leonenko: - log of the distance to the nearest other row, rows made unit length."""
-    x = features.astype(jnp.float32)
-    x = x * jax.lax.rsqrt(jnp.sum(x**2, axis=1, keepdims=True) + 1e-12)
+    x = unit(features)
     dots = jax.lax.stop_gradient(x) @ jax.lax.stop_gradient(x).T
     near = jnp.argmax(jnp.where(jnp.eye(len(x), dtype=bool), -2.0, dots), axis=1)
     return -jnp.log(jnp.sqrt(jnp.sum((x - x[near]) ** 2, axis=1) + 1e-12) + 1e-6)

@@ -16,9 +16,10 @@ from jaxtyping import Array, Float, Shaped
 
 from ragdiff_jax.data.augment import augment_flat, draw
 from ragdiff_jax.data.pixels import to_float
+from ragdiff_jax.models.unit_length import unit
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.memory import Memory
-from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce, unit
+from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.photo_tower import SIDE, PhotoTowerObjective, coarse, coarse_landmarks
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 
