@@ -4,6 +4,9 @@ r"""The tiny world's autoencoder: 64 px -> 16x16x8 latents of drawn photos and f
 The shipped one's decoder alone, longer: sharper pictures from the latents that its models know.
     ragdiff train --config configs/autoencoder/tiny.py:decoder --workdir runs/tiny/decoder \
         --set data.folder=runs/tiny/data
+The shipped one whole, longer: latents that hold stripes and prints; U-Nets must then be tuned to them.
+    ragdiff train --config configs/autoencoder/tiny.py:longer --workdir runs/tiny/longer \
+        --set data.folder=runs/tiny/data
 """
 
 from ml_collections import ConfigDict
@@ -12,9 +15,10 @@ SMALL = {"block_out_channels": (32, 48, 64, 96), "latent_channels": 16, "norm_nu
 
 
 def get_config(size: str = "tiny") -> ConfigDict:
-    """`size`: tiny, small (128 px -> 16x16x16 latents), or decoder (of the tiny one)."""
-    if size not in ("tiny", "small", "decoder"):
-        raise ValueError(f"size {size!r}: choose tiny, small or decoder")
+    """`size`: tiny, small (128 px -> 16x16x16 latents), decoder (of the tiny one), or longer (all of the tiny one)."""
+    if size not in ("tiny", "small", "decoder", "longer"):
+        raise ValueError(f"size {size!r}: choose tiny, small, decoder or longer")
+    trained = size in ("decoder", "longer")
     config = ConfigDict()
     config.objective = "autoencoder"
     config.data = ConfigDict(
@@ -47,18 +51,19 @@ def get_config(size: str = "tiny") -> ConfigDict:
             "kl_weight": 1e-4,
             "edge_weight": 0.5,
             "colour_weight": 2.0,
-            "init_from": "ragdiff_jax/assets/tiny" if size == "decoder" else "",
+            "init_from": "ragdiff_jax/assets/tiny" if trained else "",
             "decoder_only": size == "decoder",
             "latent_noise": 0.05 if size == "decoder" else 0.0,
-            "colour_start": size != "decoder",
-            "balance": None if size == "decoder" else 0.5,
+            "colour_start": not trained,
+            "balance": {"decoder": None, "longer": 0.0}.get(size, 0.5),
         }
     )
     config.train = ConfigDict(
         {
-            "steps": 3000 if size == "decoder" else 450,
+            "steps": {"decoder": 3000, "longer": 1700}.get(size, 450),
             "seconds": 0,
-            "batch_size": 12,
+            "batch_size": 16 if size == "longer" else 12,
+            "optimizer": "muon" if size == "longer" else "adamw",
             "learning_rate": 1e-3,
             "warmup": 30,
             "schedule": "cosine",
