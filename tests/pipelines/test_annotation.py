@@ -50,6 +50,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{")
             self.close_connection = True
             return
+        if answer == "stalled 503":
+            self.wfile.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 900\r\n\r\n")
+            time.sleep(1.0)
+            self.close_connection = True
+            return
         if isinstance(answer, int):
             self.send_response(answer)
             self.send_header("Retry-After", "7")
@@ -57,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"not now")
             return
         text = answer if isinstance(answer, str) else json.dumps(answer)
+        text = None if answer == "no text" else text
         content = json.dumps({"choices": [{"message": {"content": text}}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
@@ -129,7 +135,7 @@ def test_values_that_table_6_lacks_are_reported_not_guessed():
             read_answer(text, "photo")
 
 
-@pytest.mark.parametrize("trouble", ["I see a nice shirt.", "{}", 500, 429, "cut off"])
+@pytest.mark.parametrize("trouble", ["I see a nice shirt.", "{}", 500, 429, "cut off", "no text", "stalled 503"])
 def test_trouble_is_tried_again(serve, trouble):
     server = serve(trouble, GOOD)
     annotator, pauses = asker(server)
@@ -264,6 +270,33 @@ def test_line_ends_that_only_unicode_knows_end_no_line(tmp_path):
     out = tmp_path / "a.jsonl"
     assert annotate(Says(), pictures("g"), out) == (1, "")
     assert "\u2028" in out.read_text() and run.names_done(out) == set(read_attributes(out)) == {"0g"}
+
+
+def test_a_file_of_anything_else_is_never_touched(tmp_path):
+    whole = json.dumps({"image": "0g", "attributes": {}})
+    out = tmp_path / "a.jsonl"
+    for content in ('{"precious": 1}', "hello\nworld", f'{whole}\n{{"precious": 1}}', "[1]", '{"imag'):
+        out.write_text(content)
+        if content == '{"imag':
+            assert run.names_done(out) == set() and out.read_text() == ""
+            continue
+        with pytest.raises(UserError, match="another --out"):
+            run.names_done(out)
+        assert out.read_text() == content
+    out.write_text(f"{whole}\n" + whole.replace("0g", "1g"))
+    assert run.names_done(out) == {"0g", "1g"} == run.names_done(out), "a whole last line without its end is kept"
+    assert annotate(Picky(), pictures("ggg"), out) == (1, "") and len(out.read_text().splitlines()) == 3
+
+
+def test_a_name_or_answer_that_is_no_utf8_costs_no_run(tmp_path):
+    class Says(Picky):
+        def annotate(self, image, kind):
+            return read_answer(json.dumps(GOOD | {"Fit": "\ud83d"}), kind)
+
+    odd = run.Picture("caf\udce9.jpg", "flat", lambda: PICTURE)
+    out = tmp_path / "a.jsonl"
+    assert annotate(Says(), [odd, *pictures("g")], out) == (2, "")
+    assert run.names_done(out) == {"caf\udce9.jpg", "0g"}
 
 
 def test_a_data_sets_records_are_read_once_for_their_names_and_no_more_than_the_limit(tmp_path, monkeypatch):

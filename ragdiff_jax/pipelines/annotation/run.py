@@ -23,6 +23,7 @@ from ragdiff_jax.errors import UserError
 
 MAX_SIDE = 768  # pixels of what is sent
 STOP_AFTER = 8  # pictures in a row without an answer: is the annotator gone?
+_LINE = b'{"image": "'  # how each of ours begins
 
 
 @runtime_checkable
@@ -89,17 +90,29 @@ def _files(folder: Path) -> list[Path]:
 
 
 def names_done(out: Path) -> set[str]:
-    """The pictures that have a line; a last line that was cut off is removed. Raises `UserError` for other damage."""
+    """The pictures that have a line. Of a last line without its end, a whole one gets its end and one that was cut off
+    is removed. Raises `UserError` for a file of anything else, which stays as it is.
+    """
     if not out.exists():
         return set()
     try:
         content = out.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
+        end = content.rfind(b"\n") + 1
+        lines = content[:end].decode("utf-8").split("\n")  # splitlines would cut at U+2028 too, which JSON has as it is
+        done, last = {json.loads(line)["image"] for line in lines if line.strip()}, content[end:]
+        if not last:
+            return done
+        try:
+            done.add(json.loads(last)["image"])
+        except (ValueError, KeyError, TypeError):
+            if not _LINE.startswith(last[: len(_LINE)]):
+                raise
             with open(out, "r+b") as file:
-                file.truncate(len(whole))
-        lines = whole.decode("utf-8").split("\n")  # splitlines would cut at U+2028 too, which JSON leaves as it is
-        return {json.loads(line)["image"] for line in lines if line.strip()}
+                file.truncate(end)
+        else:
+            with open(out, "ab") as file:
+                file.write(b"\n")
+        return done
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{one_line(out)}: is not lines of an earlier run ({error}); choose another --out") from error
 
@@ -162,7 +175,11 @@ def annotate_all(
             if found.invalid:
                 line["invalid"] = found.invalid
             try:
-                os.write(descriptor, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+            except UnicodeEncodeError:  # a file's name of other bytes, or half a surrogate pair in an answer
+                content = json.dumps(line).encode() + b"\n"
+            try:
+                os.write(descriptor, content)
             except OSError as error:
                 raise UserError(f"{one_line(out)}: can't be written ({error.strerror}); run again to go on") from error
             count += 1

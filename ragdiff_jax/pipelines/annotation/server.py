@@ -92,7 +92,7 @@ class ServerAnnotator:
             try:
                 return read_answer(self._ask(content), kind)
             except urllib.error.HTTPError as error:
-                why = f"HTTP {error.code}: {' '.join(error.read(300).decode('utf-8', 'replace').split())[:120]}"
+                why = f"HTTP {error.code}: {_body(error)}"
                 if error.code in _REFUSED:
                     raise UserError(f"{self._url}: {why}; check --url, --name and the key") from error
                 pause = _retry_after(error.headers.get("Retry-After"), pause)
@@ -111,7 +111,17 @@ class ServerAnnotator:
         request = urllib.request.Request(f"{self._url}/chat/completions", content, headers)
         with urllib.request.urlopen(request, timeout=self._timeout) as response:
             answer = json.loads(response.read(2**20))
-        return answer["choices"][0]["message"]["content"]
+        text = answer["choices"][0]["message"]["content"]
+        if not isinstance(text, str):  # refused, filtered, or all of max_tokens went into reasoning
+            raise ValueError("the answer has no text")
+        return text
+
+
+def _body(error: urllib.error.HTTPError) -> str:
+    try:
+        return " ".join(error.read(300).decode("utf-8", "replace").split())[:120]
+    except (OSError, http.client.HTTPException):  # it stalled or was cut off
+        return "without its text"
 
 
 def _retry_after(header: str | None, pause: float) -> float:
