@@ -152,9 +152,11 @@ def _edit(arguments: argparse.Namespace, report: Report) -> None:
 
 def read_person(arguments: argparse.Namespace):
     """The person that the arguments describe. Raises `UserError` that names the file or value and the fix."""
-    from ragdiff_jax.data.images import load_image
-    from ragdiff_jax.data.inpainting_masks import box_mask, inpainting_mask, read_mask
-    from ragdiff_jax.data.label_maps import decode_labels
+    import numpy as np
+
+    from ragdiff_jax.data.images import image_size, load_image
+    from ragdiff_jax.data.inpainting_masks import box_mask, check_mask, inpainting_mask, read_mask
+    from ragdiff_jax.data.label_maps import decode_labels, resize_labels
     from ragdiff_jax.data.pose import read_keypoints
     from ragdiff_jax.pipelines.edit import Person
 
@@ -167,27 +169,32 @@ def read_person(arguments: argparse.Namespace):
         raise UserError(f"--label-map {arguments.label_map}: say which garment: --category {'|'.join(CATEGORIES)}")
     if arguments.garment and arguments.n_retrieved:
         raise UserError("--garment and --n-retrieved: garments of yours stand in the place of retrieved ones; give one")
+    if arguments.garment and arguments.exclude:
+        raise UserError("--garment and --exclude: nothing is retrieved beside garments of yours; leave --exclude out")
     if not arguments.text and (arguments.reject, arguments.reject_below) != (None, None):
         raise UserError("--reject and --reject-below compare garments with the text; give --text, or leave them out")
     image = load_image(arguments.person)
-    shape = image.shape[:2]
-    keypoints = None if arguments.keypoints is None else read_keypoints(arguments.keypoints, shape)
+    # What the user counts in pixels are the file's, of which `load_image` keeps fewer where there are very many.
+    shape, frame = image.shape[:2], image_size(arguments.person.read_bytes(), str(arguments.person))
+    keypoints = None if arguments.keypoints is None else read_keypoints(arguments.keypoints, shape, frame=frame)
     category = arguments.category or "upper_body"
     if arguments.mask is not None:
         mask = read_mask(arguments.mask, shape)
     elif arguments.box is not None:
-        mask = box_mask(arguments.box, shape)
+        mask = resize_labels(box_mask(arguments.box, frame).astype(np.uint8), shape) > 0
+        mask = check_mask(mask, shape, "--box")
     else:
         try:
             data = arguments.label_map.read_bytes()
         except OSError as error:
             raise UserError(f"{arguments.label_map}: cannot be read ({error.strerror}); check the path") from error
         labels = decode_labels(data, arguments.label_scheme, str(arguments.label_map))
-        if labels.shape != shape:
+        if labels.shape != frame:
             raise UserError(
-                f"{arguments.label_map}: is {labels.shape[1]}x{labels.shape[0]}, the person {shape[1]}x{shape[0]}; "
+                f"{arguments.label_map}: is {labels.shape[1]}x{labels.shape[0]}, the person {frame[1]}x{frame[0]}; "
                 "they must have one size"
             )
+        labels = resize_labels(labels, shape)
         try:
             mask = inpainting_mask(labels, category, keypoints)
         except UserError as error:

@@ -84,7 +84,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def at_least(least: int | float, kind: type = int):
-    """An argparse type: a finite number of at least `least`."""
+    """An argparse type: a number of at least `least`, finite; an int fits into 64 bits, as seeds must."""
 
     def parse(text: str):
         try:
@@ -93,6 +93,8 @@ def at_least(least: int | float, kind: type = int):
             raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
         if not least <= value < float("inf"):
             raise argparse.ArgumentTypeError(f"{text} must be at least {least} and finite")
+        if kind is int and value >= 2**63:
+            raise argparse.ArgumentTypeError(f"{text} must be below 2^63")
         return value
 
     return parse

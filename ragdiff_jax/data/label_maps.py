@@ -6,6 +6,7 @@ as they are; from 18 on are classes that only other sources tell apart.
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from ragdiff_jax.data.images import decode_indices
 from ragdiff_jax.data.synth.stage import LABELS
@@ -81,3 +82,8 @@ def decode_labels(data: bytes, scheme: str = "dresscode", name: str = "label map
     another kind of picture.
     """
     return convert_labels(decode_indices(data, name), scheme, name)
+
+
+def resize_labels(ids: UInt8[np.ndarray, "h w"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2"]:
+    """Class numbers at another size (height, width): each pixel has that of its nearest, none is blended."""
+    return np.array(Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST))

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
-from PIL import Image
 
 from ragdiff_jax.data.images import decode_image, encode_grey, encode_jpeg, image_size, resize
 from ragdiff_jax.data.in_order import InOrderBuilder
-from ragdiff_jax.data.label_maps import decode_labels
+from ragdiff_jax.data.label_maps import decode_labels, resize_labels
 from ragdiff_jax.data.person_layout import PersonRow, Prepared, Rows, raise_problems
 from ragdiff_jax.data.person_records import PersonRecord, person_features, person_from_fields, person_to_example
 from ragdiff_jax.data.pose import parse_keypoints
@@ -107,7 +105,7 @@ def read_row(
             f"{row.label_map}: is {ids.shape[1]}x{ids.shape[0]}, its person {size[1]}x{size[0]}; copy both again"
         )
     if ids.shape != size:
-        ids = _resize_labels(ids, size)
+        ids = resize_labels(ids, size)
     return person_from_fields(
         {
             "id": row.id,
@@ -139,10 +137,6 @@ def _shrunk(data, height, name):
         return data, size
     size = height, max(1, round(size[1] * height / size[0]))
     return encode_jpeg(resize(decode_image(data, name), size), quality=95), size
-
-
-def _resize_labels(ids, size):
-    return np.array(Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST))
 
 
 def prepare_rows(

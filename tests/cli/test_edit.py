@@ -1,5 +1,6 @@
 """`ragdiff edit` from the command line: results, the JSON contract, and what is said of bad input."""
 
+import argparse
 import json
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from PIL import Image
 from small_fashion import save_small, small_fashion
 from small_model import draw_garment
 
+from ragdiff_jax.cli import edit as edit_verb
 from ragdiff_jax.data.images import encode_grey, load_image
 from ragdiff_jax.systems.fashion_presets import with_image_prompt
 
@@ -82,6 +84,26 @@ def test_only_the_masked_pixels_change(edit, files, tmp_path):
     mask = ("--mask", files.base / "mask.png")
     _, (without,), _ = edit("--text", "a red shirt", *mask, "--n-retrieved", 1, "--exclude", first["id"], "--json")
     assert without["garments"][0]["id"] == second["id"] and without["target_excluded"] is True
+
+
+def test_pixels_are_the_files_own_also_of_a_picture_that_is_shrunk(files, tmp_path):
+    shape = (3072, 2304)  # of which 2048 x 1536 are kept
+    Image.fromarray(np.full((*shape, 3), 200, np.uint8)).save(tmp_path / "large.png")
+    given = argparse.ArgumentParser()
+    edit_verb.add_arguments(given)
+    (tmp_path / "pose.json").write_text(json.dumps({"keypoints": [[1152.0, 1536.0, 0.9, 0]] * 18}))
+    common = [str(tmp_path / "large.png"), "--out", str(tmp_path), "--text", "a shirt"]
+    box = ["--box", "600,1800,900,1200", "--keypoints", str(tmp_path / "pose.json")]
+    person = edit_verb.read_person(given.parse_args([*common, *box]))
+    rows, columns = np.nonzero(person.mask)
+    assert person.mask.shape == (2048, 1536)
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (1200, 2000, 400, 1000)
+    np.testing.assert_allclose(person.keypoints[:, :2], [[768.0, 1024.0]] * 18)
+    parse = np.zeros(shape, np.uint8)
+    parse[600:1500, 600:1500] = 4  # ATR's upper clothes
+    (tmp_path / "parse.png").write_bytes(encode_grey(parse))
+    by_labels = ["--label-map", str(tmp_path / "parse.png"), "--category", "upper_body"]
+    assert edit_verb.read_person(given.parse_args([*common, *by_labels])).mask[500:900, 500:900].all()
 
 
 def test_a_parse_map_a_box_and_garments_of_ones_own(edit, files):
