@@ -11,7 +11,10 @@ OK, MISTAKE, INTERRUPTED = 0, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line and not the whole usage."""
+    """An argument parser whose complaint is one line and not the whole usage; every flag is written out."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **({"allow_abbrev": False} | options))
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -34,9 +37,10 @@ class Report:
 
     def result(self, record: dict[str, Any], text: str) -> None:
         """One thing done: `record` as a JSON line, or `text` for a person."""
-        line = json.dumps(record, ensure_ascii=False) if self.as_json else text
+        line = _json(record) if self.as_json else text
         if self._bar is not None and not self._bar.disable:
             self._bar.write(line, file=sys.stdout)  # takes the bar away while it prints
+            sys.stdout.flush()
         else:
             print(line, flush=True)
 
@@ -56,5 +60,15 @@ class Report:
         self.failed = True
         message = " ".join(str(error).split())
         if self.as_json:
-            print(json.dumps({"input": input, "error": message}, ensure_ascii=False), flush=True)
+            print(_json({"input": input, "error": message}), flush=True)
         print(f"ragdiff: {message}", file=sys.stderr, flush=True)
+
+
+def _json(record: dict[str, Any]) -> str:
+    """A line that stdout can hold: a file's name may be of bytes that are no text."""
+    line = json.dumps(record, ensure_ascii=False)
+    try:
+        line.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(record)
+    return line

@@ -155,7 +155,7 @@ def listed_photos(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
 
     photos: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long; reading it will say so
             photos.append(path)
             continue
         if out is not None and out.resolve() == path.resolve():

@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns 0, 2 after a user's mistake, 130 after Ctrl-C; a bug keeps its traceback."""
     argv = sys.argv[1:] if argv is None else list(argv)
     report = Report(as_json="--json" in argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that is no text ends no batch
     try:
         arguments = build_parser().parse_args(argv)
         arguments.run(arguments, report)

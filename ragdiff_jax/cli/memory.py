@@ -160,16 +160,16 @@ def _flats(arguments: argparse.Namespace, report: Report):
         if getattr(arguments, "select", None) is not None:
             raise UserError("--select chooses among flat-lays by structure; leave it out for a Fashion-RAG model")
         count = min(len(people), arguments.limit or len(people))
-        return count, itertools.islice(garments_of_people(people, arguments.split), count)
+        return count, itertools.islice(garments_of_people(people, arguments.split, on_error), count)
     from ragdiff_jax.data.folder import open_pairs
 
     source = open_pairs(arguments.dataset, arguments.split)
     count = min(len(source), arguments.limit or len(source))
     if getattr(arguments, "select", None) is None:
-        return count, flat_lays_of_pairs(source, rows=range(count))
+        return count, flat_lays_of_pairs(source, rows=range(count), on_error=on_error)
     categories = [source[row].flat_attributes.get("Category", "unknown") for row in range(count)]
     rows = pool_rows(arguments, categories)
-    return len(rows), flat_lays_of_pairs(source, rows=rows)
+    return len(rows), flat_lays_of_pairs(source, rows=rows, on_error=on_error)
 
 
 def _counted(flats, bar):

@@ -54,13 +54,15 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.training import plan
     from ragdiff_jax.training.settings import TrainSettings
 
-    fields = dict(config["train"]) | ({"batch_size": arguments.batch} if arguments.batch else {})
+    fields = dict(config["train"]) | ({} if arguments.batch is None else {"batch_size": arguments.batch})
     settings = TrainSettings(**fields)
     with _quiet_start():
         devices, chip = plan.target_devices(arguments.topology, arguments.slices)
     drawing = arguments.step == "generate"
     if drawing and arguments.search:
         raise UserError("--search looks for a way to train; leave --step generate or --search away")
+    if arguments.mesh and arguments.search:
+        raise UserError("--search tries meshes of its own; leave --mesh or --search away")
     objective = plan.abstract_objective(config, wrap=not drawing)
     if absent := plan.absent_parts(config):
         report.note(f"not here, so as the preset has them: {', '.join(absent)}")

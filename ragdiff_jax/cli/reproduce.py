@@ -140,13 +140,20 @@ def train(config: str, workdir: Path, settings: Mapping[str, Any]) -> None:
     """
     command = [sys.executable, "-m", "ragdiff_jax.cli.main", "train", "--config", config, "--workdir", str(workdir)]
     command += [f"--set={key}={value}" for key, value in settings.items()]
-    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
-    sys.stderr.write(done.stderr)
-    if done.returncode == INTERRUPTED:
+    last = "no reason given"
+    with subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+        try:
+            for line in process.stderr:
+                sys.stderr.write(line)
+                last = line.strip() or last
+        except KeyboardInterrupt:  # the training has heard it too: it saves its state, and we wait for that
+            for line in process.stderr:
+                sys.stderr.write(line)
+            raise
+    if process.returncode == INTERRUPTED:
         raise KeyboardInterrupt
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise UserError(f"{lines[-1].removeprefix('ragdiff: ')} (exit code {done.returncode})")
+    if process.returncode:
+        raise UserError(f"{last.removeprefix('ragdiff: ')} (exit code {process.returncode})")
 
 
 def _list(claims, report: Report) -> None:

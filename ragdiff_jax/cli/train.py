@@ -59,6 +59,7 @@ def _say(result: Any, workdir: Path, report: Report) -> None:
 
 def read_config(name: str) -> Any:
     """The ConfigDict of `FILE` or `FILE:ARG`, locked. Raises UserError when there is none."""
+    import inspect
     import runpy
 
     from ml_collections import ConfigDict
@@ -72,7 +73,12 @@ def read_config(name: str) -> Any:
     get_config = runpy.run_path(file).get("get_config")
     if get_config is None:
         raise UserError(f"{file}: has no get_config(); name a config file such as those in configs/")
-    config = get_config(argument) if separator else get_config()
+    given = (argument,) if separator else ()
+    try:
+        inspect.signature(get_config).bind(*given)
+    except TypeError as error:
+        raise UserError(f"--config {name}: {file} is called with {len(given)} arguments, and {error}") from error
+    config = get_config(*given)
     if not isinstance(config, ConfigDict):
         raise UserError(f"{file}: get_config() must return an ml_collections.ConfigDict")
     return config.lock()

@@ -50,9 +50,15 @@ _warnings_lock = threading.Lock()  # warnings.catch_warnings is not thread-safe
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The files of a folder that are pictures by their endings, sorted; hidden ones and folders are passed over."""
-    inside = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-    return sorted(path for path in inside if path.is_file())
+    """The files of a folder that are pictures by their endings, sorted; hidden ones and folders are passed over.
+
+    Raises `UserError` for a folder that can't be read.
+    """
+    try:
+        inside = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+        return sorted(path for path in inside if path.is_file())
+    except OSError as error:
+        raise UserError(f"{one_line(folder)}: cannot be read ({_reason(error)}); check its permissions") from error
 
 
 def load_image(

@@ -7,6 +7,7 @@ well: its thumbnails are embedded once, and the result is kept in the cache fold
 import dataclasses
 import hashlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ragdiff_jax.data.inpainting_masks import CATEGORIES
 from ragdiff_jax.data.person_garments import garment_square
 from ragdiff_jax.data.person_records import PersonSource
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.pipelines.memory_builder import BATCH, FlatLay, MemoryBuilder
+from ragdiff_jax.pipelines.memory_builder import BATCH, FlatLay, MemoryBuilder, OnError
 from ragdiff_jax.retrieval import Memory
 from ragdiff_jax.retrieval.categories import CategorySearcher
 from ragdiff_jax.retrieval.index import SearcherKind
@@ -47,24 +48,37 @@ class GarmentMemoryBuilder(MemoryBuilder):
         return embed_garments(self.model, self.params, images)
 
 
-def garments_of_people(source: PersonSource, split: str) -> Iterator[FlatLay]:
-    """The garments of person records, each once, with category, caption and split beside them."""
+def garments_of_people(source: PersonSource, split: str, on_error: OnError | None = None) -> Iterator[FlatLay]:
+    """The garments of person records, each once, with category, caption and split beside them.
+
+    Without `on_error` the first bad record raises.
+    """
     seen = set()
     for row in range(len(source)):
-        record = source[row]
-        if record.garment_id in seen:
-            continue
-        seen.add(record.garment_id)
-        image = decode_image(record.garment, f"garment of record {record.id}")
-        metadata = {"category": record.category, "caption": record.caption, "split": split}
-        yield FlatLay(id=record.garment_id, image=image, metadata=metadata)
+        try:
+            record = source[row]
+            if record.garment_id in seen:
+                continue
+            seen.add(record.garment_id)
+            image = decode_image(record.garment, f"garment of record {record.id}")
+            metadata = {"category": record.category, "caption": record.caption, "split": split}
+            yield FlatLay(id=record.garment_id, image=image, metadata=metadata)
+        except UserError as error:
+            if on_error is None:
+                raise
+            on_error(f"record {row}", error)
 
 
 def garments_of_memory(memory: Memory) -> Iterator[FlatLay]:
     """The garments of a memory of flat-lays by their thumbnails; those of no known category are left out.
 
-    Raises `UserError` for a memory without thumbnails.
+    Raises `UserError` for a memory without thumbnails or categories.
     """
+    if len(memory) and not any(category_of_item(item.metadata) for item in memory.items):
+        raise UserError(
+            f"{memory.path}: none of its garments has a category, which editing goes by; "
+            "build it again with --attributes FILE, or from a --dataset"
+        )
     for row, item in enumerate(memory.items):
         category = category_of_item(item.metadata)
         if category is None:
@@ -121,6 +135,7 @@ class GarmentDatabase:
         key = hashlib.sha256(repr(kept).encode()).hexdigest()
         place = _cache() / "garments" / key[:16]
         if not place.is_dir():
+            _check_writable(place.parent)
             on_build(len(memory))
             try:
                 return cls(builder.build(place, garments_of_memory(memory)), searcher=searcher)
@@ -184,4 +199,16 @@ SCHEMA = 1  # of what is kept in the cache
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("RAGDIFF_CACHE") or Path.home() / ".cache" / "ragdiff_jax").expanduser()
+    return Path(os.environ.get("RAGDIFF_CACHE") or Path("~/.cache/ragdiff_jax")).expanduser()
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the memory's garments are embedded once and kept there, but it can't be written "
+            f"({error.strerror}); set RAGDIFF_CACHE to a folder that can"
+        ) from error

@@ -71,7 +71,7 @@ def flat_lays_of_folder(
     for path in pictures if rows is None else [pictures[row] for row in rows]:
         try:
             mask_file = folder / "masks" / f"{path.stem}.png"
-            mask = decode_mask(mask_file.read_bytes(), str(mask_file)) if mask_file.is_file() else None
+            mask = decode_mask(_bytes(mask_file), str(mask_file)) if mask_file.is_file() else None
             named = attributes(path)
             yield FlatLay(
                 id=path.stem,
@@ -84,6 +84,13 @@ def flat_lays_of_folder(
             if on_error is None:
                 raise
             on_error(str(path), error)
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{one_line(file)}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -105,19 +112,33 @@ def flat_lays_of_pairs(
     source: PairSource,
     metadata: Callable[[str], Mapping[str, Any]] = lambda id: {},
     rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
+    on_error: OnError | None = None,
 ) -> Iterator[FlatLay]:
     """The flat-lays of pair records, or of these `rows`, with their masks and attributes; `metadata(id)` is kept beside
-    each.
+    each. Without `on_error` the first bad record raises.
     """
     for row in range(len(source)) if rows is None else rows:
-        record = source[int(row)]
-        yield FlatLay(
-            id=record.id,
-            image=decode_image(record.flat, f"flat-lay of record {record.id}"),
-            mask=None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}"),
-            attributes=record.flat_attributes,
-            metadata={"attributes": dict(record.flat_attributes), **metadata(record.id)},
-        )
+        try:
+            record = source[int(row)]
+            yield FlatLay(
+                id=record.id,
+                image=decode_image(record.flat, f"flat-lay of record {record.id}"),
+                mask=None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}"),
+                attributes=record.flat_attributes,
+                metadata={"attributes": dict(record.flat_attributes), **metadata(record.id)},
+            )
+        except UserError as error:
+            if on_error is None:
+                raise
+            on_error(f"record {row}", error)
+
+
+def _untaken(flats: Iterable[FlatLay], taken: set[str]) -> Iterator[FlatLay]:
+    """The memory itself refuses them only when all are encoded."""
+    for flat in flats:
+        if flat.id in taken:
+            raise UserError(f"{one_line(flat.id)}: the id is taken; `ragdiff memory update` replaces, or rename it")
+        yield flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,12 +236,17 @@ class MemoryBuilder:
     def add(
         self, memory: Memory, flats: Iterable[FlatLay], on_error: OnError | None = None, *, replace: bool = False
     ) -> int:
-        """Adds to a memory and returns how many; with `replace` in the place of those with the same ids.
+        """Adds to a memory, all in one change, and returns how many; with `replace` in the place of those with the same
+        ids.
 
         Raises UserError if the memory was built by another encoder, or for an id that is taken.
         """
         memory.check_encoder(self.fingerprint)
-        return self._write(self.items(flats, on_error), memory.update if replace else memory.add)
+        taken = set() if replace else {item.id for item in memory.items}
+        items = list(self.items(_untaken(flats, taken), on_error))
+        if items:
+            (memory.update if replace else memory.add)(items)
+        return len(items)
 
     @staticmethod
     def _write(items: Iterator[MemoryItem], store: Callable[[Sequence[MemoryItem]], None]) -> int:

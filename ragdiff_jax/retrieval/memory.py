@@ -88,7 +88,10 @@ class Memory:
         """
         path = Path(path)
         while True:
-            manifest = manifests.read_latest(path)
+            try:
+                manifest = manifests.read_latest(path)
+            except OSError as error:
+                raise _unreadable(path, error) from error
             if expected_fingerprint is not None:
                 _check_encoder(path, manifest, expected_fingerprint)
             try:
@@ -101,8 +104,7 @@ class Memory:
                     f"{error.filename or error}: missing; restore it or build the memory again"
                 ) from error
             except OSError as error:
-                reason = error.strerror or error
-                raise UserError(f"{path}: can't read the memory ({reason}); check permissions") from error
+                raise _unreadable(path, error) from error
 
     def _load(self, manifest: Manifest, verify: bool) -> None:
         segments = {}
@@ -204,11 +206,11 @@ class Memory:
     def row(self, id: str) -> int:
         """The row of an id. Raises `UserError` if there is none."""
         if id not in self._rows_of:
-            raise UserError(f"{self.path}: no item {id!r}; `ragdiff memory info` lists the ids")
+            raise UserError(f"{self.path}: no item {id!r}; `ragdiff memory export` writes them all, in items.jsonl")
         return self._rows_of[id]
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The JPEG stored with a row, or None. The bytes come from a file: decode them as an untrusted
+        """The picture stored with a row (AVIF or JPEG), or None. The bytes come from a file: decode them as an untrusted
         picture.
         """
         item = self._items[row]
@@ -402,6 +404,10 @@ def _check_encoder(path: Path, manifest: Manifest, fingerprint: str) -> None:
             f"{path}: built by encoder {manifest.fingerprint[:12]}, the model's is {fingerprint[:12]}; "
             "name the model that built it, or build the memory again with this model: ragdiff memory build"
         )
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: can't read the memory ({error.strerror or error}); check permissions")
 
 
 def _delete(path: Path) -> None:
