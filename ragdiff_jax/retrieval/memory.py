@@ -206,7 +206,7 @@ class Memory:
     def row(self, id: str) -> int:
         """The row of an id. Raises `UserError` if there is none."""
         if id not in self._rows_of:
-            raise UserError(f"{self.path}: no item {id!r}; `ragdiff memory export` writes them all, in items.jsonl")
+            raise UserError(f"{self.path}: no item {id!r}; `ragdiff memory export` has all")
         return self._rows_of[id]
 
     def thumbnail(self, row: int) -> bytes | None:

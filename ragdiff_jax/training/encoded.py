@@ -19,8 +19,12 @@ from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, read_info, sampl
 from ragdiff_jax.data.pipeline import global_rows, make_batches
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import agree, barrier, from_first_process, make_mesh, mesh_context, replicated
+from ragdiff_jax.systems.parts import TEXT_PARTS
 from ragdiff_jax.training.objective import Objective
 
+# What `encode` looks at: the parts, and the model's fields.
+_ENCODERS = ("vae", *TEXT_PARTS, "structure_net")
+_ENCODER_FIELDS = ("vae", "text_encoders", "structure_net", "image_size", "dtype", "sees_photo")
 ROWS = 16  # a batch of the encoders; fixed, because augmentations are drawn for a batch
 
 
@@ -84,9 +88,10 @@ class EncodedObjective(Objective):
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256("\0".join(self.base.pairs.ids).encode())
-        folders = [folder for folder in (*self.base.parts.values(), *self.sources) if Path(folder).exists()]
-        digest.update(fingerprint(folders).encode())
-        how = {name: getattr(self.base, name, None) for name in ("augment", "paste_share", "model")}
+        encoders = (folder for part, folder in self.base.parts.items() if part in _ENCODERS)
+        digest.update(fingerprint([folder for folder in (*encoders, *self.sources) if Path(folder).exists()]).encode())
+        how = [getattr(self.base, name, None) for name in ("augment", "paste_share")]
+        how += [getattr(self.base.model, name) for name in _ENCODER_FIELDS]
         digest.update(repr((how, self.seed)).encode())
         return digest.hexdigest()
 

@@ -106,16 +106,28 @@ def make_objective(config: Any) -> Objective:
 
     data = config["data"]
     if config["objective"] in builders.PERSON_BUILDERS:
-        return builders.PERSON_BUILDERS[config["objective"]](config["model"], data)
+        return wrapped(builders.PERSON_BUILDERS[config["objective"]](config["model"], data), config)
     build = builder_of(config)
     held_out = open_pairs(data, data.get("held_out", "validation"))
     if categories := tuple(data.get("categories", ())):  # what is measured is what is learned
         held_out = SomePairs(held_out, rows_of_categories(flat_attribute_ids(held_out), categories))
     pairs = open_pairs(data, "train")
     objective = build(config["model"], pairs=pairs, held_out=held_out, order=epoch_rows(data, pairs))
+    _check_image_size(objective, data["image_size"])
     if data.get("resident", False) and not data.get("encodings", ""):
         objective = ResidentObjective(base=objective)
     return wrapped(objective, config)
+
+
+def _check_image_size(objective: Objective, size: int) -> None:
+    asked = getattr(getattr(objective, "model", None), "image_size", size)
+    if size != asked:
+        raise UserError(
+            f"data.image_size={size}: the model's pictures have {asked} pixels a side; set data.image_size={asked}, or "
+            "another model.preset or model.changes.image_size"
+        )
+    if getattr(objective, "crop", 0) > size:
+        raise UserError(f"model.crop={objective.crop}: larger than the pictures, data.image_size={size}; 0 takes all")
 
 
 def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None:

@@ -19,8 +19,8 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import agree, barrier
 from ragdiff_jax.retrieval.categories import CategorySearcher
 from ragdiff_jax.systems.fashion_rag import FashionRAG
-from ragdiff_jax.systems.text_retrieval import embed_garments, embed_texts, tower_params
-from ragdiff_jax.weights.folder import fingerprint
+from ragdiff_jax.systems.text_retrieval import embed_garments, embed_texts
+from ragdiff_jax.weights.fashion_folder import retrieval_fingerprint
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ def retrieved_rows(
     records = _told(people)
     garments = records if people is database.source else _told(database.source)
     queries = [record.query for record in records]
-    parts = tower_params(params)
-    towers = fingerprint(parts, {name: repr(model.configs()[name]) for name in parts} | {"fit": model.garment_fit})
-    digest = hashlib.sha256(
-        repr((towers, k, exclude_target, queries, [record.garment_id for record in garments])).encode()
-    ).hexdigest()[:16]
+    digest = hashlib.sha256(repr((retrieval_fingerprint(model, params), k, exclude_target)).encode())
+    digest.update(np.asarray(tokenizer.encode(queries)).tobytes())
+    for record in (*records, *garments):
+        digest.update(repr((record.garment_id, record.category, record.picture)).encode())
+    digest = digest.hexdigest()[:16]
     path = Path(keep) / f"retrieved-{digest}.npy" if keep else None
     there = path is not None and path.is_file()
     barrier("retrieving")  # reading the records may take one longer than a collective waits for it
@@ -74,13 +74,19 @@ class _Told(NamedTuple):
     garment_id: str
     category: str
     query: str
+    picture: str  # hash of the garment's
 
 
 def _told(source: PersonSource) -> list[_Told]:
     """What a search needs of each record. The pictures aren't kept: those of 48,000 people take 12 GB."""
     records = (source[row] for row in range(len(source)))
     return [
-        _Told(record.garment_id, record.category, retrieval_query(record.chunks) or record.caption)
+        _Told(
+            record.garment_id,
+            record.category,
+            retrieval_query(record.chunks) or record.caption,
+            hashlib.sha256(record.garment).hexdigest(),
+        )
         for record in records
     ]
 

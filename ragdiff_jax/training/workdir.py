@@ -77,7 +77,7 @@ def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:
         old_settings, old_class, recorded = old["settings"], _class(old["objective"]), dict(old.get("config", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it, or start in a new workdir") from error
-    changed, refused = [], []
+    changed, refused, learned = [], [], _learned(workdir)
     if old_class != _class(config["objective"]):
         raise UserError(
             f"{workdir} belongs to a run of {old_class}, not {_class(config['objective'])}; "
@@ -85,11 +85,11 @@ def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:
         )
     for name in ("trainable", "rank", "alpha", "targets"):  # the last three: of adapters, where it trains these
         before, now = old["objective"].get(name), config["objective"].get(name)
-        if before != now:
+        if before != now and learned:
             refused.append(f"{name}={before!r} (now {now!r})")
     for name, value in config["settings"].items():
         if name in old_settings and old_settings[name] != value:
-            if name in MAY_CHANGE:
+            if name in MAY_CHANGE or not learned:
                 changed.append(f"{name} {old_settings[name]} -> {value}")
             else:
                 refused.append(f"{name}={old_settings[name]} (now {value})")
@@ -97,7 +97,7 @@ def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:
     if "config" in config and recorded:
         free, bound = _differences(recorded, config["config"])
         changed += [f"{name} {before!r} -> {now!r}" for name, before, now in free]
-        if _learned(workdir):
+        if learned:
             refused += [f"{name}: was {_told(before)}, is {_told(now)}" for name, before, now in bound]
             same = [_setting(name, before) for name, before, now in bound if None not in (before, now)]
     elif "config" in config:

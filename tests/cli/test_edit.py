@@ -134,6 +134,7 @@ def test_detail_of_no_garment_is_an_error_where_it_is_asked_for(edit, files):
         (("--text", "x", "--label-map", "parse.png"), "say which garment: --category"),
         (("--box", "4,6,20,30"), "no text to retrieve garments by"),
         (("--box", "4,6,20,30", "--n-retrieved", "0"), "nothing says what to draw"),
+        (("--garment", "red.png", "--box", "4,6,20,30", "--exclude", "a"), "leave --exclude out"),
         (("--text", "x", "--box", "40,6,20,30"), "does not lie in the 48x64 picture"),
         (("--text", "x", "--mask", "empty.png"), "marks nothing"),
         (("--text", "x", "--mask", "full.png"), "marks the whole picture"),

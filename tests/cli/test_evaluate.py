@@ -11,6 +11,8 @@ from PIL import Image
 from ports import free_port
 from safetensors.numpy import save_file
 
+from ragdiff_jax.data.images import encode_png
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation import pair_run
 from ragdiff_jax.models.lpips import shapes
 
@@ -224,3 +226,18 @@ def test_a_data_sets_flat_lays_are_the_true_pictures(ragdiff, tmp_path):
     assert json.loads((tmp_path / "out" / "results.json").read_text())["split_sha256"] == first["split_sha256"]
     code, _, err = ragdiff(*call, "--split", "train", *more)
     assert code == 2 and len(err) == 1 and "train" in err[0]
+
+
+def test_people_of_a_data_set_have_names_that_are_paths(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from ragdiff_jax.evaluation import dataset_pictures as module
+
+    picture = encode_png(np.zeros((8, 8, 3), np.uint8))
+    people = [SimpleNamespace(id=f"{where}/000123", person=picture) for where in ("upper_body", "dresses")]
+    monkeypatch.setattr(module, "open_persons", lambda dataset, split: people)
+    folder = module.dataset_pictures(tmp_path / "people", "test", "editing", tmp_path)
+    assert sorted(file.name for file in folder.iterdir()) == ["dresses-000123.png", "upper_body-000123.png"]
+    people.append(SimpleNamespace(id="dresses-000123", person=picture))
+    with pytest.raises(UserError, match="two records would be the file 'dresses-000123'"):
+        module.dataset_pictures(tmp_path / "people", "test", "editing", tmp_path)

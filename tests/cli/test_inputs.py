@@ -1,11 +1,14 @@
 """What is checked before any work: names of results, places to write, descriptions."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from ragdiff_jax.cli.inputs import model_folder, prepare_out, read_descriptions, result_stems
+from ragdiff_jax.cli.errors import Report
+from ragdiff_jax.cli.inputs import listed_photos, model_folder, prepare_out, read_descriptions, result_stems
+from ragdiff_jax.cli.main import main
 from ragdiff_jax.errors import UserError
 
 ENDINGS = (".png", "_panel.png")
@@ -83,3 +86,20 @@ def test_a_broken_description_file_is_named_with_its_line(tmp_path):
         read_descriptions(file, [Path("shirt.jpg")])
     with pytest.raises(UserError, match="absent.jsonl"):
         read_descriptions(tmp_path / "absent.jsonl", [Path("shirt.jpg")])
+
+
+def test_a_name_that_is_no_text_or_too_long_costs_only_itself(tmp_path, capfd):
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    assert listed_photos([Path("x" * 5000), Path(odd)]) == [Path("x" * 5000), Path(odd)]
+    report = Report(as_json=True)
+    report.error(UserError(f"{odd}: no such file"), odd)
+    report.result({"input": "größe.jpg"}, "")
+    lines = capfd.readouterr().out.splitlines()
+    assert [json.loads(line)["input"] for line in lines] == [odd, "größe.jpg"]
+
+
+def test_flags_are_written_out_and_seeds_fit_64_bits(capsys):
+    assert main(["generate", "photo.jpg", "--js"]) == 2
+    assert "--js" in capsys.readouterr().err
+    assert main(["generate", "photo.jpg", "--seed", str(2**63)]) == 2
+    assert "below 2^63" in capsys.readouterr().err

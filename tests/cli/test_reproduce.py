@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -143,3 +147,24 @@ def test_without_a_place_or_with_anothers_memory_nothing_begins(ragdiff, stem, t
     assert code == 2 and len(err) == 1 and "--out" in err[0]
     code, _, err = ragdiff("reproduce", "--stem", stem[0], "--out", tmp_path)  # the shipped memory is another encoder's
     assert code == 2 and len(err) == 1 and "encoder" in err[0]
+
+
+SAVES = """#!/bin/sh
+trap 'sleep 1; echo saved > saved; echo "ragdiff: interrupted" >&2; exit 130' INT
+echo "step 1" >&2
+for _ in $(seq 100); do sleep 0.1; done
+"""
+
+
+def test_a_training_that_is_interrupted_may_save(tmp_path):
+    """Ctrl-C reaches both processes at once."""
+    (tmp_path / "python").write_text(SAVES)
+    (tmp_path / "python").chmod(0o755)
+    code = "import sys; from ragdiff_jax.cli.reproduce import train; sys.executable = './python'; train('c', 'w', {})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr.readline() == "step 1\n", "what it says is seen as it comes"
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (tmp_path / "saved").exists() and "KeyboardInterrupt" in err

@@ -26,6 +26,14 @@ def test_an_argument_reaches_get_config(file):
     assert read_config(f"{file}:large").size == "large"
 
 
+def test_an_argument_that_get_config_does_not_take_is_one_line(tmp_path):
+    path = tmp_path / "plain.py"
+    path.write_text(CONFIG.replace('arg="small"', "").replace("arg,", '"small",'))
+    assert read_config(str(path)).size == "small"
+    with pytest.raises(UserError, match="called with 1 argument"):
+        read_config(f"{path}:large")
+
+
 def test_values_keep_their_fields_type(file):
     config = read_config(str(file))
     apply_settings(config, ["train.steps=5", "train.learning_rate=1", "train.shuffle=false", "mesh=(2,4)", "size=7"])

@@ -76,6 +76,8 @@ def test_a_folder_s_pictures_are_its_visible_files_of_known_endings(tmp_path):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     assert [file.name for file in images.picture_files(tmp_path)] == ["a.png", "b.AVIF"]
+    with pytest.raises(UserError, match="cannot be read"):
+        images.picture_files(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

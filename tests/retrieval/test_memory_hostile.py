@@ -246,3 +246,9 @@ def test_files_without_a_manifest_are_never_read(memory):
     opened.compact()
     assert len(Memory.open(memory.path)) == 8
     assert not (memory.path / "segment-3").exists()
+
+
+def test_a_manifest_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "manifest-1.json").mkdir()
+    with pytest.raises(UserError, match="can't read the memory"):
+        Memory.open(tmp_path)

@@ -81,6 +81,13 @@ def test_losses_on_kept_encodings_are_those_on_the_fly(world, tmp_path):
     rest = list(kept._records(params, constants, mesh, 5))
     assert len(whole) == rag_world.PAIRS == 5 + len(rest)
     jax.tree.map(np.testing.assert_array_equal, whole[5:], rest)
+    # What is measured on the way are pictures.
+    looked_at = quiet.example_batch()
+    jax.eval_shape(kept.loss, params, constants, looked_at, jax.random.key(0))
+    # What serves or saves memory changes no encoding.
+    served = dataclasses.replace(quiet.model, guidance_scale=9.0, remat="block", snr_gamma=5.0)
+    same = dataclasses.replace(kept, base=dataclasses.replace(quiet, model=served))
+    assert same._fingerprint() == kept._fingerprint()
     other = dataclasses.replace(kept, base=dataclasses.replace(quiet, augment=True))
     with pytest.raises(UserError, match="other weights, data or augmentations"):
         other.prepared(params, constants, mesh)

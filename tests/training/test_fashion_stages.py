@@ -20,7 +20,8 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh, merge, partition
 from ragdiff_jax.systems.fashion_presets import with_image_prompt, without_pose
 from ragdiff_jax.systems.prompts import Prompts
-from ragdiff_jax.training import TrainSettings
+from ragdiff_jax.training import TrainSettings, builders
+from ragdiff_jax.training.from_config import make_objective
 from ragdiff_jax.training.loop import train
 from ragdiff_jax.training.objectives.fashion_rag import EditDropout, FashionRAGObjective
 from ragdiff_jax.training.retrieved import retrieved_rows
@@ -160,16 +161,48 @@ def test_reference_net_and_an_image_prompt_are_trained_beside_the_unet(world, tm
     jax.tree.map(np.testing.assert_array_equal, load_fashion(both, tmp_path), start)
 
 
+def test_what_is_measured_is_what_serves(world, monkeypatch):
+    """F_theta's dropout is of training."""
+    keys, stage = [], objective(world)
+
+    def words(self, params, garments, key=None):
+        keys.append(key)
+        raise InterruptedError
+
+    monkeypatch.setattr(type(MODEL), "words", words)
+    params = jax.tree.map(jnp.asarray, random_fashion(MODEL))
+    with pytest.raises(InterruptedError):
+        stage.loss(params, {}, stage._example_batch(), jax.random.key(0))
+    with pytest.raises(InterruptedError):
+        stage.validation(params, {}, jax.random.key(0))
+    assert keys[0] is not None and None in keys[1:]
+
+
+def test_an_editing_stage_trains_adapters_where_its_config_says_so(world, monkeypatch):
+    stage = objective(world)
+    monkeypatch.setitem(builders.PERSON_BUILDERS, "fashion_rag", lambda model, data: stage)
+    config = {"objective": "fashion_rag", "model": {}, "data": {}, "lora": {"rank": 2, "targets": "attn"}}
+    assert make_objective(config).rank == 2
+    with pytest.raises(UserError, match="has no frozen encoders"):
+        make_objective(config | {"data": {"encodings": "kept"}, "train": {"seed": 0}})
+
+
 def test_a_persons_own_garment_is_never_retrieved_and_the_table_is_kept(world, monkeypatch):
     for row, found in enumerate(world.rows):
         assert row not in found and len(set(found.tolist())) == 3
     import ragdiff_jax.training.retrieved as module
 
     monkeypatch.setattr(module, "embed_garments", None)  # a second start asks no encoder
+    kept = world.base / "kept"
     arguments = (MODEL, world.params, world.prompts.tokenizer, world.records, world.database, 3)
     np.testing.assert_array_equal(retrieved_rows(*arguments, keep=world.base / "kept"), world.rows)
     with pytest.raises(TypeError):
         retrieved_rows(*arguments, keep=world.base / "kept", exclude_target=False)  # another table
+    redrawn = [dataclasses.replace(world.records[0], garment=world.records[1].garment), *world.records[1:]]
+    elsewhere = [dataclasses.replace(world.records[0], garment_id="another"), *world.records[1:]]
+    for people in (redrawn, elsewhere):
+        with pytest.raises(TypeError):  # the same ids and words
+            retrieved_rows(*arguments[:3], people, Garments(people, MODEL.image_encoder.image_size), 3, keep=kept)
     # Of several processes all read the table or none: one that looks late would leave the others at their barrier.
     monkeypatch.setattr(module, "agree", lambda lacks: (not lacks,))  # another hasn't what this one has
     with pytest.raises(TypeError):

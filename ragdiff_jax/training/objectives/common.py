@@ -2,14 +2,14 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from ragdiff_jax.data.decoded import DecodedPairs
 from ragdiff_jax.data.pipeline import PairArrays, PairShapes, global_rows, make_batches
@@ -44,6 +44,13 @@ def losses_by_time(
         timesteps = np.asarray(low + (np.arange(rows) + 0.5) * (high - low) / rows, np.int32)
         found[f"loss_t{low}"] = float(np.asarray(loss(timesteps)).mean())
     return {"loss": float(np.mean(list(found.values()))), **found}
+
+
+def equal_parts(places: Int[np.ndarray, " n"], size: int) -> Iterator[tuple[Int[np.ndarray, " size"], int]]:
+    """(so many of the places, how many of them count): the last part is filled up with repeats, for one program."""
+    for start in range(0, len(places), size):
+        part = places[start : start + size]
+        yield np.concatenate([part, np.repeat(part[-1:], size - len(part))]), len(part)
 
 
 def load_parts(params: Mapping[str, Any], folders: Mapping[str, str | Path]) -> dict[str, Any]:

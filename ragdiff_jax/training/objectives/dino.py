@@ -21,7 +21,7 @@ from ragdiff_jax.models.clip_vision import MEAN, STD, CLIPVisionConfig, CLIPVisi
 from ragdiff_jax.models.dino_head import DINOHead
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.unit_length import unit
-from ragdiff_jax.training.objectives.common import PairObjective
+from ragdiff_jax.training.objectives.common import PairObjective, equal_parts
 from ragdiff_jax.training.objectives.contrastive import overlaps
 from ragdiff_jax.training.objectives.dino_losses import cross_entropy, koleo, sinkhorn_targets
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
@@ -231,17 +231,17 @@ class DINOObjective(PairObjective):
         side = self.vision.image_size
 
         @jax.jit
-        def embed(images):
+        def embed(variables, images):
             views = jax.image.resize(to_float(images), (images.shape[0], side, side, 3), "linear")
-            return unit(self.tokens(params["image_encoder"], views)[:, 0])
+            return unit(self.tokens(variables, views)[:, 0])
 
         def rows(arrays, places):
             found: dict[str, list[Any]] = {"x": [], "mask": [], "category": []}
-            for start in range(0, len(places) // 32 * 32, 32):
-                batch = arrays.batch(places[start : start + 32])
-                found["x"].append(np.asarray(embed(batch["flat"])))
-                found["mask"].append(batch["mask"].astype(bool))
-                found["category"].append(batch["flat_attributes"][:, STRUCTURAL.index("Category")])
+            for part, real in equal_parts(places, 32):
+                batch = arrays.batch(part)
+                found["x"].append(np.asarray(embed(params["image_encoder"], batch["flat"]))[:real])
+                found["mask"].append(batch["mask"].astype(bool)[:real])
+                found["category"].append(batch["flat_attributes"][:real, STRUCTURAL.index("Category")])
             return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
         database = rows(self.pairs, self.trained_rows(1024))

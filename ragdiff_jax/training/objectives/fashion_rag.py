@@ -168,8 +168,8 @@ class FashionRAGObjective(RematObjective):
     def loss(self, params, constants, batch, key):
         return self.edit_loss(params, batch, key, dataclasses.asdict(self.dropout), self.pool), {}
 
-    def edit_loss(self, params, batch, key, chances: Mapping[str, Any], pooled: float):
-        """The loss of each row; `chances`: `EditDropout`'s, numbers or arrays."""
+    def edit_loss(self, params, batch, key, chances: Mapping[str, Any], pooled: float, *, training: bool = True):
+        """The loss of each row; `chances`: `EditDropout`'s, numbers or arrays. `training`: F_theta's dropout."""
         keys = jax.random.split(key, 11)
         b = batch["person"].shape[0]
 
@@ -189,7 +189,7 @@ class FashionRAGObjective(RematObjective):
             top = self._picture(batch, closest)
             no_reference = no_garments | chance(10, chances["reference"])
             gates = Gates(reference=1.0 - no_reference, adapter=1.0 - no_garments)
-        dropout_key = keys[6] if "inversion" in self.trainable else None
+        dropout_key = keys[6] if training and "inversion" in self.trainable else None
         context, plain = self.context(params, batch, garments, count, no_text, no_garments, dropout_key, pool)
         person, mask = to_float(batch["person"]), batch["mask"].astype(jnp.float32)
         latents_key, masked_key = jax.random.split(keys[7])
@@ -233,7 +233,7 @@ class FashionRAGObjective(RematObjective):
         def loss(params, batch, garments, own):
             none = dict.fromkeys(("text", "pose", "everything", "reference"), 0.0)
             chances = none | {"garments": garments, "own": own}
-            return self.edit_loss(params, batch, key, chances, 0.0).mean()
+            return self.edit_loss(params, batch, key, chances, 0.0, training=False).mean()
 
         kinds = {"text": (1.0, 0.0)}
         if self.most:

@@ -19,6 +19,7 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.models.unit_length import unit
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.memory import Memory
+from ragdiff_jax.training.objectives.common import equal_parts
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.photo_tower import SIDE, PhotoTowerObjective, coarse, coarse_landmarks
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
@@ -115,10 +116,9 @@ class FlatTowerObjective(PhotoTowerObjective):
             found = jnp.argmax(e @ constants["embeddings"].T, axis=1)
             return jnp.take_along_axis(shared, found[:, None], axis=1)[:, 0], shared.mean(axis=1), shared.max(axis=1)
 
-        count = min(256, len(held_out)) // 32 * 32
-        batches = (held_out.batch(np.arange(start, start + 32)) for start in range(0, count, 32))
-        found = [run(variables, constants, batch) for batch in batches]
-        if not found:
-            return {}
-        means = np.concatenate([np.stack(rows, axis=1) for rows in found]).mean(axis=0)
+        found = []
+        for part, real in equal_parts(np.arange(min(256, len(held_out))), 32):
+            rows = run(variables, constants, held_out.batch(part))
+            found.append(np.stack(rows, axis=1)[:real])
+        means = np.concatenate(found).mean(axis=0)
         return dict(zip(("iou_top1", "iou_random", "iou_oracle"), map(float, means), strict=True))

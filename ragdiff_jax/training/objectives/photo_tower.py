@@ -24,7 +24,7 @@ from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.retrieval.stored_landmarks import StoredLandmarks
 from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.training.objectives.calibration import calibrated
-from ragdiff_jax.training.objectives.common import check_memory
+from ragdiff_jax.training.objectives.common import check_memory, equal_parts
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.weights.model_folder import structure_fingerprint
@@ -161,11 +161,11 @@ class PhotoTowerObjective(StructureNetObjective):
             return jnp.take_along_axis(shared, found[:, None], axis=1)[:, 0], shared.mean(axis=1), shared.max(axis=1)
 
         sums = {name: [] for name in ("iou_unknown", "iou_exact", "iou_random", "iou_oracle")}
-        for start in range(0, min(256, len(held_out)) // 32 * 32, 32):
-            batch = held_out.batch(np.arange(start, start + 32))
+        for part, real in equal_parts(np.arange(min(256, len(held_out))), 32):
+            batch = held_out.batch(part)
             ids = batch["photo_attributes"]
             unknown, random, oracle = run(variables, constants, batch, np.zeros_like(ids))
             exact = run(variables, constants, batch, ids)[0]
             for of_name, values in zip(sums.values(), (unknown, exact, random, oracle), strict=True):
-                of_name.append(np.asarray(values))
+                of_name.append(np.asarray(values)[:real])
         return {name: float(np.concatenate(values).mean()) for name, values in sums.items() if values}

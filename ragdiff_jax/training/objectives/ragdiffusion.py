@@ -23,6 +23,7 @@ from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
 from ragdiff_jax.diffusion.samplers import named_sampler
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.retrieval.device_memory import abstract_memory
 from ragdiff_jax.retrieval.landmarks import iou
@@ -84,7 +85,12 @@ class RAGDiffusionObjective(PairObjective):
         return params
 
     def constants(self, mesh) -> Any:
-        memory = Memory.open(self.memory)
+        memory, side = Memory.open(self.memory), self.model.image_size
+        if memory.manifest.landmark_size != (side, side):
+            found = "x".join(map(str, memory.manifest.landmark_size))
+            raise UserError(
+                f"{self.memory}: its landmarks are {found}, the model's pictures {side}x{side}; build it for this model"
+            )
         rows = {item.id: row for row, item in enumerate(memory.items)}
         own = np.array([rows.get(id, -1) for id in self.pairs.ids], np.int32)
         empty = np.asarray(self.empty_ids, np.int32)
@@ -150,7 +156,7 @@ class RAGDiffusionObjective(PairObjective):
         else:
             ready = self.prepare(constants, batch, augment)
             ready["photo_attributes"] = jnp.where(known, ready["photo_attributes"], 0)
-        empty = constants.get("empty_text", constants["empty_ids"])
+        empty = constants["empty_text" if "flat_mean" in batch else "empty_ids"]
         rows = self.model.loss(
             params, ready, loss, memory=constants["memory"], empty_ids=empty, timesteps=timesteps
         )

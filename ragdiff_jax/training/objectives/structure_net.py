@@ -7,6 +7,7 @@ equal colours, so that each picture may get colours of its own (`recolour`).
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -29,7 +30,7 @@ from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
 from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.training.large_batch import micro_batched
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts
+from ragdiff_jax.training.objectives.common import PairObjective, equal_parts, load_parts
 from ragdiff_jax.training.objectives.contrastive import PairLoss, overlaps, shape_info_nce
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
 from ragdiff_jax.weights.model_folder import write_calibration
@@ -235,27 +236,23 @@ class StructureNetObjective(PairObjective):
 
     def validation(self, params, constants, key):
         """Retrieval as it is served, attributes unknown: held-out photos against the first training flat-lays."""
-        variables = {"params": params["structure_net"]}
 
-        @jax.jit
-        def embed(images, tower):
+        @functools.partial(jax.jit, static_argnames="tower")
+        def embed(variables, images, tower):
             unknown = jnp.zeros((images.shape[0], len(self.config.attribute_sizes)), jnp.int32)
-            method = "embed_photo" if tower is None else "embed_flat"
-            return self.network.apply(variables, to_float(images), unknown, method=method)
+            return self.network.apply({"params": variables}, to_float(images), unknown, method=f"embed_{tower}")
 
-        def rows(arrays, places, name, tower):
+        def rows(arrays, places, tower):
             out, masks = [], []
-            for start in range(0, len(places) // 64 * 64, 64):
-                batch = arrays.batch(places[start : start + 64])
-                out.append(np.asarray(embed(batch[name], tower)))
-                masks.append(batch["mask"].astype(bool))
+            for part, real in equal_parts(places, 64):
+                batch = arrays.batch(part)
+                out.append(np.asarray(embed(params["structure_net"], batch[tower], tower))[:real])
+                masks.append(batch["mask"].astype(bool)[:real])
             return np.concatenate(out), np.concatenate(masks)
 
         held_out = self.held_out or self.pairs
-        database, masks = rows(self.pairs, self.trained_rows(1024), "flat", 0)
-        queries, truth = rows(held_out, np.arange(min(128, len(held_out))), "photo", None)
-        if not len(queries) or not len(database):
-            return {}
+        database, masks = rows(self.pairs, self.trained_rows(1024), "flat")
+        queries, truth = rows(held_out, np.arange(min(128, len(held_out))), "photo")
         top = masks[np.argmax(queries @ database.T, axis=1)]
         random = masks[np.random.default_rng(0).integers(0, len(masks), len(truth))]
 
