@@ -210,8 +210,8 @@ class Memory:
         return self._rows_of[id]
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The picture stored with a row (AVIF or JPEG), or None. The bytes come from a file: decode them as an untrusted
-        picture.
+        """The picture stored with a row (AVIF or JPEG), or None. The bytes come from a file: decode them as an
+        untrusted picture.
         """
         item = self._items[row]
         if item.thumbnail_row is None:
