@@ -155,7 +155,7 @@ def read_person(arguments: argparse.Namespace):
     import numpy as np
 
     from ragdiff_jax.data.images import image_size, load_image
-    from ragdiff_jax.data.inpainting_masks import box_mask, check_mask, inpainting_mask, read_mask
+    from ragdiff_jax.data.inpainting_masks import box_mask, inpainting_mask, read_mask
     from ragdiff_jax.data.label_maps import decode_labels, resize_labels
     from ragdiff_jax.data.pose import read_keypoints
     from ragdiff_jax.pipelines.edit import Person
@@ -182,7 +182,11 @@ def read_person(arguments: argparse.Namespace):
         mask = read_mask(arguments.mask, shape)
     elif arguments.box is not None:
         mask = resize_labels(box_mask(arguments.box, frame).astype(np.uint8), shape) > 0
-        mask = check_mask(mask, shape, "--box")
+        if mask.all() or not mask.any():
+            raise UserError(
+                f"--box {','.join(map(str, arguments.box))}: of the {shape[1]}x{shape[0]} pixels that are kept of "
+                f"{frame[1]}x{frame[0]} it has {'all; make it smaller' if mask.all() else 'none; make it larger'}"
+            )
     else:
         try:
             data = arguments.label_map.read_bytes()

@@ -149,7 +149,7 @@ def load_generator(arguments: argparse.Namespace, report: Report, **options) -> 
 def listed_photos(paths: Sequence[Path], out: Path | None = None) -> list[Path]:
     """The photos, and in the place of a folder its pictures, sorted; a folder without any is told when it is read.
 
-    Raises UserError for results that would lie among the photos of a folder.
+    Raises UserError for a folder that cannot be read, and for results that would lie among the photos of one.
     """
     from ragdiff_jax.data.images import picture_files
 

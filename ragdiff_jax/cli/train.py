@@ -77,7 +77,8 @@ def read_config(name: str) -> Any:
     try:
         inspect.signature(get_config).bind(*given)
     except TypeError as error:
-        raise UserError(f"--config {name}: {file} is called with {len(given)} arguments, and {error}") from error
+        advice = f"leave :{argument} out" if separator else f"write {file}:ARGUMENT"
+        raise UserError(f"--config {name}: its get_config doesn't take that ({error}); {advice}") from error
     config = get_config(*given)
     if not isinstance(config, ConfigDict):
         raise UserError(f"{file}: get_config() must return an ml_collections.ConfigDict")

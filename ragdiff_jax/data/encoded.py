@@ -24,7 +24,7 @@ from ragdiff_jax.data.array_records import record_writer
 from ragdiff_jax.data.pipeline import Batch
 from ragdiff_jax.errors import UserError
 
-SCHEMA = 2
+SCHEMA = 3
 INFO = "encodings.json"
 SHARD = 4096
 _WIDE = ("embedding", "embedding_unknown")

@@ -59,8 +59,8 @@ def garments_of_people(source: PersonSource, split: str, on_error: OnError | Non
             record = source[row]
             if record.garment_id in seen:
                 continue
-            seen.add(record.garment_id)
             image = decode_image(record.garment, f"garment of record {record.id}")
+            seen.add(record.garment_id)  # of two copies one may be damaged
             metadata = {"category": record.category, "caption": record.caption, "split": split}
             yield FlatLay(id=record.garment_id, image=image, metadata=metadata)
         except UserError as error:

@@ -133,11 +133,15 @@ def flat_lays_of_pairs(
             on_error(f"record {row}", error)
 
 
-def _untaken(flats: Iterable[FlatLay], taken: set[str]) -> Iterator[FlatLay]:
+def _new_ids(flats: Iterable[FlatLay], taken: set[str]) -> Iterator[FlatLay]:
     """The memory itself refuses them only when all are encoded."""
+    seen: set[str] = set()
     for flat in flats:
         if flat.id in taken:
             raise UserError(f"{one_line(flat.id)}: the id is taken; `ragdiff memory update` replaces, or rename it")
+        if flat.id in seen:
+            raise UserError(f"{one_line(flat.id)}: two of the new garments have this id; rename one")
+        seen.add(flat.id)
         yield flat
 
 
@@ -243,7 +247,7 @@ class MemoryBuilder:
         """
         memory.check_encoder(self.fingerprint)
         taken = set() if replace else {item.id for item in memory.items}
-        items = list(self.items(_untaken(flats, taken), on_error))
+        items = list(self.items(_new_ids(flats, taken), on_error))
         if items:
             (memory.update if replace else memory.add)(items)
         return len(items)

@@ -3,7 +3,7 @@
     embeddings.npy        float32 [n, D], unit rows
     items.jsonl           {"id", "row", "landmark", "thumbnail", "metadata"} of each row, files relative to the folder
     landmarks/ID.png      1-bit silhouettes
-    thumbnails/ID.avif    where a garment has one; .jpg if its memory was built before 2026-11-28
+    thumbnails/ID.avif    where a garment has one; .jpg where a JPEG is stored
     memory.json           encoder's fingerprint, generation, landmark size, count
 
 Ids are percent-encoded in file names, so that none leads out of the folder and two never meet.

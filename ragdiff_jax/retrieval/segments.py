@@ -105,11 +105,11 @@ class Segment:
         return sum(item.thumbnail_row is not None for item in self.items)
 
     def open_thumbnails(self) -> storage.Records:
-        """The JPEGs, by `thumbnail_row`. Raises `FileNotFoundError` once another process has compacted them away."""
+        """The pictures, by `thumbnail_row`. Raises `FileNotFoundError` once another process has compacted them away."""
         return storage.Records(self._folder / THUMBNAILS, self.thumbnail_count)
 
     def thumbnails(self, chosen: Sequence[int]) -> list[bytes | None]:
-        """The JPEGs of some rows, None for a row that was stored without; the bytes are not decoded here."""
+        """The pictures of some rows, None for a row that was stored without; the bytes are not decoded here."""
         found: list[bytes | None] = [None] * len(chosen)
         numbers = {i: self.items[row].thumbnail_row for i, row in enumerate(chosen)}
         numbers = {i: number for i, number in numbers.items() if number is not None}

@@ -279,6 +279,8 @@ def fashion_rag_shapes(model: Mapping[str, Any], text_length: int) -> FashionRAG
 PERSON_BUILDERS = {"fashion_rag": fashion_rag}
 SHAPE_BUILDERS = {"fashion_rag": fashion_rag_shapes}
 
+# Stages of a whole RAGDiffusion, which draws pictures of its own size alone.
+OF_ONE_SIZE = ("text_to_image", "ragdiffusion", "pgea_conv_in", "pgea_conv_in_sgd", "pgea_conv_out")
 BUILDERS = {
     "autoencoder": autoencoder,
     "clip": clip,

@@ -20,6 +20,7 @@ from ragdiff_jax.data.sources import SomePairs, flat_attribute_ids, open_sources
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import barrier, ending_as_one, make_mesh
+from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.loop import TrainResult, train
 from ragdiff_jax.training.lora import LoRAObjective
@@ -108,26 +109,31 @@ def make_objective(config: Any) -> Objective:
     if config["objective"] in builders.PERSON_BUILDERS:
         return wrapped(builders.PERSON_BUILDERS[config["objective"]](config["model"], data), config)
     build = builder_of(config)
+    check_image_size(config)
     held_out = open_pairs(data, data.get("held_out", "validation"))
     if categories := tuple(data.get("categories", ())):  # what is measured is what is learned
         held_out = SomePairs(held_out, rows_of_categories(flat_attribute_ids(held_out), categories))
     pairs = open_pairs(data, "train")
     objective = build(config["model"], pairs=pairs, held_out=held_out, order=epoch_rows(data, pairs))
-    _check_image_size(objective, data["image_size"])
     if data.get("resident", False) and not data.get("encodings", ""):
         objective = ResidentObjective(base=objective)
     return wrapped(objective, config)
 
 
-def _check_image_size(objective: Objective, size: int) -> None:
-    asked = getattr(getattr(objective, "model", None), "image_size", size)
-    if size != asked:
-        raise UserError(
-            f"data.image_size={size}: the model's pictures have {asked} pixels a side; set data.image_size={asked}, or "
-            "another model.preset or model.changes.image_size"
-        )
-    if getattr(objective, "crop", 0) > size:
-        raise UserError(f"model.crop={objective.crop}: larger than the pictures, data.image_size={size}; 0 takes all")
+def check_image_size(config: Any) -> None:
+    """Raises UserError, before any data are read, where the pictures would have another size than the model's."""
+    from ragdiff_jax.training.builders import OF_ONE_SIZE
+
+    model, size = config["model"], config["data"]["image_size"]
+    if config["objective"] in OF_ONE_SIZE:
+        asked = RAGDiffusion.from_config(model["preset"], **model.get("changes", {})).image_size
+        if size != asked:
+            raise UserError(
+                f"data.image_size={size}: pictures of model.preset={model['preset']} have {asked} pixels a side; "
+                f"set data.image_size={asked}, or take another preset"
+            )
+    if model.get("crop", 0) > size:
+        raise UserError(f"model.crop={model['crop']}: larger than the pictures, data.image_size={size}; 0 takes all")
 
 
 def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None:

@@ -151,7 +151,7 @@ def absent_parts(config: Any) -> list[str]:
 def abstract_objective(config: Any, wrap: bool = True) -> Objective:
     """The objective of a config, over data that needn't be here; without `wrap` no kept encodings and adapters."""
     from ragdiff_jax.training.builders import SHAPE_BUILDERS
-    from ragdiff_jax.training.from_config import builder_of, wrapped
+    from ragdiff_jax.training.from_config import builder_of, check_image_size, wrapped
 
     model = dict(config["model"])
     if "parts" in model:
@@ -164,6 +164,7 @@ def abstract_objective(config: Any, wrap: bool = True) -> Objective:
         length = len(Tokenizer.from_folder(model["tokenizer"]).encode([""])[0])
         objective = SHAPE_BUILDERS[config["objective"]](model, length)
     else:
+        check_image_size(config)
         pairs = PairShapes(config["data"]["image_size"], TEXT_LENGTH, count=config["train"]["batch_size"])
         objective = builder_of(config)(model, pairs=pairs)
     return wrapped(objective, config) if wrap else objective

@@ -30,7 +30,7 @@ def test_an_argument_that_get_config_does_not_take_is_one_line(tmp_path):
     path = tmp_path / "plain.py"
     path.write_text(CONFIG.replace('arg="small"', "").replace("arg,", '"small",'))
     assert read_config(str(path)).size == "small"
-    with pytest.raises(UserError, match="called with 1 argument"):
+    with pytest.raises(UserError, match="leave :large out"):
         read_config(f"{path}:large")
 
 

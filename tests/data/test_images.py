@@ -96,6 +96,15 @@ def test_exif_orientation_is_applied(tmp_path, orientation, kind):
     assert np.abs(found.astype(int) - RAMP).max() <= (4 if kind == "jpg" else 0)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_a_header_says_the_upright_size(orientation, kind):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = images._encode(Image.fromarray(RAMP), kind, exif=exif)
+    assert images.image_size(data) == images.decode_image(data).shape[:2]
+
+
 def test_alpha_lies_over_white(tmp_path):
     alpha = np.zeros((30, 40, 1), np.uint8)
     alpha[:, 20:30], alpha[:, 30:] = 128, 255

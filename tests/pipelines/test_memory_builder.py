@@ -51,9 +51,9 @@ def test_a_damaged_garment_of_people_too():
         caption: str = ""
 
     good = synth_record(0, size=32).flat
-    people, failed = [Person("a", b"", "a"), Person("b", good, "b"), Person("c", good, "b")], []
+    people, failed = [Person("a", b"", "a"), Person("b", good, "b"), Person("c", good, "b"), Person("d", good, "a")], []
     found = garments_of_people(people, "train", lambda name, error: failed.append(name))
-    assert [flat.id for flat in found] == ["b"] and failed == ["record 0"]
+    assert [flat.id for flat in found] == ["b", "a"] and failed == ["record 0"], "the other copy is whole"
 
 
 def test_an_add_is_one_change_and_a_taken_id_is_found_before_the_work(records, tmp_path, monkeypatch):
@@ -63,8 +63,11 @@ def test_an_add_is_one_change_and_a_taken_id_is_found_before_the_work(records, t
     generation = memory.generation
     builder.encoded = 0
     with pytest.raises(UserError, match="id is taken"):
-        builder.add(memory, flat_lays_of_pairs([*records[1:], records[0]]))
-    assert builder.encoded <= 4 and len(Memory.open(tmp_path / "memory")) == 1
+        builder.add(memory, flat_lays_of_pairs(records))
+    for replace in (False, True):
+        with pytest.raises(UserError, match="two of the new garments"):
+            builder.add(memory, flat_lays_of_pairs([records[1], records[1], *records[2:]]), replace=replace)
+    assert builder.encoded == 0 and len(Memory.open(tmp_path / "memory")) == 1
     assert builder.add(memory, flat_lays_of_pairs(records[1:])) == 5
     assert memory.generation == generation + 1 and len(Memory.open(tmp_path / "memory")) == 6
 

@@ -21,13 +21,14 @@ from ragdiff_jax.parallel import flatten, make_mesh, mesh_context, shard_batch
 from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.training.builders import BUILDERS
 from ragdiff_jax.training.encoded import EncodedObjective
-from ragdiff_jax.training.from_config import _check_image_size
+from ragdiff_jax.training.from_config import make_objective
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective, shift_latents
 from ragdiff_jax.training.objectives.clip import CLIPObjective
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
+from ragdiff_jax.training.plan import abstract_objective
 from ragdiff_jax.training.resident import ResidentObjective
 from ragdiff_jax.training.step import ROW_LOSSES
 from ragdiff_jax.weights import load_part, read_config, save_part
@@ -149,11 +150,12 @@ def test_a_memory_of_another_encoder_is_refused(world, tmp_path, one_device):
 
 def test_pictures_of_another_size_than_the_models_are_refused(world, tmp_path, one_device):
     objective = ragdiffusion(world)
-    _check_image_size(objective, 32)
-    with pytest.raises(rd.UserError, match="data.image_size=64: the model's pictures have 32"):
-        _check_image_size(objective, 64)
+    large = {"objective": "ragdiffusion", "model": {"preset": "tiny"}, "data": {"image_size": 96, "folder": "none"}}
+    for build in (make_objective, abstract_objective):
+        with pytest.raises(rd.UserError, match="data.image_size=96: pictures of model.preset=tiny have 64"):
+            build(large)
     with pytest.raises(rd.UserError, match="model.crop=48: larger"):
-        _check_image_size(AutoencoderObjective(pairs=world.pairs, config=MODEL.vae, crop=48), 32)
+        make_objective({"objective": "autoencoder", "model": {"crop": 48}, "data": {"image_size": 32}})
     rd.Memory.create(tmp_path / "small", "0" * 64, 16, MODEL.structure_net.embed_dim)
     with pytest.raises(rd.UserError, match="landmarks are 16x16, the model's pictures 32x32"):
         dataclasses.replace(objective, memory=str(tmp_path / "small")).constants(one_device)

@@ -27,6 +27,7 @@ from ragdiff_jax.models.structure_net import StructureNetConfig
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.systems.zero_shot import PromptTables, clip_prompts
 from ragdiff_jax.training.objectives.clip import CLIPObjective
+from ragdiff_jax.training.objectives.common import equal_parts
 from ragdiff_jax.weights.folder import load_part, read_config
 
 PHOTO_TOWER = "photo_tower"  # in `parts`, in place of `image_encoder`: a folder of StructureNet
@@ -134,10 +135,11 @@ class ZeroShotObjective(CLIPObjective):
         """Share of held-out photos whose value is read rightly, attribute by attribute; the true category is named."""
         arrays = self.held_out or self.pairs
         read = jax.jit(self._read)
-        batches = (arrays.batch(np.arange(at, at + 32)) for at in range(0, min(256, len(arrays)) // 32 * 32, 32))
-        found = [read(params, constants, to_float(b["photo"]), b["photo_attributes"])[1:] for b in batches]
-        if not found:
-            return {}
-        right, known = (np.concatenate([np.asarray(each[at]) for each in found]).sum(axis=0) for at in (0, 1))
+        found = []
+        for part, real in equal_parts(np.arange(min(256, len(arrays))), 32):
+            batch = arrays.batch(part)
+            rows = read(params, constants, to_float(batch["photo"]), batch["photo_attributes"])
+            found.append([np.asarray(each)[:real] for each in rows[1:]])
+        right, known = (np.concatenate([each[at] for each in found]).sum(axis=0) for at in (0, 1))
         shares = {name: float(r / k) for name, r, k in zip(STRUCTURAL, right, known, strict=True) if k}
         return shares | {"all": float(right.sum() / max(known.sum(), 1))}
