@@ -51,7 +51,7 @@ def get_config(stage: str = "edit") -> ConfigDict:
             "preset": "tiny",
             "changes": {"mask_weight": 1.0},
             "parts": {
-                "vae": f"{SHIPPED if SHIPPED in given.values() else START}/vae",  # a U-Net knows one autoencoder
+                "vae": f"{START}/vae",
                 "text_encoder": f"{START}/text_encoder",
                 **{part: f"{given[part]}/{part}" if part in given else "" for part in (TOWER, WORDS, UNET)},
                 "reference_net": "",  # empty: a copy of the U-Net
