@@ -6,6 +6,9 @@ From the parts of the stages before:
 From a whole model, on your own pairs and a memory of your own flat-lays (a sample's own flat-lay is left out):
     ragdiff train --config configs/ragdiffusion/tiny.py:ragdiff_jax/assets/tiny --workdir runs/garments \
         --set data.folder=pairs --set model.memory=memory
+The next weights of the tiny world, on the way (docs/tiny.md):
+    ragdiff train --config configs/ragdiffusion/tiny.py:checkpoints/tiny --workdir runs/tiny/next \
+        --set data.folder=runs/tiny/data --set model.memory=ragdiff_jax/assets/memory
 """
 
 from pathlib import Path
@@ -24,17 +27,18 @@ ADDED = (
     *("reference_net", "ep_adapter", "landmark_guider", "image_adapter", "class_adapter", "token_adapter"),
     *("control_net", "photo_guider", "mask_unet"),
 )
+SHIPPED = Path("ragdiff_jax/assets/tiny")
 # Of the CLIP whose text encoder assets/tiny has.
 IMAGE_ENCODER = Path(__file__).parents[2] / "ragdiff_jax/assets/fashion_rag/image_encoder"
 
 
 def get_config(start: str = "") -> ConfigDict:
-    """`start`: a model folder that every part starts from."""
-    tokenizer = f"{start}/tokenizer" if start else "runs/tiny/tokenizer"
+    """`start`: a model folder that every part starts from; frozen ones that it lacks are the shipped model's."""
+    tokenizer = _place(start, "tokenizer") if start else "runs/tiny/tokenizer"
     parts = PARTS | dict.fromkeys(ADDED, "")
     if start:
         lacking = [part for part in ("image_encoder", *ADDED) if not (Path(start) / part).is_dir()]
-        parts = {part: "" if part in lacking else f"{start}/{part}" for part in parts}
+        parts = {part: "" if part in lacking else _place(start, part) for part in parts}
     config = ConfigDict()
     config.objective = "ragdiffusion"
     config.data = ConfigDict(
@@ -104,6 +108,11 @@ def get_config(start: str = "") -> ConfigDict:
     )
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     return config
+
+
+def _place(start: str, part: str) -> str:
+    lacks = part in ("text_encoder", "structure_net", "tokenizer") and not (Path(start) / part).is_dir()
+    return f"{SHIPPED if lacks else start}/{part}"
 
 
 def branch(stem: str, *conditions: str) -> ConfigDict:
