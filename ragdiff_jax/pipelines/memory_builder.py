@@ -138,9 +138,9 @@ def _new_ids(flats: Iterable[FlatLay], taken: set[str]) -> Iterator[FlatLay]:
     seen: set[str] = set()
     for flat in flats:
         if flat.id in taken:
-            raise UserError(f"{one_line(flat.id)}: the id is taken; `ragdiff memory update` replaces, or rename it")
+            raise UserError(f"memory item {flat.id!r}: the id is taken; `ragdiff memory update` replaces, or rename it")
         if flat.id in seen:
-            raise UserError(f"{one_line(flat.id)}: two of the new garments have this id; rename one")
+            raise UserError(f"memory item {flat.id!r}: two of the new garments have this id; rename one")
         seen.add(flat.id)
         yield flat
 

@@ -160,7 +160,9 @@ def test_a_training_that_is_interrupted_may_save(tmp_path):
     """Ctrl-C reaches both processes at once."""
     (tmp_path / "python").write_text(SAVES)
     (tmp_path / "python").chmod(0o755)
-    code = "import sys; from ragdiff_jax.cli.reproduce import train; sys.executable = './python'; train('c', 'w', {})"
+    code = "import signal, sys; from ragdiff_jax.cli.reproduce import train; sys.executable = './python'\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job's is ignored
+    code += "train('c', 'w', {})"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
