@@ -21,7 +21,7 @@ from ragdiff_jax.data.inpainting_masks import CATEGORIES
 from ragdiff_jax.data.person_garments import garment_square
 from ragdiff_jax.data.person_records import PersonSource
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.pipelines.memory_builder import BATCH, FlatLay, MemoryBuilder, OnError
+from ragdiff_jax.pipelines.memory_builder import BATCH, FlatLay, MemoryBuilder, OnError, left_out
 from ragdiff_jax.retrieval import Memory
 from ragdiff_jax.retrieval.categories import CategorySearcher
 from ragdiff_jax.retrieval.index import SearcherKind
@@ -55,7 +55,7 @@ def garments_of_people(source: PersonSource, split: str, on_error: OnError | Non
     """
     seen = set()
     for row in range(len(source)):
-        try:
+        with left_out(f"record {row}", on_error):
             record = source[row]
             if record.garment_id in seen:
                 continue
@@ -63,10 +63,6 @@ def garments_of_people(source: PersonSource, split: str, on_error: OnError | Non
             seen.add(record.garment_id)  # of two copies one may be damaged
             metadata = {"category": record.category, "caption": record.caption, "split": split}
             yield FlatLay(id=record.garment_id, image=image, metadata=metadata)
-        except UserError as error:
-            if on_error is None:
-                raise
-            on_error(f"record {row}", error)
 
 
 def garments_of_memory(memory: Memory) -> Iterator[FlatLay]:

@@ -1,5 +1,6 @@
 """Flat-lays in, a memory out: each encoded by StructureNet's standard tower, its silhouette beside it."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
 from ragdiff_jax.data.attributes import attribute_ids
+from ragdiff_jax.data.folder import read_bytes
 from ragdiff_jax.data.images import (
     FORMATS,
     decode_image,
@@ -56,6 +58,17 @@ class FlatLay:
 OnError = Callable[[str, UserError], None]
 
 
+@contextlib.contextmanager
+def left_out(name: str, on_error: OnError | None) -> Iterator[None]:
+    """What can't be used inside is told to `on_error` under its name; without one it raises."""
+    try:
+        yield
+    except UserError as error:
+        if on_error is None:
+            raise
+        on_error(name, error)
+
+
 def flat_lays_of_folder(
     folder: Path,
     attributes: Callable[[Path], Mapping[str, str]],
@@ -69,9 +82,9 @@ def flat_lays_of_folder(
     """
     pictures = pictures_in(folder)
     for path in pictures if rows is None else [pictures[row] for row in rows]:
-        try:
+        with left_out(str(path), on_error):
             mask_file = folder / "masks" / f"{path.stem}.png"
-            mask = decode_mask(_bytes(mask_file), str(mask_file)) if mask_file.is_file() else None
+            mask = decode_mask(read_bytes(mask_file, "mask"), str(mask_file)) if mask_file.is_file() else None
             named = attributes(path)
             yield FlatLay(
                 id=path.stem,
@@ -80,17 +93,6 @@ def flat_lays_of_folder(
                 attributes=named,
                 metadata={"file": str(path.resolve()), "attributes": dict(named)},
             )
-        except UserError as error:
-            if on_error is None:
-                raise
-            on_error(str(path), error)
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{one_line(file)}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -118,7 +120,7 @@ def flat_lays_of_pairs(
     each. Without `on_error` the first bad record raises.
     """
     for row in range(len(source)) if rows is None else rows:
-        try:
+        with left_out(f"record {row}", on_error):
             record = source[int(row)]
             yield FlatLay(
                 id=record.id,
@@ -127,10 +129,6 @@ def flat_lays_of_pairs(
                 attributes=record.flat_attributes,
                 metadata={"attributes": dict(record.flat_attributes), **metadata(record.id)},
             )
-        except UserError as error:
-            if on_error is None:
-                raise
-            on_error(f"record {row}", error)
 
 
 def _new_ids(flats: Iterable[FlatLay], taken: set[str]) -> Iterator[FlatLay]:
@@ -190,12 +188,8 @@ class MemoryBuilder:
         """Items in the order of `flats`, encoded in batches of one size; no garment is an error."""
         ready: list[_Prepared] = []
         for flat in flats:
-            try:
+            with left_out(one_line(str(flat.id)), on_error):
                 ready.append(self._prepare(flat))
-            except UserError as error:
-                if on_error is None:
-                    raise
-                on_error(one_line(str(flat.id)), error)
             if len(ready) == self.batch_size:
                 yield from self._encode(ready)
                 ready = []

@@ -7,6 +7,7 @@ import numpy as np
 
 from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate
+from ragdiff_jax.training.objectives.common import equal_parts
 
 PHOTOS, BATCH = 512, 16
 
@@ -18,11 +19,10 @@ def calibrated(
 ) -> dict[str, Calibration]:
     """`calibrate` on the first photos of `arrays` (`PairArrays` or the like), nothing given of them."""
     found, ids = [], []
-    for first in range(0, min(PHOTOS, len(arrays)), BATCH):
-        # The last batch is filled up with its last photo, which then doesn't count.
-        rows = np.arange(first, first + BATCH)
-        batch = arrays.batch(rows.clip(max=len(arrays) - 1))
-        found.append(predictor.scores(np.asarray(batch["photo"]), [None] * len(rows))[0])
-        ids.append(np.where(rows[:, None] < len(arrays), batch["photo_attributes"], 0))
+    for part, real in equal_parts(np.arange(min(PHOTOS, len(arrays))), BATCH):
+        batch = arrays.batch(part)
+        scores = predictor.scores(np.asarray(batch["photo"]), [None] * len(part))[0]
+        found.append({name: rows[:real] for name, rows in scores.items()})
+        ids.append(batch["photo_attributes"][:real])
     scores = {name: np.concatenate([some[name] for some in found]) for name in found[0]}
     return calibrate(scores, np.concatenate(ids), start, scales=predictor.scales)
