@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Int
 
-from ragdiff_jax.data.array_records import record_writer
+from ragdiff_jax.array_records import record_writer
 from ragdiff_jax.data.pipeline import Batch
 from ragdiff_jax.errors import UserError
 

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.naming import ShardedFileTemplate
 
-from ragdiff_jax.data.array_records import record_writer
+from ragdiff_jax.array_records import record_writer
 
 SHARD_BYTES = 256 << 20
 

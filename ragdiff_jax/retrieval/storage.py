@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ragdiff_jax.array_records import record_writer
 from ragdiff_jax.errors import UserError
 
 TEMPORARY_PREFIX = ".writing-"
@@ -91,15 +92,10 @@ def _no_constant(name: str) -> None:
 
 
 def write_records(path: Path, records: Sequence[bytes]) -> None:
-    """Writes an ArrayRecord file, one record a group, so that any of them is read alone."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    try:
+    """Writes an ArrayRecord file, one record a group, so that any of them is read alone. Raises `OSError`."""
+    with record_writer(path) as writer:
         for record in records:
             writer.write(record)
-    finally:
-        writer.close()
     if not path.exists():
         raise OSError(f"{path}: no file was written")
     sync(path)

@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -41,6 +42,21 @@ def start_writer(path):
     writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert writer.stdout.readline() == "ready\n"
     return writer
+
+
+@pytest.mark.parametrize("most_bytes", [2_000, 20_000], ids=["embeddings", "landmarks"])
+def test_a_full_disk_is_one_clear_error_and_changes_nothing(memory, most_bytes):
+    files = {path: path.read_bytes() for path in memory.path.rglob("*") if path.is_file()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        with pytest.raises(UserError, match="can't write the memory .*free space"):
+            memory.add([make_item(i) for i in range(100, 300)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in memory.path.rglob("*") if path.is_file()} == files
+    memory.add([make_item(100)])
+    memory.verify()
 
 
 def test_of_two_writers_one_wins_and_the_other_is_told(memory):
