@@ -49,8 +49,7 @@ def run(world: World) -> dict:
             notes.append(f"{kind}: the split {arguments.split} has none.")
             continue
         pairs = read_pairs(picked, len(picked), builder.size)
-        partners = [picked[row].structure_partner for row in range(len(picked))]
-        groups = np.array([min(id, partner or id) for id, partner in zip(pairs.ids, partners, strict=True)])
+        groups = np.array(pairs.groups)
         clip = folder if arguments.clip is None else model_folder(arguments.clip)
         predictor = load_predictor(clip) if can_predict(clip) else None
         analysis = Analysis(config, params, tops, pairs, predictor, rule=rule)

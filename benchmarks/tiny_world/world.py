@@ -89,8 +89,7 @@ class World:
         source = self.source(self.arguments.split)
         pairs = read_pairs(source, limit, size)
         partners = [source[row].structure_partner for row in range(len(pairs.ids))]
-        groups = np.array([min(id, partner or id) for id, partner in zip(pairs.ids, partners, strict=True)])
-        return pairs, groups, tuple(sorted({*pairs.ids, *filter(None, partners)}))
+        return pairs, np.array(pairs.groups), tuple(sorted({*pairs.ids, *filter(None, partners)}))
 
     def generator(self, name: str, without: tuple[str, ...] = ()) -> GarmentGenerator:
         """The generator of a model, its gates as its name says."""

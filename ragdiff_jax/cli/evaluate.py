@@ -158,7 +158,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         notes.append("Not measured without --edits: clip_t, clip_i.")
     missing = [name for name in metrics if name in FEWEST and name not in columns and name not in sets]
     if missing:
-        notes.append(f"Not measured, too few pairs: {', '.join(missing)}.")
+        fewest = ", ".join(f"{name} ({FEWEST[name]})" for name in missing)
+        notes.append(f"Not measured, too few pairs (the fewest in brackets): {fewest}.")
     record = {
         "task": task,
         "real": str(arguments.real) + (f":{arguments.split}" if real != arguments.real else ""),
@@ -169,18 +170,19 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         "filter": arguments.filter,
         "split_sha256": pairs.real_hash,
         "fake_sha256": pairs.fake_hash,
+        "asked_sha256": pairs.asked,
         "seeds": {"bootstrap": arguments.seed, "generation": arguments.generation_seed},
         **made_by,
         "notes": notes,
     }
     results = write_results(arguments.out, record, pairs.names, columns, scores.protocols, sets)
-    write_atomic(arguments.out / "results.md", markdown(results).encode())
+    write_atomic(arguments.out / "results.md", markdown(results).encode(errors="backslashreplace"))
 
     def read(row: int):
         real, fake = pairs.read([row], size)
         return real[0], fake[0]
 
-    write_atomic(arguments.out / "results.html", page(results, read).encode())
+    write_atomic(arguments.out / "results.html", page(results, read).encode(errors="backslashreplace"))
     numbers = {name: row["value"] for name, row in results.record["metrics"].items()}
     report.result({"results": str(arguments.out / FILE), "n": len(pairs), **numbers}, markdown(results).rstrip())
 

@@ -132,7 +132,7 @@ def _edits(arguments: argparse.Namespace) -> bool:
 
 def _flats(arguments: argparse.Namespace, report: Report):
     """(how many, the flat-lays): pictures that cannot be read are reported and left out."""
-    from ragdiff_jax.pipelines.memory_builder import flat_lays_of_folder, flat_lays_of_pairs, pictures_in
+    from ragdiff_jax.pipelines.memory_builder import flat_lays_of_folder, flat_lays_of_pairs, left_out, pictures_in
 
     def on_error(name, error):
         report.error(error, name)
@@ -167,8 +167,12 @@ def _flats(arguments: argparse.Namespace, report: Report):
     count = min(len(source), arguments.limit or len(source))
     if getattr(arguments, "select", None) is None:
         return count, flat_lays_of_pairs(source, rows=range(count), on_error=on_error)
-    categories = [source[row].flat_attributes.get("Category", "unknown") for row in range(count)]
-    rows = pool_rows(arguments, categories)
+    readable, categories = [], []
+    for row in range(count):
+        with left_out(f"record {row}", on_error):
+            categories.append(source[row].flat_attributes.get("Category", "unknown"))
+            readable.append(row)
+    rows = [readable[place] for place in pool_rows(arguments, categories)]
     return len(rows), flat_lays_of_pairs(source, rows=rows, on_error=on_error)
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ragdiff_jax.cli.errors import Report
-from ragdiff_jax.cli.inputs import add_json, at_least, model_folder, remember_compilations
+from ragdiff_jax.cli.inputs import add_json, at_least, model_folder, prepare_out, remember_compilations
 from ragdiff_jax.errors import UserError
 
 
@@ -76,6 +76,7 @@ def run_export(arguments: argparse.Namespace, report: Report) -> None:
 def run_neighbours(arguments: argparse.Namespace, report: Report) -> None:
     if arguments.out.suffix != ".npz":
         raise UserError(f"--out {arguments.out}: the table is a .npz file; name it so")
+    prepare_out(arguments.out.parent)
     remember_compilations(report)
     from ragdiff_jax.data.folder import open_pairs
     from ragdiff_jax.pipelines.neighbours import neighbours_of_pairs

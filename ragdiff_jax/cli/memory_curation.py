@@ -36,6 +36,8 @@ def pool_rows(arguments: argparse.Namespace, categories: Sequence[str]):
     pool = arguments.pool or 4 * arguments.select
     if arguments.select > min(pool, len(categories)):
         raise UserError(f"--select {arguments.select}: there are {min(pool, len(categories))} flat-lays to choose from")
+    if arguments.min_samples > min(pool, len(categories)):
+        raise UserError(f"--min-samples {arguments.min_samples}: more than the flat-lays to choose from; give fewer")
     return balanced(categories, pool, arguments.seed)
 
 

@@ -68,7 +68,8 @@ def run_scores(arguments: argparse.Namespace, report: Report) -> None:
         key = json.loads(arguments.key.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{arguments.key}: cannot be read ({error}); name the study's key.json") from error
-    if not isinstance(key, dict) or key.get("schema") != SCHEMA:
+    is_key = isinstance(key, dict) and isinstance(key.get("tasks"), list) and isinstance(key.get("study"), str)
+    if not is_key or key.get("schema") != SCHEMA:
         raise UserError(f"{arguments.key}: is not the key of a study; name the study's key.json")
     table = read_scores(key, arguments.files, seed=arguments.seed)
     lines = [

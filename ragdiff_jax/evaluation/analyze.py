@@ -31,9 +31,13 @@ Picture = UInt8[np.ndarray, "h w 3"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Pairs as arrays, one row each; attribute ids as `attribute_ids` gives them."""
+    """Pairs as arrays, one row each; attribute ids as `attribute_ids` gives them.
+
+    `groups`: a name that a garment shares with its structure partner: the bootstrap draws both or none.
+    """
 
     ids: tuple[str, ...]
+    groups: tuple[str, ...]
     categories: tuple[str, ...]
     photos: UInt8[np.ndarray, "n s s 3"]
     flats: UInt8[np.ndarray, "n s s 3"]
@@ -75,14 +79,16 @@ def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], Non
                 attribute_ids(record.photo_attributes, f"record {record.id}"),
                 attribute_ids(record.flat_attributes, f"record {record.id}"),
                 record.id,
+                min(record.id, record.structure_partner or record.id),
                 record.flat_attributes.get("Category") or record.category,
             )
         )
         step()
-    *arrays, ids, categories = zip(*rows, strict=True)
+    *arrays, ids, groups, categories = zip(*rows, strict=True)
     photos, flats, masks, photo_ids, flat_ids = map(np.stack, arrays)
     return Pairs(
         ids=ids,
+        groups=groups,
         categories=categories,
         photos=photos,
         flats=flats,

@@ -11,16 +11,18 @@ from ragdiff_jax.evaluation.fid import jackknife_error
 from ragdiff_jax.evaluation.pair_scores import UPWARDS
 from ragdiff_jax.evaluation.result_file import Results, Z
 
+FEWEST = 6  # pairs: five of one sign come by chance in one case of 16
 _SAME = ("task", "size", "resize", "filter", "split_sha256")
 
 
 def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any]]:
     """{metric: a, b, difference b - a, low, high, n, verdict}; verdict: `b better`, `a better` or `undecided`.
 
-    Decided is what a 95 % interval of the paired difference leaves zero out of. Metrics that only one of them has
-    are left out.
+    Decided is what a 95 % interval of the paired difference leaves zero out of, for 6 pairs or more. Metrics that only
+    one of them has are left out.
 
-    Raises `UserError` where the results can't be compared: other task, size, pairs, resizing, filter or protocol.
+    Raises `UserError` where the results can't be compared: other task, size, pairs, resizing, filter, protocol, boxes
+    of logos, or masks and words of edits.
     """
     for field in _SAME:
         if a.record.get(field) != b.record.get(field):
@@ -38,6 +40,11 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
             raise UserError(
                 f"{name}: measured by different protocols, {first} and {second}; evaluate one of them again"
             )
+        asked = "boxes" if name.startswith("logo") else "words" if name.startswith("clip_") else None
+        first, second = (results.record.get("asked_sha256", {}).get(asked) for results in (a, b))
+        if asked and name != "clip_fid" and first != second:
+            what = "--boxes" if asked == "boxes" else "masks or words in --edits"
+            raise UserError(f"{name}: measured with different {what}; evaluate one of them again with the other's")
     found = {}
     for name in shared:
         rows = a.record["metrics"][name], b.record["metrics"][name]
@@ -56,7 +63,7 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
             "low": interval.low,
             "high": interval.high,
             "n": int(both.sum()),
-            "verdict": _verdict(name, interval.low, interval.high),
+            "verdict": _verdict(name, interval.low, interval.high) if both.sum() >= FEWEST else "undecided",
         }
     return found
 

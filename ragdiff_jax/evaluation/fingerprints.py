@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import Memory
-from ragdiff_jax.retrieval.storage import sha256
+from ragdiff_jax.retrieval.storage import sha256, to_json
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -24,9 +24,13 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def memory_fingerprint(folder: Path) -> str:
-    """SHA-256 over what a memory shows a reader: its encoder, and each garment's id and vector, in order of ids."""
+    """SHA-256 over what a memory shows a reader but for its thumbnails: its encoder, and each garment's id, vector,
+    silhouette and metadata, in order of ids.
+    """
     memory = Memory.open(folder)
     digest = hashlib.sha256(json.dumps([memory.manifest.fingerprint, len(memory)]).encode())
     for row in sorted(range(len(memory)), key=lambda row: memory.items[row].id):
-        digest.update(memory.items[row].id.encode() + b"\0" + memory.embeddings[row].tobytes())
+        item = memory.items[row]
+        digest.update(item.id.encode() + b"\0" + memory.embeddings[row].tobytes())
+        digest.update(memory.landmarks.packed([row]).tobytes() + to_json(dict(item.metadata)))
     return digest.hexdigest()

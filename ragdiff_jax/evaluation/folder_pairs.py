@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,16 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from ragdiff_jax.data.images import decode_image, flat_mask, load_image, one_line, pad_to_square, picture_files, square
+from ragdiff_jax.data.images import (
+    decode_image,
+    flat_mask,
+    image_size,
+    load_image,
+    one_line,
+    pad_to_square,
+    picture_files,
+    square,
+)
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.alignment import Box
 from ragdiff_jax.evaluation.edits import Edit, read_edits
@@ -32,10 +42,21 @@ class FolderPairs:
     fake: tuple[Path, ...]
     real_hash: str
     fake_hash: str
-    boxes: Mapping[str, Box]  # logos, in pixels of the true file's picture
-    shapes: Mapping[str, tuple[int, int]]
+    boxes: Mapping[str, Box]  # logos, in pixels of the true file's upright picture
+    shapes: Mapping[str, tuple[int, int]]  # (height, width) of that
     edits: Mapping[str, Edit] = dataclasses.field(default_factory=dict)
     edits_hash: str = ""
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """SHA-256 over what the metrics of logos and of edits look for: {`boxes`, `words`}, those that there are."""
+        found = {}
+        if self.boxes:
+            found["boxes"] = hashlib.sha256(json.dumps(sorted(self.boxes.items())).encode()).hexdigest()
+        if self.edits:
+            # What was retrieved is a model's own doing, and may differ between two that are compared.
+            found["words"] = _hash_of_edits(self.edits, retrieved=False)
+        return found
 
     def __len__(self) -> int:
         return len(self.names)
@@ -100,7 +121,7 @@ def open_folders(
                 found.append(str(error))
             else:
                 if is_true:
-                    shape = picture.shape[:2]
+                    shape = image_size(data, one_line(file))  # a large picture is decoded smaller
                     if masks and not flat_mask(pad_to_square(picture)).any():
                         found.append(f"{one_line(file)}: no garment stands out from its background: an empty mask")
             digests.append(hashlib.sha256(data).digest())
@@ -115,7 +136,7 @@ def open_folders(
                 wrong += found
                 shapes[name] = shape
                 for digest, own in zip(hashes, (first, second), strict=True):
-                    digest.update(name.encode() + b"\0" + own)
+                    digest.update(os.fsencode(name) + b"\0" + own)
     logos = _boxes(boxes, shapes, wrong) if boxes is not None else {}
     fakes = {name: theirs[name] for name in names}
     asked = read_edits(edits, fakes, wrong) if edits is not None else {}
@@ -135,11 +156,11 @@ def open_folders(
     )
 
 
-def _hash_of_edits(edits: Mapping[str, Edit]) -> str:
+def _hash_of_edits(edits: Mapping[str, Edit], *, retrieved: bool = True) -> str:
     digest = hashlib.sha256()
     for name, edit in sorted(edits.items()):
         digest.update(json.dumps([name, edit.caption, edit.lower]).encode())
-        for file in (edit.mask, *edit.retrieved):
+        for file in (edit.mask, *(edit.retrieved if retrieved else ())):
             digest.update(b"-" if file is None else bytes.fromhex(sha256(file)))
     return digest.hexdigest()
 

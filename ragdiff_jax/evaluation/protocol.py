@@ -78,7 +78,7 @@ def run_protocol(
         for k in neighbours:
             row: dict[str, Any] = {"memory": int(size), "k": int(k), "seeds": len(seeds), **limits}
             for name in analysis.photos:
-                row[name] = _summary(found[k, name], limits)
+                row[name] = _summary(found[k, name], limits, np.array(analysis.pairs.groups))
             table.append(row)
     return table
 
@@ -92,11 +92,11 @@ def _part(analysis: Analysis, size: int, seed: int):
     return rows, place[analysis.own]  # -1 stays -1: the last entry
 
 
-def _summary(parts: list[dict[str, np.ndarray]], limits) -> dict[str, Any]:
+def _summary(parts: list[dict[str, np.ndarray]], limits, groups) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for score in SCORES:
         values = np.stack([part[score] for part in parts])
-        interval = mean_interval(values.mean(axis=0), seed=0)
+        interval = mean_interval(values.mean(axis=0), seed=0, groups=groups)
         summary[score] = interval.estimate
         summary[f"{score}_95"] = [interval.low, interval.high]
         summary[f"{score}_spread"] = float(values.mean(axis=1).std(ddof=1)) if len(parts) > 1 else 0.0
@@ -133,7 +133,9 @@ def compare_memories(analysis: Analysis, other: Memory, knowledge: str, k: int, 
         "attributes": knowledge,
     }  # fmt: skip
     for score in SCORES:
-        interval = difference_interval(ours[score], theirs[score], seed=0)
+        interval = difference_interval(
+            ours[score], theirs[score], seed=0, groups=np.array(analysis.pairs.groups)
+        )
         result[score] = {
             "memory": float(ours[score].mean()),
             "other": float(theirs[score].mean()),

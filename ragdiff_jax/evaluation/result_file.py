@@ -82,7 +82,7 @@ def write_results(
     rows = []
     for row, name in enumerate(names):
         values = {metric: None if np.isnan(column[row]) else float(column[row]) for metric, column in columns.items()}
-        rows.append(json.dumps({"name": name, **values}, ensure_ascii=False))
+        rows.append(json.dumps({"name": name, **values}))
     data = ("\n".join(rows) + "\n").encode()
     metrics = summarise(columns, protocols, record["seeds"]["bootstrap"], sets or {}, len(names))
     record = {"schema": SCHEMA, **record, "metrics": metrics}
@@ -90,7 +90,7 @@ def write_results(
     record["pairs_sha256"] = hashlib.sha256(data).hexdigest()
     record["seal"] = _seal(record)
     write_atomic(out / ROWS, data)
-    write_atomic(out / FILE, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    write_atomic(out / FILE, json.dumps(record, indent=1).encode())
     return Results(record=record, names=names, columns=dict(columns))
 
 
@@ -110,7 +110,7 @@ def read_results(path: Path) -> Results:
         raise UserError(f"{file}: was changed after it was written; evaluate again")
     if hashlib.sha256(data).hexdigest() != record["pairs_sha256"]:
         raise UserError(f"{rows}: was changed after it was written; evaluate again")
-    lines = [json.loads(line) for line in data.decode().splitlines()]
+    lines = [json.loads(line) for line in data.decode().split("\n") if line]
     columns = {
         name: np.array([np.nan if line[name] is None else line[name] for line in lines], np.float64)
         for name in lines[0]

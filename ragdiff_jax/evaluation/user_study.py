@@ -49,7 +49,8 @@ def build_study(
         )
         photo = f"<figure>{_picture(photos[name], size)}<figcaption>photo</figcaption></figure>"
         tasks.append(f"<section><h2>{number + 1} of {len(order)}</h2>{photo}{cells}</section>")
-    study = hashlib.sha256(json.dumps([seed, placed]).encode()).hexdigest()[:12]
+    # The pictures too: scores of other pictures by the same names are of another study.
+    study = hashlib.sha256(json.dumps([seed, placed, tasks]).encode()).hexdigest()[:12]
     key = {"schema": SCHEMA, "study": study, "tasks": placed}
     script = _SCRIPT.replace("STUDY", json.dumps(study))
     return (

@@ -11,6 +11,7 @@ from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import decode_image, square
 from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairSource
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.structure_net import StructureNet
 from ragdiff_jax.retrieval import Memory, NeighbourTable, find_neighbours, make_searcher
 from ragdiff_jax.weights.model_folder import load_structure_net, structure_fingerprint
@@ -28,6 +29,10 @@ def neighbours_of_pairs(
     config, params = load_structure_net(model)
     memory.check_encoder(structure_fingerprint(config, params))
     size = memory.manifest.landmark_size[0]
+    if not len(source):
+        raise UserError("no photos in this split; choose another --split")
+    if k >= len(memory):  # a photo's own is left out
+        raise UserError(f"-k {k}: the memory holds {len(memory)} garments, one of them perhaps the photo's; give less")
     searcher = make_searcher("auto", memory.embeddings)
     embed = jax.jit(
         lambda params, photos, ids: partial(StructureNet(config).apply, method="embed_photo")(
@@ -49,6 +54,11 @@ def neighbours_of_pairs(
     row_of = {item.id: row for row, item in enumerate(memory.items)}
     rows, cosines = find_neighbours(searcher, np.concatenate(vectors), names, row_of, k)
     table = NeighbourTable(
-        ids=tuple(names), rows=rows, cosines=cosines, fingerprint=memory.fingerprint, generation=memory.generation
+        ids=tuple(names),
+        rows=rows,
+        cosines=cosines,
+        fingerprint=memory.fingerprint,
+        generation=memory.generation,
+        manifest=memory.manifest.sha256,
     )
     return table, searcher.choice

@@ -143,13 +143,17 @@ def curate(
 
     Raises `UserError` where fewer than `count` are left.
     """
+    if min_samples > len(vectors):
+        raise UserError(f"--min-samples {min_samples}: there are {len(vectors)} garments; give at most that, e.g. 5")
+    given = eps is not None
     eps = eps_for(vectors, outliers, min_samples) if eps is None else eps
     labels, core = dbscan(vectors, eps, min_samples)
     good = np.flatnonzero(labels >= 0)
     if len(good) < count:
         raise UserError(
             f"--select {count}: {len(good)} of {len(vectors)} garments are left without outliers (eps {eps:.3f}); "
-            "give a smaller --select, a smaller --outliers or more flat-lays"
+            f"give a smaller --select, a {'larger --eps' if given else 'smaller --outliers'}, a smaller --min-samples "
+            "or more flat-lays"
         )
     kept = good[represent(vectors[good], count)]
 

@@ -1,6 +1,7 @@
 """`manifest-N.json`: the one file that says what a memory holds at its N-th generation."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import re
@@ -46,6 +47,11 @@ class Manifest:
     segments: tuple[SegmentEntry, ...] = ()
     tombstones: str | None = None
     tombstones_hash: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's content: it names this generation of this memory."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
         """The file's content."""

@@ -98,7 +98,7 @@ class Memory:
                 return cls(path, manifest, verify=verify)
             except FileNotFoundError as error:
                 # A compaction may have swept the files away since: then there is a newer manifest.
-                if manifests.generations(path)[:1] > [manifest.generation]:
+                if manifests.read_latest(path).generation > manifest.generation:
                     continue
                 raise UserError(
                     f"{error.filename or error}: missing; restore it or build the memory again"

@@ -17,24 +17,30 @@ from jaxtyping import Float32, Int32
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import storage
 from ragdiff_jax.retrieval.index import Searcher
+from ragdiff_jax.retrieval.memory import Memory
 
 _CHUNK = 1024  # queries searched at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeighbourTable:
-    """`rows` and `cosines` [n,k], nearest first, of the records `ids`; rows are those of the memory's `generation`."""
+    """`rows` and `cosines` [n,k], nearest first, of the records `ids`; rows are those of the memory's `generation`.
+
+    `manifest`: SHA-256 of that generation's manifest: of which memory it is.
+    """
 
     ids: tuple[str, ...]
     rows: Int32[np.ndarray, "n k"]
     cosines: Float32[np.ndarray, "n k"]
     fingerprint: str
     generation: int
+    manifest: str
 
     def save(self, path: str | Path) -> None:
         """Writes the file, whole or not at all. Raises `UserError` where it can't be written."""
         path = Path(path)
-        head = {"fingerprint": self.fingerprint, "generation": self.generation, "ids": list(self.ids)}
+        head = {"fingerprint": self.fingerprint, "generation": self.generation, "manifest": self.manifest}
+        head["ids"] = list(self.ids)
         buffer = io.BytesIO()
         np.savez(buffer, rows=self.rows, cosines=self.cosines, head=np.frombuffer(json.dumps(head).encode(), np.uint8))
         temporary = path.with_name(storage.temporary_name())
@@ -44,8 +50,8 @@ class NeighbourTable:
             os.replace(temporary, path)
 
     @classmethod
-    def open(cls, path: str | Path, *, fingerprint: str, generation: int, size: int) -> "NeighbourTable":
-        """Reads a table of the memory with this encoder, generation and number of rows.
+    def open(cls, path: str | Path, memory: Memory) -> "NeighbourTable":
+        """Reads a table of this memory as it is now.
 
         Raises `UserError` for a file that is none, or that is of another memory: its rows would be other garments.
         """
@@ -54,7 +60,7 @@ class NeighbourTable:
             with np.load(path, allow_pickle=False) as stored:
                 rows, cosines, head = stored["rows"], stored["cosines"], json.loads(stored["head"].tobytes())
             table = cls(ids=tuple(head["ids"]), rows=rows, cosines=cosines,
-                        fingerprint=head["fingerprint"], generation=head["generation"])  # fmt: skip
+                        **{name: head[name] for name in ("fingerprint", "generation", "manifest")})  # fmt: skip
             whole = rows.dtype == np.int32 and rows.ndim == 2 and cosines.shape == rows.shape
             if not whole or len(rows) != len(table.ids) or rows.min(initial=0) < 0:
                 raise ValueError("arrays that are no table")
@@ -62,10 +68,11 @@ class NeighbourTable:
             raise UserError(f"{path}: no such file; make it: ragdiff memory neighbours") from error
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: no table of neighbours; make it again: ragdiff memory neighbours") from error
-        if (table.fingerprint, table.generation) != (fingerprint, generation) or rows.max(initial=-1) >= size:
+        if table.manifest != memory.manifest.sha256 or rows.max(initial=-1) >= len(memory):
             raise UserError(
-                f"{path}: is of generation {table.generation} of a memory of encoder {table.fingerprint[:12]}, this is "
-                f"generation {generation} of {fingerprint[:12]}; make it again: ragdiff memory neighbours"
+                f"{path}: is of another memory than {memory.path}, or of its content before a change (generation "
+                f"{table.generation} of encoder {table.fingerprint[:12]}, this is generation {memory.generation} of "
+                f"{memory.fingerprint[:12]}); make it again: ragdiff memory neighbours"
             )
         return table
 

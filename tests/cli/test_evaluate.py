@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from ragdiff_jax.data.images import encode_png
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation import pair_run
+from ragdiff_jax.evaluation.folder_pairs import open_folders
 from ragdiff_jax.models.lpips import shapes
 
 
@@ -127,6 +128,43 @@ def test_logos_need_boxes_that_lie_in_the_picture(ragdiff, folders):
     assert "weights aren't here" in evaluate(ragdiff, folders, "near", "--metrics", "lpips")[2][0]
 
 
+def test_boxes_lie_in_the_files_own_pixels(ragdiff, tmp_path):
+    for name in ("real", "near"):
+        (tmp_path / name).mkdir()
+        picture = np.full((3000, 3000, 3), 255, np.uint8)
+        picture[300:2700, 300:2700] = (200, 30, 40)
+        picture[2300:2600, 2300:2600] = 0
+        Image.fromarray(picture).save(tmp_path / name / "large.png")  # is decoded at 2048 pixels
+    boxes = tmp_path / "boxes.jsonl"
+    boxes.write_text('{"image": "large.png", "box": [2300, 2300, 2600, 2600]}\n')
+    pairs = open_folders(tmp_path / "real", tmp_path / "near", masks=True, boxes=boxes)
+    assert pairs.box(0, 300) == (230, 230, 260, 260)
+
+
+def test_logos_of_other_boxes_are_not_compared_and_few_pairs_decide_nothing(ragdiff, folders):
+    boxes = folders / "boxes.jsonl"
+    boxes.write_text('{"image": "0.png", "box": [14, 10, 30, 25]}\n')
+    for fake in ("near", "far"):
+        assert evaluate(ragdiff, folders, fake, "--boxes", boxes)[0] == 0
+    compare = ("evaluate", "compare", folders / "out_far", folders / "out_near", "--json")
+    found = ragdiff(*compare)[1][0]["metrics"]
+    assert found["logo_psnr"]["n"] == 1 and found["logo_psnr"]["verdict"] == "undecided"
+    assert found["ssim"]["verdict"] == "b better"
+    boxes.write_text('{"image": "0.png", "box": [14, 10, 31, 25]}\n')
+    assert evaluate(ragdiff, folders, "far", "--boxes", boxes)[0] == 0
+    code, _, err = ragdiff(*compare)
+    assert code == 2 and "logo_psnr: measured with different --boxes" in err[0]
+
+
+def test_names_of_any_letters(ragdiff, folders):
+    for name in ("real", "near"):
+        os.rename(folders / name / "0.png", os.fsencode(folders / name) + b"/sm\xe5.png")
+        (folders / name / "1.png").rename(folders / name / "line\u2028end.png")
+    assert evaluate(ragdiff, folders, "near")[0] == 0
+    code, out, err = ragdiff("evaluate", "compare", folders / "out_near", folders / "out_near", "--json")
+    assert code == 0 and out[0]["metrics"]["ssim"]["n"] == 7, err
+
+
 def test_a_study_goes_out_and_comes_back(ragdiff, folders):
     base = ("evaluate", "study", "--photos", folders / "real", "--out", folders / "study")
     methods = ("--method", f"ours={folders / 'near'}", "--method", f"theirs={folders / 'far'}")
@@ -141,6 +179,9 @@ def test_a_study_goes_out_and_comes_back(ragdiff, folders):
     assert code == 0 and out[0]["methods"]["ours"]["structure"]["mean"] == 7
     assert ragdiff(*base, "--method", "ours")[0] == 2
     assert ragdiff("evaluate", "scores", folders / "scores.json", folders / "scores.json")[0] == 2
+    (folders / "results.json").write_text('{"schema": 1, "task": "generation"}')
+    code, _, err = ragdiff("evaluate", "scores", folders / "results.json", folders / "scores.json")
+    assert code == 2 and len(err) == 1 and "is not the key of a study" in err[0]
 
 
 def lpips_files(folder):

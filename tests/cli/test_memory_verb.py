@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 from small_model import IDS, draw_garment, small_system
 
 from ragdiff_jax.data.images import decode_mask, load_image
-from ragdiff_jax.retrieval import Memory
+from ragdiff_jax.evaluation.fingerprints import memory_fingerprint
+from ragdiff_jax.retrieval import Memory, MemoryItem
 from ragdiff_jax.weights import ModelFile, write_model_json
 from ragdiff_jax.weights.model_folder import load, save_model
 
@@ -184,3 +185,31 @@ def test_a_curated_build_writes_its_report(ragdiff, world, tmp_path):
     assert report["encoded"] == 12 and report["kept"] == 6
     code, _, err = ragdiff(*build[:3], tmp_path / "m2", *build[4:], "--select", 13)
     assert code == 2 and len(err) == 1 and "12 flat-lays" in err[0]
+    code, _, err = ragdiff(*build[:3], tmp_path / "m2", *build[4:], "--select", 6, "--min-samples", 20)
+    assert code == 2 and len(err) == 1 and "--min-samples 20" in err[0]
+
+
+def test_a_curated_build_of_pairs_leaves_out_a_bad_one(ragdiff, world, tmp_path):
+    for folder in ("photos", "flats"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+        for number in range(8):
+            draw_garment("red", width=10 + number).save(tmp_path / "pairs" / folder / f"{number:02}.png")
+    (tmp_path / "pairs/flats/03.png").write_bytes(b"")
+    pairs = ("--dataset", tmp_path / "pairs", "--split", "all")
+    build = ("memory", "build", "--out", tmp_path / "memory", *pairs, "--model", world[0], "--json", "--min-samples", 2)
+    code, lines, err = ragdiff(*build, "--select", 4)
+    assert code == 2 and "03.png" in err[0] and lines[-1]["count"] == 4
+    assert "03" not in {item.id for item in Memory.open(tmp_path / "memory").items}
+    near = ("memory", "neighbours", "--memory", tmp_path / "memory", *pairs, "--model", world[0])
+    code, _, err = ragdiff(*near, "--out", tmp_path / "near.npz", "-k", 4)
+    assert code == 2 and len(err) == 1 and "-k 4" in err[0]
+
+
+def test_a_memorys_fingerprint_knows_its_silhouettes(world, tmp_path):
+    shutil.copytree(world[1], tmp_path / "memory")
+    memory, before = Memory.open(tmp_path / "memory"), memory_fingerprint(world[1])
+    assert memory_fingerprint(memory.path) == before
+    item = memory.items[0]
+    mask = ~memory.landmarks[0]
+    memory.update([MemoryItem(id=item.id, embedding=memory.embeddings[0], landmark=mask, metadata=dict(item.metadata))])
+    assert memory_fingerprint(memory.path) != before

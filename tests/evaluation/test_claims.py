@@ -1,6 +1,8 @@
 """The claims: a list that can be run, verdicts that are right on made-up numbers, nothing measured twice."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from ragdiff_jax.evaluation.claims.claim import Claim, chosen
 from ragdiff_jax.evaluation.claims.generating import METRICS, control_picks, of_photos
 from ragdiff_jax.evaluation.claims.light import balanced, lit
 from ragdiff_jax.evaluation.claims.store import Measured, Store
-from ragdiff_jax.evaluation.claims.variants import VARIANTS
+from ragdiff_jax.evaluation.claims.variants import VARIANTS, config_of
 from ragdiff_jax.evaluation.claims.verdict import judge
 from ragdiff_jax.evaluation.claims.world import NotRun, World
 
@@ -149,6 +151,19 @@ def test_nothing_is_measured_twice_and_other_weights_are_measured_again(tmp_path
     judged(Fake(tmp_path), seeds=(0,))
     assert made[4:] == [("w", 0)]
     assert judged(Fake(tmp_path, weights="none"), seeds=(0,)) == ["not run", "not run"] and len(made) == 6
+
+
+def test_a_change_of_the_config_that_a_variants_own_takes_is_another_recipe(tmp_path):
+    configs = tmp_path / "configs"
+    shutil.copytree(Path(__file__).parents[2] / "configs", configs)
+    before = {name: config_of(configs, name) for name in VARIANTS}
+    assert before["vanilla"]["model"]["conditions"] == ["reference"]
+    shared = configs / "ragdiffusion/tiny.py"
+    text = shared.read_text()
+    assert "8e-4" in text
+    shared.write_text(text.replace("8e-4", "7e-4"))
+    changed = {name for name in before if config_of(configs, name) != before[name]}
+    assert {"full", "vanilla", "fresh_reference", "pgea"} <= changed and not changed & {"autoencoder4", "pgea_in"}
 
 
 def test_numbers_that_are_none_are_not_kept(tmp_path):

@@ -36,6 +36,8 @@ def test_scores_come_back_to_their_methods(study, tmp_path):
     assert page.count("<select") == 5 * 2 * len(QUESTIONS) and page.count("<img") == 5 * 3
     assert len({tuple(task["methods"]) for task in key["tasks"]}) == 2  # not always in one order
     assert build_study(*study, size=32, seed=3) == (page, key)
+    Image.fromarray(np.full((20, 16, 3), 91, np.uint8)).save(study[1]["ours"]["garment2"])
+    assert build_study(*study, size=32, seed=3)[1]["study"] != key["study"]  # scores of other pictures don't fit
     files = [answer(page, key, tmp_path, who, lambda method: 9 if method == "ours" else 4) for who in "ab"]
     table = read_scores(json.loads(json.dumps(key)), files)
     assert table["ours"]["detail"] == {

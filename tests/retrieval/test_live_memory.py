@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from memory_items import FINGERPRINT, SIZE, make_item
+from memory_items import DIM, FINGERPRINT, SIZE, make_item
 
 from ragdiff_jax.data.images import decode_mask
 from ragdiff_jax.errors import UserError
@@ -88,15 +88,27 @@ def test_neighbours_leave_a_photos_own_flat_lay_out_and_know_their_memory(memory
     rows, cosines = find_neighbours(searcher, queries, names, row_of, 3)
     assert not (rows[:-1] == np.arange(7)[:, None]).any() and rows[-1, 0] == 0
     table = NeighbourTable(
-        ids=tuple(names), rows=rows, cosines=cosines, fingerprint=FINGERPRINT, generation=memory.generation
+        ids=tuple(names),
+        rows=rows,
+        cosines=cosines,
+        fingerprint=FINGERPRINT,
+        generation=memory.generation,
+        manifest=memory.manifest.sha256,
     )
     table.save(tmp_path / "near.npz")
 
     def opened(path=tmp_path / "near.npz"):
-        return NeighbourTable.open(path, fingerprint=FINGERPRINT, generation=memory.generation, size=len(memory))
+        return NeighbourTable.open(path, memory)
 
     np.testing.assert_array_equal(opened().rows, rows)
     assert opened().ids == table.ids
+    other = Memory.create(tmp_path / "other", FINGERPRINT, SIZE, DIM)
+    other.add([make_item(i) for i in range(20, 25)])
+    other.add([make_item(i) for i in range(25, 28)])
+    other.remove(["garment-20"])
+    assert (other.generation, len(other)) == (memory.generation, len(memory))
+    with pytest.raises(UserError, match="of another memory"):
+        NeighbourTable.open(tmp_path / "near.npz", other)
     memory.remove(["garment-0"])
     with pytest.raises(UserError, match="generation 4.*generation 5"):
         opened()

@@ -59,6 +59,14 @@ def test_a_full_disk_is_one_clear_error_and_changes_nothing(memory, most_bytes):
     memory.verify()
 
 
+def test_a_compaction_whose_manifest_was_cut_off_is_told(memory):
+    memory.compact()
+    newest = memory.path / f"manifest-{memory.generation}.json"
+    newest.write_bytes(newest.read_bytes()[:-20])
+    with pytest.raises(UserError, match="segment-.*missing"):
+        Memory.open(memory.path)
+
+
 def test_of_two_writers_one_wins_and_the_other_is_told(memory):
     first, second = Memory.open(memory.path), Memory.open(memory.path)
     first.add([make_item(10)])

@@ -1,8 +1,10 @@
 """The trainings behind the claims: variants of one stem, each by `ragdiff train` on a config, equally long."""
 
 import dataclasses
+import json
 import os
 import re
+import runpy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,10 +118,9 @@ VARIANTS: dict[str, Variant] = {
 def recipe(world: World, name: str, seed: int) -> dict[str, Any]:
     """All that decides what a variant's weights will be. Raises `NotRun` where its config isn't there."""
     variant = VARIANTS[name]
-    config = config_file(world, name)
     return {
         "variant": name,
-        "config": key_of({"text": config.read_text()}),
+        "config": key_of({"config": config_of(world.configs, name)}),
         "settings": dict(variant.settings),
         "needs": {other: recipe(world, other, seed) for other in variant.needs},
         "stem": world.fingerprint("stem"),
@@ -131,15 +132,20 @@ def recipe(world: World, name: str, seed: int) -> dict[str, Any]:
     }
 
 
+def config_of(configs: Path, name: str) -> dict[str, Any]:
+    """What the config of a variant says, wherever it takes it from; places are left in braces.
+
+    Raises `NotRun` where it isn't there.
+    """
+    file, _, argument = VARIANTS[name].config.partition(":")
+    if not (configs / file).is_file():
+        raise NotRun(f"no config: {configs / file}")
+    get_config = runpy.run_path(str(configs / file))["get_config"]
+    return json.loads((get_config(argument) if argument else get_config()).to_json())
+
+
 def steps_of(world: World, name: str) -> int:
     return world.budget.scratch_steps if VARIANTS[name].from_nothing else world.budget.train_steps
-
-
-def config_file(world: World, name: str) -> Path:
-    file = world.configs / VARIANTS[name].config.partition(":")[0]
-    if not file.is_file():
-        raise NotRun(f"no config: {file}")
-    return file
 
 
 def model_of(world: World, name: str, seed: int) -> Path:

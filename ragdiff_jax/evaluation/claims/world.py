@@ -119,9 +119,9 @@ class World:
         if len(picked) < 4:
             raise NotRun(f"only {len(picked)} {name} garments among the drawn; a larger --photos draws more")
         records = [picked[row] for row in range(len(picked))]
-        groups = np.array([min(one.id, one.structure_partner or one.id) for one in records])
         pairs = read_pairs(picked, len(picked), self.image_size)
-        return Part(pairs=pairs, groups=groups, attributes=tuple(one.photo_attributes for one in records))
+        attributes = tuple(one.photo_attributes for one in records)
+        return Part(pairs=pairs, groups=np.array(pairs.groups), attributes=attributes)
 
     def _drawn(self, seed: int, count: int, *, split: str = "test", style: str = "drawn", extreme: int = 0):
         from ragdiff_jax.data.synth_dataset import prepare_synth
