@@ -99,6 +99,7 @@ def fill_train(config: Any) -> None:
 
 def apply_settings(config: Any, settings: Sequence[str]) -> None:
     """Changes fields of `config` by "a.b=value"; a value keeps its field's type. Raises UserError."""
+    _fill_changes(config, settings)
     fields = _flatten(config)
     for setting in settings:
         key, separator, text = setting.partition("=")
@@ -115,6 +116,21 @@ def apply_settings(config: Any, settings: Sequence[str]) -> None:
             node[last] = value
         except TypeError as error:
             raise UserError(f"--set {setting}: must be {type(fields[key]).__name__}, as {fields[key]!r} is") from error
+
+
+def _fill_changes(config: Any, settings: Sequence[str]) -> None:
+    """Adds to `model.changes` the preset's fields that the settings change, so that they are known and have a type."""
+    from ragdiff_jax.systems.fashion_rag import FashionRAG
+    from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
+
+    names = {setting.partition("=")[0].removeprefix("model.changes.") for setting in settings if "=" in setting}
+    if not {"preset", "changes"} <= set(config.get("model", {})):
+        return
+    system = FashionRAG if config.objective == "fashion_rag" else RAGDiffusion
+    with config.unlocked():
+        for name, value in vars(system.from_config(config.model.preset)).items():
+            if name in names and name not in config.model.changes and isinstance(value, bool | int | float | str):
+                config.model.changes[name] = value
 
 
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 
 from ragdiff_jax.data.pose import JOINTS
 from ragdiff_jax.diffusion.samplers import check_sampler
-from ragdiff_jax.errors import UserError
+from ragdiff_jax.errors import UserError, check_choice
+from ragdiff_jax.models.attention import Implementation
 from ragdiff_jax.models.clip_text import CLIPTextModel
 from ragdiff_jax.models.clip_vision import NORMALISATIONS, CLIPVisionModel
 from ragdiff_jax.models.ep_adapter import EPAdapter
 from ragdiff_jax.models.f_theta import FTheta
+from ragdiff_jax.models.transformer import Remat
 from ragdiff_jax.models.unet import UNet
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import AutoencoderKL
@@ -71,6 +73,8 @@ def example(model: "FashionRAG", part: str) -> tuple[Any, ...]:
 def check_parts(model: "FashionRAG") -> None:
     """Raises `UserError` for parts and fields that don't fit together."""
     check_sampler(model.sampler)
+    for name, kind in (("remat", Remat), ("attention", Implementation)):
+        check_choice(name, getattr(model, name), kind)
     latents, levels = model.vae.latent_channels, len(model.unet.block_out_channels)
     width = model.text_encoder.hidden_size
     fits = [

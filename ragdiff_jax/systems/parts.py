@@ -5,13 +5,14 @@ A model has the parts of the conditions that it has (`systems/variants.py`), and
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ragdiff_jax.diffusion.samplers import check_sampler
-from ragdiff_jax.errors import UserError
+from ragdiff_jax.errors import UserError, check_choice
+from ragdiff_jax.models.attention import Implementation
 from ragdiff_jax.models.clip_text import CLIPTextModel
 from ragdiff_jax.models.clip_vision import CLIPVisionModel
 from ragdiff_jax.models.ep_adapter import EPAdapter
@@ -19,6 +20,7 @@ from ragdiff_jax.models.f_theta import FTheta
 from ragdiff_jax.models.landmark_guider import LandmarkGuider
 from ragdiff_jax.models.structure_net import StructureNet
 from ragdiff_jax.models.token_adapter import TokenAdapter
+from ragdiff_jax.models.transformer import Remat
 from ragdiff_jax.models.unet import UNet
 from ragdiff_jax.models.vae import AutoencoderKL
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 
 Params = Mapping[str, Any]
+Null = Literal["gate", "zero"]
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
 # What the stage `ragdiffusion` trains, of the parts that a model has; the others are frozen.
 TRAINED_PARTS = (
@@ -105,6 +108,8 @@ def token_count(model: "RAGDiffusion") -> int:
 def check_parts(model: "RAGDiffusion") -> None:
     """Raises `UserError` for parts that don't fit together, or that want the same place."""
     check_sampler(model.sampler)
+    for name, kind in (("remat", Remat), ("attention", Implementation), ("null", Null)):
+        check_choice(name, getattr(model, name), kind)
     last, width = model.text_encoders[-1], model.unet.cross_attention_dim
     fits = [
         ("text encoders' widths together", sum(config.hidden_size for config in model.text_encoders), width),

@@ -11,7 +11,7 @@ others in (`systems/variants.py`).
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -41,7 +41,7 @@ from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 from ragdiff_jax.systems.conditions import Conditions, Text
 from ragdiff_jax.systems.dropout import Dropout
 from ragdiff_jax.systems.encodings import flat_latents, noise_with_offset, text_of
-from ragdiff_jax.systems.parts import TEXT_PARTS, Params, check_parts, example, networks
+from ragdiff_jax.systems.parts import TEXT_PARTS, Null, Params, check_parts, example, networks
 from ragdiff_jax.systems.tokens import read_tokens
 
 
@@ -79,7 +79,7 @@ class RAGDiffusion:
     reg: float = 1e-3
     landmark_candidates: int = 0
     landmark_temperature: float = 0.05
-    null: Literal["gate", "zero"] = "gate"
+    null: Null = "gate"
     dropout: Dropout = Dropout()
     snr_gamma: float = 0.0
     noise_offset: float = 0.0

@@ -1,10 +1,14 @@
 """`ragdiff train --config FILE:ARG --set KEY=VALUE`: a typo is an error that names what was meant."""
 
+from pathlib import Path
+
 import pytest
 
 from ragdiff_jax.cli.train import apply_settings, read_config
-from ragdiff_jax.errors import UserError
+from ragdiff_jax.errors import UserError, check_choice
+from ragdiff_jax.models.transformer import Remat
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG = """
 from ml_collections import ConfigDict
 
@@ -65,3 +69,15 @@ def test_no_config_file(tmp_path, file):
     file.write_text("x = 1")
     with pytest.raises(UserError, match=r"no get_config\(\)"):
         read_config(str(file))
+
+
+def test_fields_of_the_preset_that_the_config_leaves_alone_can_be_set():
+    config = read_config(str(CONFIGS / "ragdiffusion/sdxl.py"))
+    apply_settings(config, ["model.changes.remat=dots", "model.changes.snr_gamma=5"])
+    assert config.model.changes.to_dict() == {"dtype": "bfloat16", "remat": "dots", "snr_gamma": 5.0}
+    with pytest.raises(UserError, match="model.changes.snr_gama.*no such field"):
+        apply_settings(config, ["model.changes.snr_gama=5"])
+    with pytest.raises(UserError, match="must be float"):
+        apply_settings(config, ["model.changes.noise_offset=much"])
+    with pytest.raises(UserError, match="remat 'some': choose none, block, dots"):
+        check_choice("remat", "some", Remat)  # a system's own fields: beartype would be faster here
