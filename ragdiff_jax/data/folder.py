@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ragdiff_jax.data.attributes import read_attributes
 from ragdiff_jax.data.images import SUFFIXES, one_line
-from ragdiff_jax.data.records import PairRecord, PairSource, TfdsPairs, record_from_fields
+from ragdiff_jax.data.records import PairRecord, PairSource, TfdsPairs, prepared_folder, record_from_fields
 from ragdiff_jax.errors import UserError
 
 SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
@@ -139,16 +139,16 @@ def read_bytes(path: Path, kind: str) -> bytes:
 
 
 def open_pairs(folder: str | os.PathLike, split: str) -> PairSource:
-    """A split of the pairs in `folder`: a prepared data set (`dataset_info.json`) or users' pictures
+    """A split of the pairs in `folder`: a prepared data set (`prepared_folder`) or users' pictures
     (`photos/`), of which `all` takes every one.
 
-    Raises `UserError` when the folder is neither.
+    Raises `UserError` when the folder is neither, or holds several data sets.
     """
     folder = Path(folder)
-    if (folder / "dataset_info.json").is_file():
-        return TfdsPairs(folder, split)
     if (folder / "photos").is_dir():
         return FolderPairs(folder, None if split == "all" else split)
+    if prepared := prepared_folder(folder):
+        return TfdsPairs(prepared, split)
     raise UserError(
         f"{one_line(folder)}: holds neither photos/ and flats/ nor a prepared data set; check the path"
     )

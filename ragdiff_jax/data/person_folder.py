@@ -19,6 +19,7 @@ from ragdiff_jax.data.inpainting_masks import CATEGORIES
 from ragdiff_jax.data.label_maps import decode_labels
 from ragdiff_jax.data.person_records import NO_KEYPOINTS, PersonRecord, PersonSource, TfdsPersons, person_from_fields
 from ragdiff_jax.data.pose import read_keypoints
+from ragdiff_jax.data.records import prepared_folder
 from ragdiff_jax.errors import UserError
 
 _LISTED = 100  # problems named in one error
@@ -152,13 +153,13 @@ class FolderPersons:
 
 
 def open_persons(folder: str | os.PathLike, split: str, *, label_scheme: str = "dresscode") -> PersonSource:
-    """A split of the people in `folder`: a prepared data set (`dataset_info.json`) or users' pictures (`people/`).
+    """A split of the people in `folder`: a prepared data set (`prepared_folder`) or users' pictures (`people/`).
 
-    Raises `UserError` when the folder is neither.
+    Raises `UserError` when the folder is neither, or holds several data sets.
     """
     folder = Path(folder)
-    if (folder / "dataset_info.json").is_file():
-        return TfdsPersons(folder, split)
     if (folder / "people").is_dir():
         return FolderPersons(folder, split, label_scheme=label_scheme)
+    if prepared := prepared_folder(folder):
+        return TfdsPersons(prepared, split)
     raise UserError(f"{one_line(folder)}: holds neither people/ and garments/ nor a prepared data set; check the path")

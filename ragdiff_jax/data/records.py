@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from ragdiff_jax.errors import UserError
 
+INFO = "dataset_info.json"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairRecord:
@@ -204,6 +206,20 @@ def opened_split(builder: Any, split: str) -> Any:
     return builder.as_data_source(split=split)
 
 
+def prepared_folder(folder: str | Path) -> Path | None:
+    """The prepared data set that `folder` is, or the one in it, as `ragdiff data ... --out` lays it; None: neither.
+
+    Raises `UserError` for several.
+    """
+    folder = Path(folder)
+    if (folder / INFO).is_file():
+        return folder
+    found = sorted(file.parent for file in folder.glob(f"*/*/*/{INFO}"))
+    if len(found) > 1:
+        raise UserError(f"{folder}: holds {len(found)} prepared data sets; name one: {', '.join(map(str, found))}")
+    return found[0] if found else None
+
+
 class TfdsPairs:
     """A split of a TFDS data set of pair records in ArrayRecord files, e.g. one that `prepare_synth` wrote.
 
@@ -215,7 +231,7 @@ class TfdsPairs:
         import tensorflow_datasets as tfds
 
         folder = Path(folder)
-        if not (folder / "dataset_info.json").is_file():
+        if not (folder / INFO).is_file():
             raise UserError(f"{folder}: holds no prepared data set; make one with `ragdiff data synth`")
         builder = tfds.builder_from_directory(folder)
         if split not in builder.info.splits:

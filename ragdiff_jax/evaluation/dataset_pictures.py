@@ -7,12 +7,13 @@ from pathlib import Path
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import one_line, picture_ending, write_atomic
 from ragdiff_jax.data.person_folder import open_persons
+from ragdiff_jax.data.records import prepared_folder
 from ragdiff_jax.errors import UserError
 
 
 def is_dataset(folder: Path) -> bool:
     """A prepared data set, not a folder of pictures."""
-    return (folder / "dataset_info.json").is_file()
+    return prepared_folder(folder) is not None
 
 
 def dataset_pictures(dataset: Path, split: str, task: str, out: Path) -> Path:

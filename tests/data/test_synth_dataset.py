@@ -34,6 +34,15 @@ def test_the_files_hold_the_series_in_order(prepared):
     assert [path.name for path in folder.parent.iterdir()] == ["2.3.0"]  # nothing incomplete is left
 
 
+def test_a_data_set_is_found_in_the_folder_that_was_told_to_hold_it(prepared, tmp_path):
+    for name in ("first", "second"):
+        shutil.copytree(prepared[1], tmp_path / "synth_garments" / name / "1.0.0")
+        if name == "first":
+            assert list(open_pairs(tmp_path, "test")) == list(open_pairs(prepared[1], "test"))
+    with pytest.raises(UserError, match="holds 2 prepared data sets; name one: .*first/1.0.0, .*second/1.0.0"):
+        open_pairs(tmp_path, "test")
+
+
 def test_the_records_are_the_same_with_any_number_of_processes(prepared, tmp_path):
     folder = prepare_synth(tmp_path, **NUMBERS | {"count": 48, "processes": 2})
     train, test = open_pairs(folder, "train"), open_pairs(folder, "test")

@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from ragdiff_jax.data.answers import Answer, Kind
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import decode_image, load_image, one_line, picture_files, resize
+from ragdiff_jax.data.records import prepared_folder
 from ragdiff_jax.errors import UserError
 
 MAX_SIDE = 768  # pixels of what is sent
@@ -58,7 +59,7 @@ def pictures_of(source: Path, split: str, kind: str, *, limit: int | None = None
             for place, name in places
             for path in _files(folder / place)
         ][:limit]
-    if (folder / "dataset_info.json").is_file():
+    if prepared_folder(folder):
         records = open_pairs(folder, split)
 
         def reader(row, name):
