@@ -48,6 +48,7 @@ def get_config(stage: str = "stage1") -> ConfigDict:
                 "text_encoder_2": "weights/sdxl/text_encoder_2",
             },
             "tokenizer": "weights/sdxl/tokenizer",
+            "tokenizer_2": "weights/sdxl/tokenizer_2",  # pads with another token
             "text_dropout": 0.1,
             "guidance_scale": 5.0,
         }

@@ -71,6 +71,13 @@ def eos_position(config: CLIPTextConfig, ids: Int[Array, "b l"]) -> Int[Array, "
     return jnp.argmax(ids if eos == 2 else ids == eos, axis=-1)
 
 
+def padded_with(config: CLIPTextConfig, ids: Int[Array, "b l"], pad_id: int) -> Int[Array, "b l"]:
+    """`ids` with `pad_id` behind each text's end. The text's own states don't change (attention is causal), but those
+    behind it do, and cross-attention sees them: SDXL's two tokenizers have one vocabulary and pad differently.
+    """
+    return jnp.where(jnp.arange(ids.shape[1])[None] > eos_position(config, ids)[:, None], pad_id, ids)
+
+
 def insert_placeholders(
     config: CLIPTextConfig, ids: Int[Array, "b l"], counts: Int[Array, "b"], placeholder: int
 ) -> Int[Array, "b l"]:

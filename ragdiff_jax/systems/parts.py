@@ -111,6 +111,8 @@ def check_parts(model: "RAGDiffusion") -> None:
     for name, kind in (("remat", Remat), ("attention", Implementation), ("null", Null)):
         check_choice(name, getattr(model, name), kind)
     last, width = model.text_encoders[-1], model.unet.cross_attention_dim
+    if model.text_pads and len(model.text_pads) != len(model.text_encoders):
+        raise UserError(f"RAGDiffusion: {len(model.text_pads)} text_pads for {len(model.text_encoders)} text encoders")
     fits = [
         ("text encoders' widths together", sum(config.hidden_size for config in model.text_encoders), width),
         ("pooled text width", last.projection_dim, model.unet.text_embed_dim),

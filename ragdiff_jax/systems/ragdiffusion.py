@@ -24,7 +24,7 @@ from ragdiff_jax.diffusion.process import add_noise, target
 from ragdiff_jax.diffusion.samplers import SamplerName
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
 from ragdiff_jax.models.attention import Implementation
-from ragdiff_jax.models.clip_text import CLIPTextConfig
+from ragdiff_jax.models.clip_text import CLIPTextConfig, padded_with
 from ragdiff_jax.models.clip_vision import CLIPVisionConfig
 from ragdiff_jax.models.ep_adapter import EPAdapterConfig
 from ragdiff_jax.models.f_theta import FThetaConfig
@@ -62,6 +62,8 @@ class RAGDiffusion:
       reference_net, ep_adapter, landmark_guider, latent_concat, image_adapter, class_adapter, token_adapter,
         photo_guider, mask_unet: the conditions, None or False where a model hasn't one (`systems/variants.py`);
         `photo_guider` is what shows the photo to a ControlNet.
+      text_pads: of each text encoder the id that its tokenizer pads with, where they differ: training has the ids of
+        one. Empty: ids are taken as they are, which is right of serving, where each encoder has its own.
     """
 
     unet: UNetConfig
@@ -91,6 +93,7 @@ class RAGDiffusion:
     token_adapter: TokenAdapterConfig | None = None
     photo_guider: LandmarkGuiderConfig | None = None
     mask_unet: UNetConfig | None = None
+    text_pads: tuple[int, ...] = ()
     remat: Remat = "none"
     attention: Implementation = "auto"
     dtype: DTypeLike = jnp.float32
@@ -150,9 +153,15 @@ class RAGDiffusion:
     def encode_text(self, params: Params, ids: Int[Array, "b l"] | tuple[Int[Array, "b l"], ...]) -> Text:
         """Prompts as SDXL sees them: the encoders' penultimate states side by side, the last one's pooled text.
 
-        `ids`: one array for all encoders, or one each (two tokenizers may pad differently).
+        `ids`: one array for all encoders, padded anew for each by `text_pads`; or one each, as their tokenizers give
+        them.
         """
-        ids = ids if isinstance(ids, tuple) else (ids,) * len(self.text_encoders)
+        if not isinstance(ids, tuple):
+            pads = self.text_pads or (None,) * len(self.text_encoders)
+            ids = tuple(
+                ids if pad is None else padded_with(config, ids, pad)
+                for config, pad in zip(self.text_encoders, pads, strict=True)
+            )
         outputs = [
             self._apply(params, part, i) for part, i in zip(TEXT_PARTS[: len(self.text_encoders)], ids, strict=True)
         ]

@@ -125,18 +125,31 @@ def _empty_ids(tokenizer: str) -> tuple[int, ...]:
     return tuple(int(i) for i in Tokenizer.from_folder(tokenizer).encode([""])[0])
 
 
+def _reading(system: RAGDiffusion, model: Any) -> RAGDiffusion:
+    """The system that knows how each text encoder's tokenizer pads: `tokenizers`, or `tokenizer` and `tokenizer_2`."""
+    folders = model.get("tokenizers") or [model["tokenizer"], *filter(None, [model.get("tokenizer_2", "")])]
+    if len(folders) != len(system.text_encoders):
+        raise UserError(
+            f"model has {len(system.text_encoders)} text encoders and {len(folders)} tokenizers "
+            f"({', '.join(folders)}); name one for each, since they may pad differently: model.tokenizers, or "
+            "model.tokenizer and model.tokenizer_2"
+        )
+    pads = tuple(Tokenizer.from_folder(folder).pad_id for folder in folders)
+    return dataclasses.replace(system, text_pads=pads) if len(set(pads)) > 1 else system
+
+
 def text_to_image(model: Any, **data) -> TextToImageObjective:
     return TextToImageObjective(
-        model=_system(model),
+        model=_reading(_system(model), model),
         parts=_given(model["parts"]),
         empty_ids=_empty_ids(model["tokenizer"]),
-        **_rest(model, "preset", "changes", "parts", "tokenizer"),
+        **_rest(model, "preset", "changes", "parts", "tokenizer", "tokenizer_2"),
         **data,
     )
 
 
 def ragdiffusion(model: Any, **data) -> RAGDiffusionObjective:
-    system = _system(model)
+    system = _reading(_system(model), model)
     there = system.modules()
     trained = "|".join(part for part in TRAINED_PARTS if part in there)
     return RAGDiffusionObjective(
@@ -165,11 +178,13 @@ def _latent_change(kind: type, model: Any, data: Any) -> Any:
         )
     unet = dataclasses.replace(old, in_channels=vae.latent_channels, out_channels=vae.latent_channels)
     return kind(
-        model=RAGDiffusion.from_config(model["preset"], **model.get("changes", {}), unet=unet, vae=vae),
+        model=_reading(
+            RAGDiffusion.from_config(model["preset"], **model.get("changes", {}), unet=unet, vae=vae), model
+        ),
         old_vae=old_vae,
         parts=parts,
         empty_ids=_empty_ids(model["tokenizer"]),
-        **_rest(model, "preset", "changes", "parts", "tokenizer"),
+        **_rest(model, "preset", "changes", "parts", "tokenizer", "tokenizer_2"),
         **data,
     )
 
@@ -184,10 +199,10 @@ def pgea_conv_in_sgd(model: Any, **data) -> PGEAConvInSGD:
 
 def pgea_conv_out(model: Any, **data) -> PGEAConvOut:
     return PGEAConvOut(
-        model=_system(model),
+        model=_reading(_system(model), model),
         parts=_given(model["parts"]),
         empty_ids=_empty_ids(model["tokenizer"]),
-        **_rest(model, "preset", "changes", "parts", "tokenizer"),
+        **_rest(model, "preset", "changes", "parts", "tokenizer", "tokenizer_2"),
         **data,
     )
 

@@ -92,6 +92,8 @@ class EncodedObjective(Objective):
         digest.update(fingerprint([folder for folder in (*encoders, *self.sources) if Path(folder).exists()]).encode())
         how = [getattr(self.base, name, None) for name in ("augment", "paste_share")]
         how += [getattr(self.base.model, name) for name in _ENCODER_FIELDS]
+        if self.base.model.text_pads:
+            how.append(self.base.model.text_pads)
         digest.update(repr((how, self.seed)).encode())
         return digest.hexdigest()
 

@@ -157,8 +157,8 @@ def abstract_objective(config: Any, wrap: bool = True) -> Objective:
     if "parts" in model:
         absent = set(absent_parts(config))
         model["parts"] = {part: "" if part in absent else folder for part, folder in model["parts"].items()}
-    for name in ("tokenizer", "tokenizers"):
-        if name in model:
+    for name in ("tokenizer", "tokenizer_2", "tokenizers"):
+        if model.get(name):
             model[name] = _tokenizers(model[name])
     if config["objective"] in SHAPE_BUILDERS:
         length = len(Tokenizer.from_folder(model["tokenizer"]).encode([""])[0])

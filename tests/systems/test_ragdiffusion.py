@@ -299,6 +299,27 @@ def test_the_papers_sizes_fit_together():
         rd.RAGDiffusion.from_config("sdxl_fluxx")
 
 
+def test_each_text_encoder_sees_its_own_tokenizers_padding(params):
+    """One vocabulary, two paddings (SDXL): training has the first one's ids, serving has both."""
+    encoder = MODEL.text_encoders[0]
+    width = 2 * MODEL.unet.cross_attention_dim
+    both = dataclasses.replace(
+        MODEL,
+        text_encoders=(encoder, encoder),
+        unet=dataclasses.replace(MODEL.unet, cross_attention_dim=width),
+        text_pads=(encoder.eos_token_id, 0),
+    )
+    two = params | {"text_encoder_2": params["text_encoder"]}
+    ids = jnp.full((2, 77), encoder.eos_token_id).at[:, 0].set(766).at[0, 1:4].set(jnp.arange(3, 6))
+    second = ids.at[0, 5:].set(0).at[1, 2:].set(0)
+    served = both.encode_text(two, (ids, second))
+    assert_equal(both.encode_text(two, ids), served)
+    alike = dataclasses.replace(both, text_pads=()).encode_text(two, ids)
+    assert differ(alike.context[:, 5:], served.context[:, 5:])  # what the second would see in training without it
+    with pytest.raises(rd.UserError, match="1 text_pads for 2 text encoders"):
+        dataclasses.replace(both, text_pads=(0,))
+
+
 @pytest.mark.parametrize(
     "part, change, word",
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from toy import Toy, exported, losses
 from ragdiff_jax.cli.train import read_config as read_train_config
 from ragdiff_jax.data.pipeline import PairArrays
 from ragdiff_jax.data.synth_dataset import synth_record
-from ragdiff_jax.data.tokenizer import train_tokenizer
+from ragdiff_jax.data.tokenizer import Tokenizer, train_tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.unet import UNet
 from ragdiff_jax.models.unet_config import UNetConfig
@@ -237,6 +238,15 @@ def test_a_summing_stage_resumes_and_ends_with_all_its_sums(tmp_path, one_device
     assert list(losses(tmp_path / "cut")) == [1, 2, 3, 4]
 
 
+def other_padding(tokenizer, base):
+    """A copy that pads with "!", id 0, as SDXL's second does."""
+    shutil.copytree(tokenizer, base / "tokenizer_2")
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        content = json.loads((base / "tokenizer_2" / file).read_text())
+        (base / "tokenizer_2" / file).write_text(json.dumps(content | {"pad_token": "!"}))
+    return str(base / "tokenizer_2")
+
+
 @pytest.mark.parametrize("preset", ["tiny", "sdxl_flux"])
 def test_the_configs_of_all_stages_build(world, preset, tmp_path):
     if preset == "tiny":
@@ -256,7 +266,14 @@ def test_the_configs_of_all_stages_build(world, preset, tmp_path):
             (folder / "config.json").write_text(json.dumps(source["vae" if part == "old_vae" else part]))
             config.model.parts[part] = str(folder)
         config.model.tokenizer = str(world.base / "tokenizer")
+        if preset == "sdxl_flux":
+            given = config.model.to_dict() | {"tokenizer_2": ""}
+            with pytest.raises(UserError, match="2 text encoders and 1 tokenizers"):
+                builders.BUILDERS[config.objective](given, pairs=world.pairs, held_out=world.pairs)
+            config.model.tokenizer_2 = other_padding(world.base / "tokenizer", tmp_path / stage)
         built = builders.BUILDERS[config.objective](config.model.to_dict(), pairs=world.pairs, held_out=world.pairs)
+        own = Tokenizer.from_folder(world.base / "tokenizer").pad_id
+        assert built.model.text_pads == ((own, 0) if preset == "sdxl_flux" else ())
         assert built.model.unet.to_dict() == new.unet.to_dict() and built.model.vae == new.vae
         settings, mesh = TrainSettings(**config.train), make_mesh(**config.mesh)
         make_step(built, settings, mesh)  # refuses settings that don't go with the objective
