@@ -23,7 +23,7 @@ def run(arguments):
     people["own"] = own_garments(world)
     variants = {PLAIN: (world.editor, {})}
     for name, folder in arguments.against:
-        editor = PersonEditor.from_folders(folder, None, batch_size=arguments.batch)
+        editor = PersonEditor.from_folders(folder, None, batch_size=arguments.batch, window=0.0)
         variants[name] = editor, {}
         if editor.model.reference_net:
             variants[f"{name}, {WITHOUT}"] = editor, {"detail": False}

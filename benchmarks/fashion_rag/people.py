@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ragdiff_jax.cli.edit import WINDOW
 from ragdiff_jax.data.images import load_image, save_image
 from ragdiff_jax.data.inpainting_masks import box_mask, inpainting_mask
 from ragdiff_jax.data.label_maps import decode_labels
@@ -28,7 +27,7 @@ def run(arguments):
         raise UserError("RAGDIFF_REAL_DATA: name the folder that holds people/")
     folder = Path(arguments.real) / "people"
     memory = arguments.memory or ASSETS / "memory"
-    editor = PersonEditor.from_folders(arguments.model, memory, batch_size=8, window=WINDOW)
+    editor = PersonEditor.from_folders(arguments.model, memory, batch_size=8)
     people, failures, start = [], [], time.perf_counter()
     for number, path in enumerate(sorted((folder / "photos").iterdir())[: arguments.count]):
         labels = decode_labels((folder / "parse" / f"{path.stem}.png").read_bytes(), "ccp", path.stem)

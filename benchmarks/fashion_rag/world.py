@@ -19,7 +19,7 @@ class World:
     """Held-out people, the database that they retrieve from, the tower that measures, steps and place of a call."""
 
     def __init__(self, arguments: argparse.Namespace):
-        editor = PersonEditor.from_folders(arguments.model, arguments.memory, batch_size=arguments.batch)
+        editor = PersonEditor.from_folders(arguments.model, arguments.memory, batch_size=arguments.batch, window=0.0)
         records = []
         for split in arguments.split.split(","):
             source = open_persons(arguments.people, split)

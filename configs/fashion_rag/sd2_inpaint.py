@@ -34,6 +34,7 @@ def get_config(stage: str = "edit") -> ConfigDict:
             "folder": "data/dresscode",
             "held_out": "test",
             "mask_mode": "mask",
+            "mask_rules": "",  # dresscode or vitonhd; empty: the data set's own
             "cache": False,
             "retrieved": "runs/retrieved",
         }
@@ -59,7 +60,14 @@ def get_config(stage: str = "edit") -> ConfigDict:
             "image_prompt": stage == "image_prompt",
             "most": 3,
             "pool": 0.0,
-            "dropout": {"text": 0.2, "garments": 0.0, "pose": 0.2, "everything": 0.05, "reference": 0.1, "own": 0.5},
+            "dropout": {
+                "text": 0.2,
+                "garments": 0.0 if stage == "inversion" else 0.2,  # the text alone is served too (N_r = 0)
+                "pose": 0.2,
+                "everything": 0.05,
+                "reference": 0.1,
+                "own": 0.7 if stage == "detail" else 0.5,
+            },
             "noise_start": False,
             "trainable": trainable,
             "export_dtype": "float32",

@@ -42,6 +42,7 @@ def get_config(stage: str = "edit") -> ConfigDict:
             "folder": f"{RUN}/data",
             "held_out": "validation",
             "mask_mode": "mask",
+            "mask_rules": "",  # dresscode or vitonhd; empty: the data set's own
             "cache": True,
             "retrieved": f"{RUN}/retrieved",  # keeps which garments were retrieved; empty: worked out at each start
         }

@@ -28,7 +28,6 @@ ENDINGS = (".png", "_panel.png", "_mask.png")
 CATEGORIES = ("upper_body", "lower_body", "dresses")
 SCHEMES = ("dresscode", "lip", "vitonhd", "ccp")
 MODEL = "fashion_rag"
-WINDOW = 0.6  # of what the model sees, what is drawn anew takes up to this share of a side
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="show the model the whole picture, as the paper does (default: the part around what is drawn anew)",
+        help="show the model the whole picture, as the paper does (default: the model's own; the shipped one sees "
+        "the part around what is drawn anew)",
     )
     parser.add_argument(
         "--steps", type=at_least(1), default=30, metavar="N", help="denoising steps (default %(default)s)"
@@ -200,7 +200,8 @@ def read_person(arguments: argparse.Namespace):
             )
         labels = resize_labels(labels, shape)
         try:
-            mask = inpainting_mask(labels, category, keypoints)
+            rules = "vitonhd" if arguments.label_scheme == "vitonhd" and category == "upper_body" else "dresscode"
+            mask = inpainting_mask(labels, category, keypoints, rules=rules)
         except UserError as error:
             raise UserError(f"{arguments.label_map}: {error}") from None
     garments = tuple((str(path), load_image(path)) for path in arguments.garment)
@@ -231,7 +232,7 @@ def load_editor(arguments: argparse.Namespace, report: Report, **options):
         reject=getattr(arguments, "reject", None),
         reject_below=getattr(arguments, "reject_below", None),
         detail=getattr(arguments, "detail", None),
-        window=None if getattr(arguments, "whole", False) else WINDOW,
+        window=0.0 if getattr(arguments, "whole", False) else None,
         **options,
     )
 

@@ -159,7 +159,8 @@ def person_from_example(example: dict[str, Any]) -> PersonRecord:
 class TfdsPersons:
     """A split of a TFDS data set of person records in ArrayRecord files, e.g. one that `prepare_dresscode` wrote.
 
-    Raises `UserError` when `folder` holds none, or one of another kind, and for an unknown split.
+    `mask_rules`: those of its data set (`inpainting_masks.RULES`). Raises `UserError` when `folder` holds none, or one
+    of another kind, and for an unknown split.
     """
 
     def __init__(self, folder: str | Path, split: str):
@@ -174,6 +175,7 @@ class TfdsPersons:
         if missing := _TYPES.keys() - builder.info.features.keys():
             raise UserError(f"{folder}: holds no people ({', '.join(sorted(missing))} missing); name another data set")
         self.folder, self.split = folder, split
+        self.mask_rules = "vitonhd" if builder.name == "viton_hd" else "dresscode"
         self._source = opened_split(builder, split)
 
     def __len__(self) -> int:

@@ -92,9 +92,8 @@ class PersonEditor:
     `fusion` and `weighting`: see `systems/garment_weights.py`; an image prompt is always pooled. `reject`: garments
     whose cosine with the text is more than this below the best one's are left out, None keeps all; `reject_below`:
     those whose cosine is less than this. `detail`: whether the U-Net sees the keys and values of the garment that
-    counts most; None: if the model has a ReferenceNet. `window`: the model sees the part of the picture in which the
-    mask's box takes that share of the height or width (F: the whole picture, None): a small model would otherwise spend
-    its pixels on the street.
+    counts most; None: if the model has a ReferenceNet. `window`: in the place of the
+    model's own (`FashionRAG.window`); 0: the whole picture is seen.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class PersonEditor:
                 "(configs/fashion_rag/tiny.py:detail)"
             )
         self.model, self.params, self.tokenizer, self.database = model, params, tokenizer, database
-        self.batch_size, self.window = batch_size, window
+        self.batch_size, self.window = batch_size, model.window if window is None else window
         self.fusion, self.weighting, self.reject, self.reject_below = fusion, weighting, reject, reject_below
         self.detail = detail
         self.prompts = Prompts(kind=model.prompt, tokenizer=tokenizer, tokens=model.tokens)
@@ -136,7 +135,7 @@ class PersonEditor:
     ) -> "PersonEditor":
         """Loads a model folder and a memory; `options` are the constructor's. Raises `UserError`."""
         model = read_fashion(model_folder)
-        params = load_fashion(model, model_folder)
+        params = load_fashion(model, model_folder, dtype=model.dtype)
         tokenizer = Tokenizer.from_folder(tokenizer_folder(model_folder))
         garments = None
         if database is not None:
@@ -280,8 +279,9 @@ class PersonEditor:
         shape, seen = self.model.image_size, seen_part(person.mask, self.model.image_size, self.window)
         image = person.image[seen]
         mask = fit_grey(person.mask[seen].astype(np.uint8) * 255, shape, Image.Resampling.BILINEAR) > 127
-        if not mask.any():
-            raise UserError("mask: marks less than a pixel of the model's picture; make the part to change larger")
+        factor = self.model.vae.factor
+        if not mask[::factor, ::factor].any():  # what the U-Net sees of it
+            raise UserError("mask: marks nothing in the model's small picture; make the part to change larger")
         keypoints = np.zeros((18, 3), np.float32)
         if person.keypoints is not None:
             (height, width), ((top, _), (left, _)) = place_in(image.shape[:2], shape)
@@ -329,14 +329,14 @@ class PersonEditor:
 
 
 def seen_part(
-    mask: Bool[np.ndarray, "h w"], size: tuple[int, int], window: float | None
+    mask: Bool[np.ndarray, "h w"], size: tuple[int, int], window: float
 ) -> tuple[slice, slice]:
     """(rows, columns) of the picture that the model sees: of its own proportions, around the mask, or everything.
 
-    The mask's box takes `window` of the height or width, whichever is tighter; at the picture's border it lies off
-    the middle, and where the picture is too small for it all of the picture is seen.
+    The mask's box takes `window` of the height or width, whichever is tighter (0: everything is seen); at the picture's
+    border it lies off the middle, and where the picture is too small for it all of the picture is seen.
     """
-    if window is None:
+    if not window:
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]

@@ -157,7 +157,7 @@ class GarmentGenerator:
 
     @property
     def predicts(self) -> bool:
-        """Whether the model can predict attributes: it has an image encoder."""
+        """Whether the model can predict attributes: by an image encoder, or a calibrated head of StructureNet's."""
         return self._predictor is not None
 
     def check(

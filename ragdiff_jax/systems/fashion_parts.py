@@ -51,7 +51,12 @@ def networks(model: "FashionRAG") -> dict[str, nn.Module]:
         "image_adapter": lambda config: EPAdapter(config, model.unet, model.dtype),
         "reference_net": lambda config: UNet(config, role="reference", **common),
     }
-    return {part: kinds[part.removeprefix("retrieval_")](config) for part, config in part_configs(model).items()}
+    made = {}
+    for part, config in part_configs(model).items():
+        made[part] = kinds[part.removeprefix("retrieval_")](config)
+        if part.startswith("retrieval_"):  # cosines that are compared with those of a memory on the disk
+            made[part] = made[part].clone(dtype=jnp.float32)
+    return made
 
 
 def example(model: "FashionRAG", part: str) -> tuple[Any, ...]:
@@ -73,6 +78,8 @@ def example(model: "FashionRAG", part: str) -> tuple[Any, ...]:
 def check_parts(model: "FashionRAG") -> None:
     """Raises `UserError` for parts and fields that don't fit together."""
     check_sampler(model.sampler)
+    if not 0 <= model.window <= 1:
+        raise UserError(f"FashionRAG: window {model.window}: a share of the picture's side, or 0 for the whole picture")
     for name, kind in (("remat", Remat), ("attention", Implementation)):
         check_choice(name, getattr(model, name), kind)
     latents, levels = model.vae.latent_channels, len(model.unet.block_out_channels)

@@ -103,6 +103,7 @@ def preset(name: str) -> FashionRAG:
             image_size=(64, 64),
             guidance_scale=2.0,
             prompt="bare",
+            window=0.6,
         )
     if name == "sd2_inpaint":
         return FashionRAG(

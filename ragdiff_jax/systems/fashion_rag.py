@@ -57,6 +57,8 @@ class FashionRAG:
       garment_fit: how a garment becomes the tower's square: `pad` with white, or `crop` as the released code does.
       mask_weight: of the loss inside the mask, added to F's mean over the whole picture; 0 is F's.
       normalisation, retrieval_normalisation: of the pictures of `image_encoder` and of retrieval's own tower.
+      window: in serving the model sees the part of the picture in which the mask's box takes this share of the height
+        or width; 0: the whole picture (F). A small model would otherwise spend its pixels on the street.
       inversion: F_theta, or None for a model whose garments are an image prompt: `image_adapter` then.
       reference_net: whether the U-Net sees the top garment's keys and values too; the network is the U-Net's own kind.
     """
@@ -82,6 +84,7 @@ class FashionRAG:
     retrieval_normalisation: str = "clip"
     snr_gamma: float = 0.0
     mask_weight: float = 0.0
+    window: float = 0.0
     remat: Remat = "none"
     attention: Implementation = "auto"
     dtype: DTypeLike = jnp.float32

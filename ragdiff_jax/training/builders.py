@@ -270,6 +270,7 @@ def fashion_rag(model: Mapping[str, Any], data: Mapping[str, Any]) -> FashionRAG
             shape=system.image_size,
             tokenizer=prompts.tokenizer,
             mask_mode=data.get("mask_mode", "mask"),
+            rules=data.get("mask_rules", "") or getattr(source, "mask_rules", "dresscode"),
             cache=data.get("cache", False),
         )
         rows = np.zeros((len(source), 0), np.int32)

@@ -4,6 +4,7 @@ A config has `objective` (the stage's name), `data`, `model`, `train` (TrainSett
 tensor), and may have `lora` (LoRAObjective's fields; rank 0 is none). Below this file there are only explicit fields.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.loop import TrainResult, train
 from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.training.objectives.fashion_rag import FashionRAGObjective
 from ragdiff_jax.training.resident import ResidentObjective
 from ragdiff_jax.training.settings import TrainSettings
 
@@ -98,7 +100,12 @@ def wrapped(objective: Objective, config: Any) -> Objective:
         sources = tuple(data[name] for name in ("folder", "also", "partners", "tokenizer") if data.get(name, ""))
         objective = EncodedObjective(base=objective, folder=folder, variants=variants, seed=seed, sources=sources)
     lora = dict(config.get("lora", {}))
-    return LoRAObjective(base=objective, **lora) if lora.get("rank") else objective
+    if not lora.get("rank"):
+        return objective
+    adapted = LoRAObjective(base=objective, **lora)
+    if isinstance(objective, FashionRAGObjective):  # F_theta's dropout follows what is trained
+        adapted = dataclasses.replace(adapted, base=dataclasses.replace(objective, trainable=adapted.trainable))
+    return adapted
 
 
 def make_objective(config: Any) -> Objective:

@@ -15,7 +15,9 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.training.settings import TrainSettings
 
-DECAYED = frozenset({"kernel", "embedding"})
+# The EP-Adapter's keys and values are one stacked matrix each, without a module of their own.
+MATRICES = frozenset({"kernel", "to_k", "to_v"})
+DECAYED = MATRICES | {"embedding", "table"}
 
 
 @flax.struct.dataclass
@@ -107,7 +109,7 @@ def _matrices(params) -> dict:
     """
 
     def one(path, leaf):
-        if getattr(path[-1], "key", None) != "kernel" or not 2 <= leaf.ndim <= 5:
+        if getattr(path[-1], "key", None) not in MATRICES or not 2 <= leaf.ndim <= 5:
             return None
         return MuonDimensionNumbers(tuple(range(leaf.ndim % 2, leaf.ndim - 1)), (leaf.ndim - 1,))
 

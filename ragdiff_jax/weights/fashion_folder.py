@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
@@ -30,6 +31,7 @@ from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.text_retrieval import tower_params
 from ragdiff_jax.weights.folder import (
     ModelFile,
+    compute_dtype,
     fingerprint,
     load_part,
     part_folder,
@@ -52,6 +54,8 @@ SETTINGS = (
     "garment_fit",
     "normalisation",
     "retrieval_normalisation",
+    "window",
+    "dtype",
 )
 _KINDS = {
     "unet": (UNetConfig, "UNet2DConditionModel"),
@@ -86,6 +90,7 @@ def read_fashion(folder: str | Path) -> FashionRAG:
     if len({"inversion", "image_adapter"} & set(file.parts)) != 1:
         raise UserError(f"{folder / 'model.json'}: has no part 'inversion'; it needs that or 'image_adapter', and one")
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in file.settings.items()}
+    settings["dtype"] = compute_dtype(folder, file)
     configs = {}
     for part in file.parts:
         if part not in _KINDS:
@@ -125,9 +130,11 @@ def load_fashion(
     """The parameters of `model`, {part: tree}, placed as the mesh's rules say (None: default device).
 
     `folder`: a model folder, or a folder for each part; one that the mapping leaves out is missing in the result.
+    `dtype`: None keeps fp32; the towers that retrieve keep it in any case, for a memory knows them by their bits.
     Raises `UserError` as `load_part`.
     """
     abstract = abstract_fashion(model)
+    kept = tower_params(dict.fromkeys(abstract))
     if not isinstance(folder, Mapping):
         file = read_model_json(folder)
         folder = {part: part_folder(Path(folder), file, part) for part in abstract}
@@ -138,7 +145,7 @@ def load_fashion(
             path,
             abstract[part],
             shardings=None if mesh is None else shardings_for(abstract[part], mesh),
-            dtype=dtype,
+            dtype=None if part in kept else dtype,
         )
         for part, path in folder.items()
     }
@@ -175,7 +182,7 @@ def save_fashion(
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}); choose another") from error
     parts = {part: _KINDS[part][1] for part in configs}
-    settings = {name: getattr(model, name) for name in SETTINGS}
+    settings = {name: getattr(model, name) for name in SETTINGS} | {"dtype": np.dtype(model.dtype).name}
     write_model_json(folder, ModelFile(system=FASHION, parts=parts, settings=settings))
 
 

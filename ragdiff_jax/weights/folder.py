@@ -131,6 +131,17 @@ class ModelFile:
     shared: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
+
+def compute_dtype(folder: str | Path, file: ModelFile) -> DTypeLike:
+    """What the model computes in, by its `model.json`; float32 where that is silent. Raises `UserError` for another."""
+    dtype = file.settings.get("dtype", COMPUTE_DTYPES[0])
+    if dtype not in COMPUTE_DTYPES:
+        raise UserError(f"{Path(folder) / 'model.json'}: dtype is {dtype!r}; use {' or '.join(COMPUTE_DTYPES)}")
+    return getattr(jnp, dtype)
+
+
 def part_folder(folder: str | Path, file: ModelFile, part: str) -> Path:
     """Where a part of the model folder lies: in it, or where `shared` says.
 

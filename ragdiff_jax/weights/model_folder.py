@@ -33,6 +33,7 @@ from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes
 from ragdiff_jax.weights.folder import (
     ModelFile,
+    compute_dtype,
     fingerprint,
     load_part,
     read_config,
@@ -57,7 +58,6 @@ SETTINGS = (
     "latent_concat",
     "dtype",
 )
-COMPUTE_DTYPES = ("float32", "bfloat16")
 # A memory belongs to the encoder as it is on disk, to the bit.
 _KEPT = ("structure_net",)
 _CLASSES = {
@@ -113,9 +113,7 @@ def read_model(folder: str | Path) -> RAGDiffusion:
     if unknown or "image_size" not in file.settings:
         problem = f"unknown setting {unknown[0]!r}" if unknown else "the setting 'image_size' is missing"
         raise UserError(f"{folder / 'model.json'}: {problem}; it has {', '.join(SETTINGS)}")
-    dtype = file.settings.get("dtype", COMPUTE_DTYPES[0])
-    if dtype not in COMPUTE_DTYPES:
-        raise UserError(f"{folder / 'model.json'}: dtype is {dtype!r}; use {' or '.join(COMPUTE_DTYPES)}")
+    dtype = compute_dtype(folder, file)
 
     def config(kind, part):
         try:
@@ -131,7 +129,7 @@ def read_model(folder: str | Path) -> RAGDiffusion:
         reference_net="reference_net" in file.parts,
         **{part: config(kind, part) if part in file.parts else None for part, kind in _OPTIONAL.items()},
         schedule=_read_schedule(folder / "scheduler" / "scheduler_config.json"),
-        **dict(file.settings) | {"dtype": getattr(jnp, dtype)},
+        **dict(file.settings) | {"dtype": dtype},
     )
 
 

@@ -121,6 +121,23 @@ def test_a_parse_map_a_box_and_garments_of_ones_own(edit, files):
     assert [garment["weight"] > 0 for garment in line["garments"]] == [True, False, False]
 
 
+def test_the_rules_of_a_mask_follow_its_map(files, tmp_path):
+    from ragdiff_jax.data.inpainting_masks import inpainting_mask
+    from ragdiff_jax.data.label_maps import decode_labels
+
+    maps = np.zeros((64, 48), np.uint8)
+    maps[24:44, 14:34] = 6  # VITON-HD's parser calls some tops so
+    maps[10:24, 18:30] = 5
+    (tmp_path / "parse.png").write_bytes(encode_grey(maps))
+    given = argparse.ArgumentParser()
+    edit_verb.add_arguments(given)
+    by_labels = ["--label-map", str(tmp_path / "parse.png"), "--category", "upper_body", "--label-scheme", "vitonhd"]
+    person = edit_verb.read_person(given.parse_args([str(files.base / "anna.png"), "--out", "x", *by_labels]))
+    assert person.mask[24:44, 14:34].all()
+    labels = decode_labels((tmp_path / "parse.png").read_bytes(), "vitonhd", "parse.png")
+    assert not inpainting_mask(labels, "upper_body")[34:44, 14:34].any()
+
+
 def test_detail_of_no_garment_is_an_error_where_it_is_asked_for(edit, files):
     model = ("--model", save_small(files.base, small_fashion(reference_net=True), "closer"))
     code, _, (err,) = edit("--text", "a red shirt", "--box", "4,6,20,30", *model, "--n-retrieved", 0, "--detail")
@@ -138,6 +155,7 @@ def test_detail_of_no_garment_is_an_error_where_it_is_asked_for(edit, files):
         (("--text", "x", "--box", "40,6,20,30"), "does not lie in the 48x64 picture"),
         (("--text", "x", "--mask", "empty.png"), "marks nothing"),
         (("--text", "x", "--mask", "full.png"), "marks the whole picture"),
+        (("--text", "x", "--mask", "thin.png", "--whole"), "marks nothing in the model's small picture"),
         (("--text", "x", "--mask", "small.png"), "the mask is 20x20, the person 48x64"),
         (("--text", "x", "--label-map", "empty.png", "--category", "upper_body"), "nothing to change for upper"),
         (("--text", "x", "--box", "4,6,20,30", "--keypoints", "far.json"), "lies outside the 48x64 picture"),
@@ -155,6 +173,8 @@ def test_detail_of_no_garment_is_an_error_where_it_is_asked_for(edit, files):
 )
 def test_bad_input_is_one_line_that_names_it(edit, files, argv, message):
     blank = {"empty": np.zeros((64, 48)), "full": np.full((64, 48), 255), "small": np.full((20, 20), 255)}
+    blank["thin"] = np.zeros((64, 48))
+    blank["thin"][30:33, 20:22] = 255
     for name, array in blank.items():
         Image.fromarray(array.astype(np.uint8)).save(files.base / f"{name}.png")
     (files.base / "far.json").write_text(json.dumps({"keypoints": [[400.0, 8.0, 0.9, 0]] * 18}))

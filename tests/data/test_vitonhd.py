@@ -22,6 +22,7 @@ def test_both_releases_are_read_to_the_last_column(tmp_path, names):
     assert paired.person == unpaired.person == (source / "test/image/10000_00.jpg").read_bytes()
     assert paired.garment == (source / "test/cloth/10000_00.jpg").read_bytes()
     assert unpaired.garment == (source / "test/cloth/10001_00.jpg").read_bytes()
+    assert TfdsPersons(done.folder, "test").mask_rules == "vitonhd"
     assert paired.category == "upper_body" and paired.chunks == ("white tee", "a top")
     # BODY-25 in a 768x1024 frame is COCO-18 in the 48x64 picture.
     np.testing.assert_allclose(paired.keypoints, drawn_people.keypoints() * (1 / 8, 1 / 8, 0.5), rtol=1e-6)

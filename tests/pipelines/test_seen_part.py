@@ -20,7 +20,7 @@ def mask(top, bottom, left, right, shape=(100, 80)):
         ((0, 20, 60, 80), (64, 64), 0.5, (0, 40), (40, 80)),  # in a corner
         ((10, 90, 10, 70), (64, 64), 0.5, (0, 100), (0, 80)),  # too large for that: everything
         ((40, 60, 30, 40), (64, 48), 0.5, (30, 70), (20, 50)),  # of the model's proportions
-        ((40, 60, 30, 50), (64, 64), None, (0, 100), (0, 80)),
+        ((40, 60, 30, 50), (64, 64), 0.0, (0, 100), (0, 80)),
     ],
 )
 def test_the_part_around_the_mask_is_seen(box, size, window, rows, columns):

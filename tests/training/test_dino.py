@@ -168,7 +168,9 @@ def test_a_run_learns_from_its_own_average_and_exports_the_teacher(pairs, tmp_pa
     kernel = moved["vision_model"]["encoder"]["layers"]["self_attn"]["q_proj"]["kernel"]
     # The average of a student whose steps are at most the learning rate, with (1 - 0.9) of each step in it.
     assert 0 < kernel < 1e-3
-    rates = dino.rate_multipliers({"image_encoder": start})["image_encoder"]["vision_model"]
+    rates = dino.rate_multipliers({"image_encoder": start, "mask_token": jnp.zeros(4)})
+    assert rates["mask_token"] == pytest.approx(0.5 ** (VISION.num_hidden_layers + 1))
+    rates = rates["image_encoder"]["vision_model"]
     layers = np.ravel(rates["encoder"]["layers"]["self_attn"]["q_proj"]["kernel"])
     np.testing.assert_allclose(layers, 0.5 ** np.arange(VISION.num_hidden_layers, 0, -1))
     assert rates["embeddings"]["patch_embedding"]["kernel"] == pytest.approx(

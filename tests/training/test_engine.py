@@ -67,18 +67,29 @@ def test_muon_turns_each_kernel_s_gradient_into_one_of_equal_strength_in_all_dir
     rng = np.random.default_rng(0)
     shapes = {"dense": (24, 8), "conv": (3, 3, 4, 8), "stack": (2, 24, 8)}
     params = {name: {"kernel": jnp.ones(shape), "bias": jnp.ones(8)} for name, shape in shapes.items()}
+    params["adapter"] = {"to_k": jnp.ones((2, 24, 8)), "bias": jnp.ones(8)}  # the EP-Adapter's, without a module
     grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 1e-3, jnp.float32), params)
     grads["dense"]["kernel"] = grads["dense"]["kernel"].at[:, 0].multiply(50.0)
     settings = TrainSettings(steps=2, batch_size=8, optimizer="muon", weight_decay=0.0)
     optimizer = make_optimizer(settings)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     matrices = [updates["dense"]["kernel"], updates["conv"]["kernel"].reshape(36, 8), *updates["stack"]["kernel"]]
+    matrices += [*updates["adapter"]["to_k"]]
     for matrix in matrices:  # five steps of Newton and Schulz bring the singular values to about 0.7 to 1.2
         strengths = np.linalg.svd(np.asarray(matrix), compute_uv=False) / (0.2 * math.sqrt(max(matrix.shape)))
         assert 0.5 < strengths.min() and strengths.max() < 1.4
     for name, of in updates.items():  # along the gradient, which the step subtracts; Adam's part too
-        assert (of["kernel"] * grads[name]["kernel"]).sum() > 0
+        kernel = "to_k" if name == "adapter" else "kernel"
+        assert (of[kernel] * grads[name][kernel]).sum() > 0
         np.testing.assert_array_equal(np.sign(of["bias"]), np.sign(grads[name]["bias"]))
+
+
+def test_decay_pulls_at_matrices_and_tables_alone():
+    names = ("kernel", "embedding", "table", "to_k", "to_v", "bias", "scale")
+    params = {name: jnp.ones((3, 4)) for name in names}
+    optimizer = make_optimizer(TrainSettings(steps=2, batch_size=8, weight_decay=0.1))
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    assert {name for name in names if updates[name].any()} == set(names[:5])
 
 
 def test_rates_by_path(tmp_path, settings, one):

@@ -176,13 +176,18 @@ def test_what_is_measured_is_what_serves(world, monkeypatch):
     with pytest.raises(InterruptedError):
         stage.validation(params, {}, jax.random.key(0))
     assert keys[0] is not None and None in keys[1:]
+    for trainable, drops in ((".", True), ("^unet/", False), ("^(inversion)/", True)):
+        assert dataclasses.replace(stage, trainable=trainable).trains_words == drops
 
 
 def test_an_editing_stage_trains_adapters_where_its_config_says_so(world, monkeypatch):
     stage = objective(world)
     monkeypatch.setitem(builders.PERSON_BUILDERS, "fashion_rag", lambda model, data: stage)
     config = {"objective": "fashion_rag", "model": {}, "data": {}, "lora": {"rank": 2, "targets": "attn"}}
-    assert make_objective(config).rank == 2
+    adapted = make_objective(config)
+    assert adapted.rank == 2 and not adapted.base.trains_words  # frozen words keep what they are
+    lora = config["lora"] | {"also": "^inversion/"}
+    assert make_objective(config | {"lora": lora}).base.trains_words
     with pytest.raises(UserError, match="has no frozen encoders"):
         make_objective(config | {"data": {"encodings": "kept"}, "train": {"seed": 0}})
 

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_fashion import random_fashion, save_small, small_fashion
@@ -44,6 +45,22 @@ def test_a_model_comes_back_as_it_was(folder):
     loaded, saved = load_fashion(model, folder), random_fashion(model)
     jax.tree.map(np.testing.assert_array_equal, loaded, saved)
     assert (tokenizer_folder(folder) / "vocab.json").is_file()
+
+
+def test_a_model_serves_in_the_dtype_that_it_was_trained_in(tmp_path):
+    half = small_fashion(dtype=jnp.bfloat16, window=0.5)
+    folder = save_small(tmp_path, half, "half")
+    assert read_fashion(folder) == half
+    params = load_fashion(half, folder, dtype=half.dtype)
+    kinds = {part: {str(leaf.dtype) for leaf in jax.tree.leaves(tree)} for part, tree in params.items()}
+    # What retrieves is known by its bits.
+    own = {"text_encoder", "image_encoder"}
+    assert kinds == {part: {"float32" if part in own else "bfloat16"} for part in params}
+    assert retrieval_fingerprint(half, params) == retrieval_fingerprint(half, load_fashion(half, folder))
+    settings = json.loads((folder / "model.json").read_text())["settings"]
+    change(folder, settings=settings | {"dtype": "float16"})
+    with pytest.raises(UserError, match="dtype is 'float16'; use float32 or bfloat16"):
+        read_fashion(folder)
 
 
 def test_optional_parts_come_back_and_are_checked(tmp_path):

@@ -130,7 +130,7 @@ def _open(world: World) -> People:
     folder = world.out / "memories" / f"garments-{world.fingerprint('editor')[:12]}-{budget.garments}"
     if not folder.is_dir():
         GarmentMemoryBuilder(model, params).build(folder, garments_of_people(open_persons(sets[1], "train"), "train"))
-    editor = PersonEditor.from_folders(world.editor, folder, batch_size=budget.batch)
+    editor = PersonEditor.from_folders(world.editor, folder, batch_size=budget.batch, window=0.0)  # as F does
     source = open_persons(sets[0], "test")
     records = [source[row] for row in range(len(source))]
     # A category with too few garments to retrieve from can't take part.

@@ -123,6 +123,8 @@ class DINOObjective(PairObjective):
 
         def rate(path, leaf):
             names = [getattr(part, "key", "") for part in path]
+            if "mask_token" in names:  # stands among the patches' embeddings
+                return jnp.asarray(self.layer_decay ** (depth + 1))
             if "image_encoder" not in names:
                 return jnp.ones(())
             if "layers" in names:

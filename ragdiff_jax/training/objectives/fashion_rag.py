@@ -11,6 +11,7 @@ Each sample sees a random number of garments and loses text, garments and pose b
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,11 @@ class FashionRAGObjective(RematObjective):
         return self.model.encode_prompt(params, ids, words, counts, self.placeholder), plain
 
     @property
+    def trains_words(self) -> bool:
+        """Whether F_theta is trained, and with its dropout: frozen words stay as they are."""
+        return bool(re.search(self.trainable, "inversion/layers_6/kernel"))
+
+    @property
     def _plain(self) -> bool:
         return self.model.visual_levels is not None
 
@@ -189,7 +195,7 @@ class FashionRAGObjective(RematObjective):
             top = self._picture(batch, closest)
             no_reference = no_garments | chance(10, chances["reference"])
             gates = Gates(reference=1.0 - no_reference, adapter=1.0 - no_garments)
-        dropout_key = keys[6] if training and "inversion" in self.trainable else None
+        dropout_key = keys[6] if training and self.trains_words else None
         context, plain = self.context(params, batch, garments, count, no_text, no_garments, dropout_key, pool)
         person, mask = to_float(batch["person"]), batch["mask"].astype(jnp.float32)
         latents_key, masked_key = jax.random.split(keys[7])
