@@ -80,7 +80,6 @@ setup(
         "tpu": jax_extra("tpu"),
         "plan": ["libtpu"],  # the TPU's compiler, for `ragdiff plan` on a machine without one
         "analyze": ["scikit-learn>=1.5"],
-        "app": ["gradio>=5"],
         "hub": ["huggingface_hub>=0.25"],
         "torch": ["torch>=2.6", "transformers>=4.50"],
     },
