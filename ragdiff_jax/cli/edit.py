@@ -179,7 +179,7 @@ def read_person(arguments: argparse.Namespace):
     keypoints = None if arguments.keypoints is None else read_keypoints(arguments.keypoints, shape, frame=frame)
     category = arguments.category or "upper_body"
     if arguments.mask is not None:
-        mask = read_mask(arguments.mask, shape)
+        mask = read_mask(arguments.mask, shape, frame)
     elif arguments.box is not None:
         mask = resize_labels(box_mask(arguments.box, frame).astype(np.uint8), shape) > 0
         if mask.all() or not mask.any():

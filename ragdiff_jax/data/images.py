@@ -1,8 +1,9 @@
 """Pictures in and out: `uint8 [H, W, 3]` RGB arrays, whatever the file held.
 
 Reading is hardened: a fixed list of formats, the size checked in the header before anything is decoded, EXIF
-orientation applied, transparency laid over white, 16-bit / float / palette / CMYK brought to 8-bit RGB. Every
-failure is a `UserError` of one line that names the file and the fix.
+orientation applied, transparency laid over white, 16-bit / float / palette / CMYK brought to 8-bit RGB, colours of
+another profile (phones' Display P3, printers' CMYK) to sRGB. Every failure is a `UserError` of one line that names the
+file and the fix.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from ragdiff_jax.errors import UserError
 
@@ -28,6 +29,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", 
 # Pillow's own bomb-warning limit: 4 bytes a pixel and one converted copy stay below 1 GB.
 MAX_PIXELS = 89_478_485
 MAX_SIDE = 2048
+_LARGEST_PROFILE = 4 << 20  # bytes; a printer's tables take two million
 
 # What Pillow's decoders raise on hostile bytes (it documents OSError only).
 _DECODE_ERRORS = (
@@ -94,12 +96,17 @@ def load_image(
 
 
 def decode_image(
-    data: bytes, name: str = "image", *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
+    data: bytes,
+    name: str = "image",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int = MAX_SIDE,
+    ground: Literal["white", "black"] = "white",
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """`load_image` for encoded bytes; `name` stands in the error line."""
+    """`load_image` for encoded bytes; `name` stands in the error line. `ground`: what transparency is laid over."""
     if not data:
         raise UserError(f"{one_line(name)}: is empty (0 bytes); copy or download it again")
-    return _decode(io.BytesIO(data), one_line(name), max_pixels, max_side)
+    return _decode(io.BytesIO(data), one_line(name), max_pixels, max_side, ground)
 
 
 def decode_indices(data: bytes, name: str = "label map") -> UInt8[np.ndarray, "h w"]:
@@ -137,7 +144,7 @@ def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
         raise UserError(f"{name}: is damaged or cut short ({_reason(error)}); copy it again") from error
 
 
-def _decode(file, name, max_pixels, max_side):
+def _decode(file, name, max_pixels, max_side, ground="white"):
     try:
         with _open(file, name, max_pixels) as image:
             if image.format in ("JPEG", "MPO"):
@@ -147,7 +154,7 @@ def _decode(file, name, max_pixels, max_side):
                 image.load()
             with _quiet():
                 orientation = image.getexif().get(0x0112, 1)
-            image = _to_rgb(image, max_side)
+            image = _to_rgb(image, max_side, ground, image.info.get("icc_profile"))
             if orientation in range(2, 9):
                 image.getexif()[0x0112] = orientation
                 image = ImageOps.exif_transpose(image)
@@ -187,8 +194,8 @@ def _open(file, name, max_pixels):
     return image
 
 
-def _to_rgb(image, max_side):
-    """Any Pillow mode -> RGB, shrunk to `max_side` as early as the mode allows."""
+def _to_rgb(image, max_side, ground, profile):
+    """Any Pillow mode -> sRGB, shrunk to `max_side` as early as the mode allows."""
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_to_8_bit(image))
     if image.mode == "P" or image.mode == "1":
@@ -200,8 +207,23 @@ def _to_rgb(image, max_side):
         image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     if transparent:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        colours = _in_srgb(image.convert("RGB"), profile)
+        colours.putalpha(image.getchannel("A"))
+        return Image.alpha_composite(Image.new("RGBA", image.size, ground), colours).convert("RGB")
+    return _in_srgb(image, profile).convert("RGB")
+
+
+def _in_srgb(image, profile):
+    """The colours of another profile as sRGB shows them; a profile that can't be used is passed over, as viewers do."""
+    if not profile or len(profile) > _LARGEST_PROFILE:
+        return image
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(given).lower():
+            return image
+        return ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, *_DECODE_ERRORS):
+        return image
 
 
 def _to_8_bit(image):
@@ -315,8 +337,17 @@ def encode_grey(values: UInt8[np.ndarray, "h w"]) -> bytes:
 
 
 def decode_mask(data: bytes, name: str = "mask") -> Bool[np.ndarray, "h w"]:
-    """Any picture as silhouette: brighter than half is garment. Raises `UserError` as `decode_image` does."""
-    return decode_image(data, name).mean(axis=-1) > 127
+    """Any picture as silhouette: brighter than half is garment, of a picture of 0 and 1 what is 1.
+
+    Of a partly transparent one, what is bright and opaque, or, where nothing is bright, what is opaque. Raises
+    `UserError` as `decode_image` does.
+    """
+    picture = decode_image(data, name, ground="black")
+    bright = picture.mean(axis=-1) > (127 if picture.max() > 1 else 0)
+    if bright.any():
+        return bright
+    over_white = decode_image(data, name).mean(axis=-1) > 127
+    return ~over_white if over_white.any() else bright
 
 
 def _encode(image, kind, **options):

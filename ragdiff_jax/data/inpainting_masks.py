@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
 
-from ragdiff_jax.data.images import decode_mask, one_line
-from ragdiff_jax.data.label_maps import CLASSES
+from ragdiff_jax.data.images import decode_mask, image_size, one_line
+from ragdiff_jax.data.label_maps import CLASSES, resize_labels
 from ragdiff_jax.errors import UserError
 
 CATEGORIES = ("upper_body", "lower_body", "dresses")
@@ -233,9 +233,13 @@ def box_mask(
     return check_mask(mask if keep is None else mask & ~keep, shape, name)
 
 
-def read_mask(path: str | os.PathLike, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def read_mask(
+    path: str | os.PathLike, shape: tuple[int, int], frame: tuple[int, int] | None = None
+) -> Bool[np.ndarray, "h w"]:
     """A mask file, white where to draw anew, for a picture of `shape` (height, width). Raises `UserError` for a file
     that is no picture or has another size, and for an empty or full mask.
+
+    `frame`: the size of the picture's file, which the mask's must have, where the picture was read at fewer pixels.
     """
     name = one_line(path)
     try:
@@ -243,7 +247,10 @@ def read_mask(path: str | os.PathLike, shape: tuple[int, int]) -> Bool[np.ndarra
             data = file.read()
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror}); check the path") from error
-    return check_mask(decode_mask(data, name), shape, name)
+    mask = decode_mask(data, name)
+    if frame is not None and image_size(data, name) == tuple(frame):
+        mask = resize_labels(mask.astype(np.uint8), shape) > 0
+    return check_mask(mask, shape, name)
 
 
 def check_mask(mask: Bool[np.ndarray, "h w"], shape: tuple[int, int], name: str) -> Bool[np.ndarray, "h w"]:

@@ -9,6 +9,7 @@ fields are the record's own.
 
 import dataclasses
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -19,8 +20,9 @@ import numpy as np
 from jaxtyping import Int32
 
 from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids
-from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
+from ragdiff_jax.data.images import decode_image, decode_mask, square, square_mask
 from ragdiff_jax.data.records import PairRecord, PairSource, record_ids
+from ragdiff_jax.data.silhouettes import check_shape, flat_silhouette
 from ragdiff_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -80,23 +82,17 @@ class PairArrays:
         """The fields of a record that stands in this row."""
         size = self.image_size
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
-        mask = (
-            flat_mask(flat)
-            if record.mask is None
-            else decode_mask(record.mask, f"mask of record {record.id}")
-        )
-        if abs(mask.shape[0] * flat.shape[1] - mask.shape[1] * flat.shape[0]) > max(*mask.shape, *flat.shape):
-            raise UserError(
-                f"record {record.id}: the mask is {mask.shape[1]}x{mask.shape[0]}, the flat-lay "
-                f"{flat.shape[1]}x{flat.shape[0]}; they must have one shape"
-            )
+        photo = decode_image(record.photo, f"photo of record {record.id}")
+        given = None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
+        mask = flat_silhouette(flat, given, f"record {record.id}")
         in_photo = np.zeros((size, size), np.uint8)
         if record.photo_mask is not None:
             visible = decode_mask(record.photo_mask, f"photo_mask of record {record.id}")
+            check_shape(visible, photo, f"record {record.id}: the photo_mask", "the photo")
             in_photo = square_mask(visible, size).astype(np.uint8)
         partner_row = self.row_of(record.structure_partner) if self.partners and record.structure_partner else None
         return {
-            "photo": square(decode_image(record.photo, f"photo of record {record.id}"), size, fill="edge"),
+            "photo": square(photo, size, fill="edge"),
             "flat": square(flat, size, fill="white"),
             "mask": square_mask(mask, size).astype(np.uint8),
             "photo_mask": in_photo,
@@ -172,7 +168,7 @@ def make_batches(
     tokenizer=None,
     start_step: int = 0,
     places: Int32[np.ndarray, " local"] | None = None,
-    num_threads: int = 2,
+    num_threads: int | None = None,
     cache: bool = False,
     order: Int32[np.ndarray, " rows"] | None = None,
     rows_only: bool = False,
@@ -181,7 +177,7 @@ def make_batches(
 
     `places`: which rows of the global batch, in this order (None: all); what the global batch of a step is doesn't
     depend on them. Every epoch shows each record once, in its own order. Batches are prepared ahead by `num_threads`
-    threads (0: none); close the iterator, or drop it, to stop them.
+    threads (0: none; None: one a core of this process, 2 to 16); close the iterator, or drop it, to stop them.
     `order`: the rows of an epoch, where some come more than once. `rows_only`: batches hold `row` alone.
     """
     if batch_size < 1:
@@ -194,7 +190,8 @@ def make_batches(
         rows = order[global_batch(step, places)]
         return {"row": rows} if rows_only else arrays.batch(rows)
 
-    return _prefetch(load, start_step, num_threads)
+    threads = max(2, min(16, _usable_cores())) if num_threads is None else num_threads
+    return _prefetch(load, start_step, threads)
 
 
 def global_rows(length: int, batch_size: int, seed: int) -> Callable[..., np.ndarray]:
@@ -261,9 +258,14 @@ def _arrays(source, image_size, tokenizer, cache):
 _ENDLESS = 2**40
 
 
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _prefetch(load, start, num_threads, stop=_ENDLESS):
     """`load(step)` for start <= step < stop, in order, prepared ahead by Grain's threads."""
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    # Each thread prepares a whole batch: few wait beside those under way.
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads and num_threads + 2)
     steps = grain.MapDataset.source(_Steps(start, stop)).map(load).to_iter_dataset(options)
     iterator = iter(steps)
     try:

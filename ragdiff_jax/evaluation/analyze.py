@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
-from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
+from ragdiff_jax.data.images import decode_image, decode_mask, square, square_mask
 from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairRecord, PairSource
+from ragdiff_jax.data.silhouettes import flat_silhouette
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.charts import draw_histograms, draw_pairs
 from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, nearest, retrieval_scores
@@ -66,11 +67,10 @@ def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], Non
     for row in range(min(limit, len(source))):
         record = source[row]
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
-        given = record.mask
-        mask = flat_mask(flat) if given is None else decode_mask(given, f"mask of record {record.id}")
-        mask = square_mask(mask, size)
+        given = None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
+        mask = square_mask(flat_silhouette(flat, given, f"record {record.id}"), size)
         if not mask.any():
-            raise UserError(f"record {record.id}: no garment in its mask; give it a mask, or leave it out")
+            raise UserError(f"record {record.id}: the garment is less than a pixel; leave it out")
         rows.append(
             (
                 square(decode_image(record.photo, f"photo of record {record.id}"), size, fill="edge"),

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ragdiff_jax.data.garment_categories import category_of_item
-from ragdiff_jax.data.images import decode_image, square_mask
+from ragdiff_jax.data.images import decode_image, resize, square_mask
 from ragdiff_jax.data.inpainting_masks import CATEGORIES
 from ragdiff_jax.data.person_garments import garment_square
 from ragdiff_jax.data.person_records import PersonSource
@@ -42,6 +42,17 @@ class GarmentMemoryBuilder(MemoryBuilder):
         # ReferenceNet looks closer than F_theta's tower.
         self.thumbnail = max(self.size, *model.image_size) if model.reference_net else self.size
         self.fingerprint = retrieval_fingerprint(model, params)
+
+    def _seen(self, image):
+        return garment_square(image, self.size, self.model.garment_fit)
+
+    def _shown(self, image):
+        if self.model.garment_fit == "pad":
+            return super()._shown(image)
+        # What is cut to a square is cut when it is used: in a padded one nothing would be left to cut.
+        (height, width), side = image.shape[:2], self.thumbnail
+        scale = min(1.0, side / min(height, width), 2 * side / max(height, width))
+        return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
 
     def _embeddings(self, images, attributes):
         del attributes  # the text says them

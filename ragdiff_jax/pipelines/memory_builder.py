@@ -22,7 +22,6 @@ from ragdiff_jax.data.images import (
     decode_image,
     decode_mask,
     encode_avif,
-    flat_mask,
     load_image,
     one_line,
     picture_files,
@@ -31,6 +30,7 @@ from ragdiff_jax.data.images import (
 )
 from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairSource
+from ragdiff_jax.data.silhouettes import flat_silhouette
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
 from ragdiff_jax.retrieval.items import check_id, encode_landmark
@@ -49,7 +49,7 @@ class FlatLay:
 
     id: str
     image: UInt8[np.ndarray, "h w 3"]
-    mask: Bool[np.ndarray, "h w"] | None = None
+    mask: Bool[np.ndarray, "h2 w2"] | None = None
     attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -75,16 +75,16 @@ def flat_lays_of_folder(
     on_error: OnError | None = None,
     rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
 ) -> Iterator[FlatLay]:
-    """The pictures of a folder by name, `id` their stem; `masks/STEM.png` in it is a picture's silhouette.
+    """The pictures of a folder by name, `id` their stem; `masks/STEM.*` in it is a picture's silhouette.
 
     `rows`: those of `pictures_in` alone. `attributes(path)` gives a picture's attributes or raises UserError. Without
     `on_error` the first bad picture raises.
     """
-    pictures = pictures_in(folder)
+    pictures, masks = pictures_in(folder), _masks_in(folder / "masks")
     for path in pictures if rows is None else [pictures[row] for row in rows]:
         with left_out(str(path), on_error):
-            mask_file = folder / "masks" / f"{path.stem}.png"
-            mask = decode_mask(read_bytes(mask_file, "mask"), str(mask_file)) if mask_file.is_file() else None
+            mask_file = masks.get(path.stem)
+            mask = None if mask_file is None else decode_mask(read_bytes(mask_file, "mask"), str(mask_file))
             named = attributes(path)
             yield FlatLay(
                 id=path.stem,
@@ -108,6 +108,11 @@ def pictures_in(folder: Path) -> list[Path]:
             raise UserError(f"{path}: has the same id as {stems[path.stem].name}; rename one of them")
         stems[path.stem] = path
     return paths
+
+
+def _masks_in(folder: Path) -> dict[str, Path]:
+    """{stem: file}. Raises UserError for two of one stem."""
+    return {path.stem: path for path in pictures_in(folder)} if folder.is_dir() and picture_files(folder) else {}
 
 
 def flat_lays_of_pairs(
@@ -257,12 +262,19 @@ class MemoryBuilder:
     def _prepare(self, flat: FlatLay) -> _Prepared:
         check_id(flat.id)  # the memory's own check comes when all are encoded, and would cost all of them
         size = self.size
-        mask = square_mask(flat_mask(flat.image) if flat.mask is None else flat.mask, size)
+        mask = square_mask(flat_silhouette(flat.image, flat.mask, str(flat.id)), size)
         if not mask.any():
-            raise UserError(f"{flat.id}: no garment stands out from the background; give a mask or a plain background")
-        image = square(flat.image, size, fill="white")
-        thumbnail = encode_avif(square(flat.image, self.thumbnail, fill="white"))
-        return _Prepared(flat, image, mask, attribute_ids(flat.attributes, flat.id), thumbnail)
+            raise UserError(f"{flat.id}: the garment is less than a pixel of {size}x{size}; give a larger picture")
+        thumbnail = encode_avif(self._shown(flat.image))
+        return _Prepared(flat, self._seen(flat.image), mask, attribute_ids(flat.attributes, flat.id), thumbnail)
+
+    def _seen(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
+        """What the encoder sees of a picture."""
+        return square(image, self.size, fill="white")
+
+    def _shown(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
+        """What is kept of it."""
+        return square(image, self.thumbnail, fill="white")
 
     def _encode(self, ready: Sequence[_Prepared]) -> Iterator[MemoryItem]:
         padded = [*ready, *ready[:1] * (self.batch_size - len(ready))]  # one shape, one compilation

@@ -117,6 +117,7 @@ def make_objective(config: Any) -> Objective:
         return wrapped(builders.PERSON_BUILDERS[config["objective"]](config["model"], data), config)
     build = builder_of(config)
     check_image_size(config)
+    check_places(data)
     held_out = open_pairs(data, data.get("held_out", "validation"))
     if categories := tuple(data.get("categories", ())):  # what is measured is what is learned
         held_out = SomePairs(held_out, rows_of_categories(flat_attribute_ids(held_out), categories))
@@ -125,6 +126,15 @@ def make_objective(config: Any) -> Objective:
     if data.get("resident", False) and not data.get("encodings", ""):
         objective = ResidentObjective(base=objective)
     return wrapped(objective, config)
+
+
+def check_places(data: Any) -> None:
+    """Raises UserError for a cache that lies in the data, whose files' names and times are what it is known by."""
+    for cache in ("decoded", "encodings"):
+        for source in ("folder", "also"):
+            place, inside = data.get(cache, ""), data.get(source, "")
+            if place and inside and Path(place).resolve().is_relative_to(Path(inside).resolve()):
+                raise UserError(f"data.{cache}={place}: lies in data.{source}={inside}; keep it elsewhere")
 
 
 def check_image_size(config: Any) -> None:

@@ -216,6 +216,8 @@ def retrieval_fingerprint(model: FashionRAG, params: Mapping[str, Any]) -> str:
     """Names the encoder of a memory of garments that is searched by text: both towers, and how pictures reach them."""
     text, image = model.retrieval_towers()
     config = {"text": text.to_dict(), "image": image.to_dict(), "fit": model.garment_fit}
+    if model.garment_fit == "crop":
+        config["of"] = "whole pictures"  # memories were once built of padded ones, of which nothing is cut
     own = model.retrieval_text_encoder is not None
     config["normalisation"] = model.retrieval_normalisation if own else model.normalisation
     return fingerprint(tower_params(params), config)

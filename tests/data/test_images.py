@@ -338,6 +338,54 @@ def test_mask_round_trip_and_foreign_masks():
     )
 
 
+def test_masks_of_other_hands():
+    garment = np.zeros((20, 16), bool)
+    garment[4:12, 3:9] = True
+
+    def saved(array, mode=None):
+        buffer = io.BytesIO()
+        Image.fromarray(array, mode).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    ones = garment.astype(np.uint8)  # as imsave writes a mask of 0 and 1
+    layers = {white: np.dstack([np.full((20, 16, 3), white, np.uint8), 255 * ones]) for white in (255, 0)}
+    for data in (saved(ones), saved(layers[255]), saved(layers[0]), saved(np.repeat(ones[..., None], 3, -1))):
+        np.testing.assert_array_equal(decode_mask(data), garment)
+    assert not decode_mask(saved(0 * ones)).any()
+
+
+def icc_profile(primaries):
+    """A display's profile, version 2: its primaries in XYZ (D50) and a gamma of 2.2."""
+
+    def xyz(x, y, z):
+        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(65536 * value)) for value in (x, y, z))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 0x0233) + b"\0\0"
+    text = b"wide\0"
+    described = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78) + bytes(3)
+    tags = {b"desc": described, b"wtpt": xyz(0.9642, 1, 0.8249)}
+    tags |= {name + b"XYZ": xyz(*primary) for name, primary in zip((b"r", b"g", b"b"), primaries, strict=True)}
+    tags |= {name + b"TRC": curve for name in (b"r", b"g", b"b")}
+    start, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = b"\0\0\0\0" + struct.pack(">I", 0x02100000) + b"mntrRGB XYZ " + bytes(12) + b"acsp" + bytes(28)
+    head += xyz(0.9642, 1, 0.8249)[8:] + bytes(48)
+    return struct.pack(">I", start + len(body)) + head + struct.pack(">I", len(tags)) + table + body
+
+
+def test_colours_of_another_profile_become_srgb(tmp_path):
+    display_p3 = ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841))
+    stored = np.full((6, 5, 3), (234, 51, 35), np.uint8)  # Display P3 for sRGB's red
+    for mode in ("RGB", "RGBA"):
+        Image.fromarray(stored).convert(mode).save(tmp_path / "wide.png", icc_profile=icc_profile(display_p3))
+        np.testing.assert_allclose(load_image(tmp_path / "wide.png")[3, 3], (255, 0, 0), atol=8)
+    for profile in (b"no profile", icc_profile(display_p3)[:200]):
+        Image.fromarray(stored).save(tmp_path / "bad.png", icc_profile=profile)
+        np.testing.assert_array_equal(load_image(tmp_path / "bad.png"), stored)
+
+
 def test_flat_mask_finds_the_garment():
     truth = np.zeros((64, 64), bool)
     truth[10:50, 20:44] = True

@@ -157,6 +157,11 @@ def test_mask_files(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             read_mask(tmp_path / name, shape)
+    # A person of 512x384 that was read at 256x192: the files have one size.
+    small = read_mask(tmp_path / "m.png", (256, 192), frame=(512, 384))
+    np.testing.assert_array_equal(small, image[1::2, 1::2, 0] > 0)
+    with pytest.raises(UserError, match="one size"):
+        read_mask(tmp_path / "m.png", (256, 192), frame=(500, 384))
 
 
 @pytest.mark.parametrize(

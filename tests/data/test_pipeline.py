@@ -1,10 +1,11 @@
+import dataclasses
 import threading
 
 import numpy as np
 import pytest
 
 from ragdiff_jax.data.attributes import attribute_ids
-from ragdiff_jax.data.images import encode_mask, encode_png
+from ragdiff_jax.data.images import decode_image, encode_mask, encode_png
 from ragdiff_jax.data.pipeline import PairArrays, PairShapes, evaluation_batches, global_rows, make_batches
 from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.errors import UserError
@@ -160,6 +161,28 @@ def test_a_mask_of_another_shape_is_named(source):
         id="turned", photo=source[3].photo, flat=source[3].flat, mask=encode_mask(np.ones((10, 20), bool))
     )
     with pytest.raises(UserError, match="record turned: the mask is 20x10, the flat-lay 10x20"):
+        batches(source, 6)
+
+
+@pytest.mark.parametrize(
+    "mask, words",
+    [
+        (np.zeros((20, 10), bool), "the mask marks nothing"),
+        (np.ones((20, 10), bool), "the mask marks the whole picture"),
+        (np.pad(np.zeros((6, 4), bool), ((7, 7), (3, 3)), constant_values=True), "the mask marks all four corners; is it inv"),
+    ],
+)
+def test_a_mask_that_cannot_be_the_garment_is_named(source, mask, words):
+    source[3] = dataclasses.replace(source[3], mask=encode_mask(mask))
+    with pytest.raises(UserError, match=f"record {source[3].id}: {words}"):
+        batches(source, 6)
+
+
+def test_a_photo_mask_of_another_shape_is_named(source):
+    height, width = decode_image(source[2].photo).shape[:2]
+    turned = np.zeros((3 * width, 4 * height + 9 * width), bool)
+    source[2] = dataclasses.replace(source[2], photo_mask=encode_mask(turned))
+    with pytest.raises(UserError, match=f"record {source[2].id}: the photo_mask is {turned.shape[1]}x"):
         batches(source, 6)
 
 

@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ragdiff_jax.data.images import decode_mask
 from ragdiff_jax.data.synth_dataset import synth_record
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.pipelines.garment_database import _check_writable, garments_of_memory, garments_of_people
-from ragdiff_jax.pipelines.memory_builder import MemoryBuilder, flat_lays_of_pairs
+from ragdiff_jax.pipelines.memory_builder import MemoryBuilder, flat_lays_of_folder, flat_lays_of_pairs
 from ragdiff_jax.retrieval import Memory
 
 
@@ -39,6 +41,21 @@ def test_a_damaged_record_is_reported_and_left_out(records, tmp_path):
     assert [item.id for item in memory.items] == [records[0].id, records[2].id]
     ((name, why),) = failed
     assert name == "record 1" and records[1].id in why
+
+
+def test_masks_of_a_folder_have_any_ending_and_the_pictures_shape(records, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for number, record in enumerate(records[:3]):
+        (tmp_path / f"{number}.png").write_bytes(record.flat)
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[8:20, 10:22] = 255
+    Image.fromarray(mask).save(tmp_path / "masks/0.JPG", quality=95)
+    Image.fromarray(mask[:, :16]).save(tmp_path / "masks/1.png")  # of the picture before it was turned
+    failed = []
+    flats = flat_lays_of_folder(tmp_path, lambda path: {}, lambda name, error: failed.append(str(error)))
+    items = list(Builder().items(flats, lambda name, error: failed.append(str(error))))
+    assert [item.id for item in items] == ["0", "2"] and decode_mask(items[0].landmark.png).sum() == 144
+    assert failed == ["1: the mask is 16x32, the flat-lay 32x32; they must have one shape"]
 
 
 def test_a_damaged_garment_of_people_too():

@@ -1,0 +1,42 @@
+"""The garment's silhouette in a flat-lay: as its mask says, or as it stands out; refused where it can't be right."""
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from ragdiff_jax.data.images import flat_mask
+from ragdiff_jax.errors import UserError
+
+
+def flat_silhouette(
+    flat: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h2 w2"] | None, name: str
+) -> Bool[np.ndarray, "h3 w3"]:
+    """`mask`, or without one what stands out from the flat-lay's plain background (`flat_mask`).
+
+    Raises `UserError`, beginning with `name`: a mask of another shape than the picture (a photo that was turned, a mask
+    that wasn't), one that marks nothing, everything, or all four corners (an inverted one), and a garment that doesn't
+    stand out. A silhouette that isn't the garment's is learned, and retrieved, in silence.
+    """
+    if mask is None:
+        found = flat_mask(flat)
+        if not found.any():
+            raise UserError(f"{name}: no garment stands out from the background; give a mask or a plain background")
+        return found
+    check_shape(mask, flat, f"{name}: the mask", "the flat-lay")
+    if not mask.any():
+        raise UserError(f"{name}: the mask marks nothing; paint the garment white on black")
+    if mask.all():
+        raise UserError(f"{name}: the mask marks the whole picture; paint the garment white on black")
+    if mask[[0, 0, -1, -1], [0, -1, 0, -1]].all() and mask.mean() > 0.5:
+        raise UserError(f"{name}: the mask marks all four corners; is it inverted? paint the garment white on black")
+    return mask
+
+
+def check_shape(
+    mask: Bool[np.ndarray, "h w"], picture: UInt8[np.ndarray, "h2 w2 3"], what: str, whose: str
+) -> None:
+    """Raises `UserError` unless the two have one shape, up to scale and a pixel of rounding."""
+    (height, width), (other_height, other_width) = mask.shape, picture.shape[:2]
+    if abs(height * other_width - width * other_height) > max(*mask.shape, *picture.shape):
+        raise UserError(
+            f"{what} is {width}x{height}, {whose} {other_width}x{other_height}; they must have one shape"
+        )
