@@ -52,19 +52,21 @@ def draw(
 
 
 def augment_pair(
-    key: Key[Array, ""],
-    photo: Float[Array, "b h w 3"],
-    flat: Float[Array, "b h w 3"],
-    mask: Float[Array, "b h w 1"],
-    **fields,
+    draws: Draws, photo: Float[Array, "b h w 3"], flat: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"]
 ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
-    """Augments photo and flat-lay (in [-1,1]) and the flat-lay's silhouette (in {0,1}) alike; `fields` as in
-    `draw`.
-
-    A partner's flat-lay is augmented with the same key by `augment_flat(draw(key, b, **fields), flat, mask)`.
-    """
-    draws = draw(key, photo.shape[0], **fields)
+    """The drawn operations on photo and flat-lay (in [-1,1]) and the flat-lay's silhouette (in {0,1}) alike."""
     return augment_photo(draws, photo), *augment_flat(draws, flat, mask)
+
+
+def move_landmark(padding: Float[Array, " b"], landmark: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
+    """A silhouette of the memory beside a pair that was padded so: of the pair's size. It stays in {0,1}.
+
+    What was retrieved by an augmented photo is turned as that is (flipped photos find flipped shapes), but no memory
+    holds smaller ones.
+    """
+    still = jnp.zeros(padding.shape, bool), jnp.zeros_like(padding), jnp.ones_like(padding)
+    moved = move(Draws(still[0], padding, still[1], still[2]), landmark[..., None], fill=0.0)[..., 0]
+    return (moved >= 0.5).astype(landmark.dtype)
 
 
 def augment_photo(draws: Draws, photo: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:

@@ -24,7 +24,7 @@ from ragdiff_jax.array_records import record_writer
 from ragdiff_jax.data.pipeline import Batch
 from ragdiff_jax.errors import UserError
 
-SCHEMA = 3
+SCHEMA = 4
 INFO = "encodings.json"
 SHARD = 4096
 _WIDE = ("embedding", "embedding_unknown")
@@ -37,7 +37,7 @@ def to_record(fields: Mapping[str, np.ndarray]) -> bytes:
         if name == "mask":
             kept[name] = np.packbits(np.asarray(value, bool), axis=-1)
         else:
-            kept[name] = np.ascontiguousarray(value, np.float32 if name in _WIDE else np.float16)
+            kept[name] = np.asarray(value, np.float32 if name in _WIDE else np.float16, order="C")
     return safetensors.numpy.save(kept)
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from ragdiff_jax.data.augment import move_landmark
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
 from ragdiff_jax.diffusion.process import add_noise, target
 from ragdiff_jax.diffusion.samplers import SamplerName
@@ -379,7 +380,8 @@ class RAGDiffusion:
         """The denoising loss of each sample (R Eq. 6), plus that of a predicted silhouette; the caller averages.
 
         `batch`: photo, flat [b,H,W,3] in [-1,1]; mask [b,H,W,1]; photo_attributes [b,a]; text_ids [b,l]; memory_row
-        [b], the sample's own flat-lay in `memory` (-1: it isn't there), which is never among its neighbours.
+        [b], the sample's own flat-lay in `memory` (-1: it isn't there), which is never among its neighbours; padding
+        [b], if there, by which photo, flat-lay and mask were augmented: a retrieved silhouette is made smaller as well.
         `empty_ids`: the empty prompt [l], which stands in for dropped text. Encodings made before
         (`systems/encodings.py`) stand for the pictures and ids, and then the empty prompt's for `empty_ids`; `photo`
         is then there for a model that sees it.
@@ -399,6 +401,8 @@ class RAGDiffusion:
             ids, _, neighbours, weights = self.retrieve(memory, embedding, batch["memory_row"])
             structure = self.fuse(embedding, neighbours, weights)
             found, _ = fuse_landmarks(memory.landmarks[ids], weights)
+            if "padding" in batch:
+                found = move_landmark(batch["padding"].astype(jnp.float32), found.astype(jnp.float32)) > 0
         if self.mask_unet is not None:
             logits = self.mask_logits(params, photo)
             found = logits[..., 0] > 0

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ragdiff_jax.data.augment import Draws, augment_flat, augment_pair, draw, move, paste, shift_colours
+from ragdiff_jax.data.augment import Draws, augment_flat, augment_pair, draw, move, move_landmark, paste, shift_colours
 
 ONLY = {f"{name}_probability": 0.0 for name in ("flip", "pad", "hue", "contrast")}
 
@@ -29,12 +29,19 @@ def draws(batch=1, *, flip=False, padding=0.0, hue=0.0, contrast=1.0):
 
 
 def test_nothing_drawn_changes_nothing(batch):
-    for before, after in zip(batch, augment_pair(jax.random.key(0), *batch, **ONLY), strict=True):
+    for before, after in zip(batch, augment_pair(draw(jax.random.key(0), 64, **ONLY), *batch), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
+def test_a_retrieved_silhouette_keeps_the_pairs_size(batch):
+    some = draw(jax.random.key(5), 64)
+    _, _, mask = augment_pair(some._replace(flip=jnp.zeros(64, bool)), *batch)
+    np.testing.assert_array_equal(move_landmark(some.padding, batch[2][..., 0]), mask[..., 0])
+    assert (some.padding > 0).any() and not np.array_equal(mask, batch[2])
+
+
 def test_flip_moves_photo_flat_and_mask_together(batch):
-    photo, flat, mask = augment_pair(jax.random.key(1), *batch, **ONLY | {"flip_probability": 0.5})
+    photo, flat, mask = augment_pair(draw(jax.random.key(1), 64, **ONLY | {"flip_probability": 0.5}), *batch)
     flipped = np.array([not np.array_equal(a, b) for a, b in zip(mask, batch[2], strict=True)])
     assert 16 < flipped.sum() < 48
     for before, after in zip(batch, (photo, flat, mask), strict=True):
@@ -46,7 +53,7 @@ def test_everything_drawn_keeps_the_pair_together(batch):
     """The garment's colour stays the same in photo and flat-lay, and the mask stays the flat-lay's
     silhouette.
     """
-    photo, flat, mask = jax.jit(augment_pair)(jax.random.key(2), *batch)
+    photo, flat, mask = jax.jit(augment_pair)(draw(jax.random.key(2), 64), *batch)
     assert set(np.unique(mask)) == {0.0, 1.0}
     assert float(jnp.abs(photo).max()) <= 1 and float(jnp.abs(flat).max()) <= 1
     sure = (move(draw(jax.random.key(2), 64), batch[2], fill=0.0) == 1)[..., 0]
@@ -108,7 +115,7 @@ def test_contrast_scales_about_mid_grey():
 def test_partner_gets_the_same_draw(batch):
     """As the training step uses it: one key for the pair and for the partner's flat-lay."""
     key = jax.random.key(5)
-    _, flat, mask = augment_pair(key, *batch)
+    _, flat, mask = augment_pair(draw(key, 64), *batch)
     again, mask_again = augment_flat(draw(key, 64), batch[1], batch[2])
     np.testing.assert_array_equal(flat, again)
     np.testing.assert_array_equal(mask, mask_again)

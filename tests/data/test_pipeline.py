@@ -169,7 +169,7 @@ def test_a_mask_of_another_shape_is_named(source):
     [
         (np.zeros((20, 10), bool), "the mask marks nothing"),
         (np.ones((20, 10), bool), "the mask marks the whole picture"),
-        (np.pad(np.zeros((6, 4), bool), ((7, 7), (3, 3)), constant_values=True), "the mask marks all four corners; is it inv"),
+        (~np.pad(np.ones((6, 4), bool), ((7, 7), (3, 3))), "the mask marks all four corners; is it inverted"),
     ],
 )
 def test_a_mask_that_cannot_be_the_garment_is_named(source, mask, words):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ragdiff_jax.data.augment import augment_pair, paste
+from ragdiff_jax.data.augment import augment_pair, draw, paste
 from ragdiff_jax.data.images import flat_mask
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
@@ -121,8 +121,11 @@ class RAGDiffusionObjective(PairObjective):
         photo, flat = to_float(batch["photo"]), to_float(batch["flat"])
         mask = batch["mask"][..., None].astype(jnp.float32)
         augment_key, coin, place = jax.random.split(key, 3)
+        padding = jnp.zeros(len(photo))
         if self.augment:
-            photo, flat, mask = augment_pair(augment_key, photo, flat, mask)
+            draws = draw(augment_key, len(photo))
+            padding = draws.padding
+            photo, flat, mask = augment_pair(draws, photo, flat, mask)
         if self.paste_share:
             pasted, _ = paste(place, flat, mask, photo, max_turn=20.0, scale_range=(0.8, 1.05), max_shift=0.05)
             photo = jnp.where(jax.random.bernoulli(coin, self.paste_share, (len(photo), 1, 1, 1)), pasted, photo)
@@ -130,6 +133,7 @@ class RAGDiffusionObjective(PairObjective):
             "photo": photo,
             "flat": flat,
             "mask": mask,
+            "padding": padding,
             "photo_attributes": batch["photo_attributes"],
             "text_ids": batch["text_ids"],
             "memory_row": constants["own_rows"][batch["row"]],
@@ -138,7 +142,8 @@ class RAGDiffusionObjective(PairObjective):
     def encode(self, params, constants, batch, key):
         """What the frozen networks make of a batch under one draw of augmentations, to be kept (`data.encodings`)."""
         ready = self.prepare(constants, batch, key)
-        return encode_pairs(self.model, params, ready) | {"mask": ready["mask"][..., 0] >= 0.5}
+        own = {"mask": ready["mask"][..., 0] >= 0.5, "padding": ready["padding"]}
+        return encode_pairs(self.model, params, ready) | own
 
     def empty_text(self, params, constants):
         """The empty prompt's encoding [1, ...]."""
