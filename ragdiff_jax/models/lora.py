@@ -92,6 +92,7 @@ def merge_lora(params: Params, adapters: Params, scale: float) -> dict[str, Any]
     return out
 
 
+@jax.jit  # alone: in a program of the whole tree the leaves without an adapter would be copied
 def _merged(kernel, a, b, scale: float):
     if kernel.ndim == 4:
         b = b[0, 0]

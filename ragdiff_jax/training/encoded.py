@@ -18,7 +18,16 @@ from ragdiff_jax.data.decoded import fingerprint
 from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, read_info, samples_there, write_encoded
 from ragdiff_jax.data.pipeline import global_rows, make_batches
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import agree, barrier, from_first_process, make_mesh, mesh_context, replicated
+from ragdiff_jax.parallel import (
+    agree,
+    barrier,
+    batch_sharding,
+    batch_shards,
+    from_first_process,
+    make_mesh,
+    mesh_context,
+    replicated,
+)
 from ragdiff_jax.systems.parts import TEXT_PARTS
 from ragdiff_jax.training.objective import Objective
 
@@ -117,6 +126,8 @@ class EncodedObjective(Objective):
                         rows = np.arange(start, start + ROWS)
                         batch = pairs.batch(rows.clip(max=count - 1))  # the last batch is filled up with its last row
                         own = jax.random.fold_in(jax.random.fold_in(key, variant), start)
+                        if ROWS % batch_shards(mesh) == 0:  # or each device would encode all of them
+                            batch = jax.device_put(batch, batch_sharding(mesh))
                         found = jax.device_get(encode(params, constants, batch, own))
                         for place in range(there, end - start):
                             yield {name: value[place] for name, value in found.items()}

@@ -74,7 +74,7 @@ class LoRAObjective(Objective):
         return self.base.constants(mesh)
 
     def prepared(self, params, constants, mesh):
-        return self.base.prepared(jax.jit(self.merged)(params), constants, mesh)
+        return self.base.prepared(self.merged(params), constants, mesh)
 
     def batches(self, **arguments):
         return self.base.batches(**arguments)
@@ -94,7 +94,7 @@ class LoRAObjective(Objective):
 
     def evaluators(self):
         return {
-            name: lambda params, constants, key, run=run: run(jax.jit(self.merged)(params), constants, key)
+            name: lambda params, constants, key, run=run: run(self.merged(params), constants, key)
             for name, run in self.base.evaluators().items()
         }
 
@@ -108,15 +108,15 @@ class LoRAObjective(Objective):
         return self.base.loss(self.merged(params), constants, batch, key)
 
     def sample(self, params, constants, key):
-        return self.base.sample(jax.jit(self.merged)(params), constants, key)
+        return self.base.sample(self.merged(params), constants, key)
 
     def validation(self, params, constants, key):
-        return self.base.validation(jax.jit(self.merged)(params), constants, key)
+        return self.base.validation(self.merged(params), constants, key)
 
     def export(self, params: Mapping[str, Any], directory: Path) -> None:
         base, adapters = _split(params)
         save_lora(directory / FOLDER, adapters, base, rank=self.rank, alpha=self.alpha)
-        self.base.export(jax.jit(self.merged)(params), directory)
+        self.base.export(self.merged(params), directory)
 
 
 def _split(params: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:

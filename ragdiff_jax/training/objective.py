@@ -89,6 +89,16 @@ class Objective(Protocol):
         """The shapes of a global batch; enough to compile a step without data."""
         raise UserError(f"{type(self).__name__} doesn't say what its batches look like; it can't be planned")
 
+    def program(self, name: str, function: Callable, **options: Any) -> Callable:
+        """`jax.jit(function)`, made once for the objective's life: a large model takes half a minute to trace, and
+        what is measured at intervals would be traced at each. The function of a name is always the same, and closes
+        over nothing that changes.
+        """
+        kept = self.__dict__.setdefault("_programs", {})
+        if name not in kept:
+            kept[name] = jax.jit(function, **options)
+        return kept[name]
+
     @property
     def encodings(self) -> str:
         """Where the encodings of frozen networks come from; the run says it at its start."""

@@ -11,7 +11,9 @@ from ragdiff_jax.data.pipeline import PairArrays
 from ragdiff_jax.data.synth_dataset import synth_record
 from ragdiff_jax.data.tokenizer import Tokenizer, train_tokenizer
 from ragdiff_jax.models.structure_net import twin_towers
+from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
+from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.weights import save_part
 from ragdiff_jax.weights.model_folder import part_configs
 
@@ -50,6 +52,22 @@ def write(base: Path) -> None:
             for record, vector in zip(drawn, vectors, strict=False)
         ]
     )
+
+
+class _NoText:
+    def encode(self, texts):
+        return np.zeros((len(texts), 1), np.int32)
+
+
+def _pairs() -> PairArrays:
+    return PairArrays(records()[:8], image_size=32, tokenizer=_NoText(), cache=True)
+
+
+# Stages that measure, or export, by what their own network says of pictures.
+STAGES = {
+    "structure_net": lambda: StructureNetObjective(pairs=_pairs(), config=MODEL.structure_net),
+    "autoencoder": lambda: AutoencoderObjective(pairs=_pairs(), config=MODEL.vae),
+}
 
 
 def objective(base: Path, **changes) -> RAGDiffusionObjective:

@@ -24,6 +24,7 @@ from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.from_config import make_objective
 from ragdiff_jax.training.objectives.autoencoder import AutoencoderObjective, shift_latents
 from ragdiff_jax.training.objectives.clip import CLIPObjective
+from ragdiff_jax.training.objectives.common import at_most
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
@@ -135,6 +136,29 @@ def test_init_gives_the_whole_tree_whatever_is_loaded_into_it(world):
     """The tree of `init` is the whole model's, boxed, whatever is loaded into it afterwards."""
     shapes = jax.eval_shape(ragdiffusion(world, RAGDiffusionObjective).init, jax.random.key(0))
     assert shapes == abstract_params(MODEL)
+
+
+def test_a_temperature_that_went_too_far_comes_back():
+    top = math.log(100.0)
+    slopes = jax.vmap(jax.grad(lambda x, sign: sign * jnp.exp(at_most(x, top))))
+    values, signs = jnp.array([top - 0.1, top + 0.1, top + 0.1]), jnp.array([1.0, 1.0, -1.0])
+    inside, back, further = slopes(values, signs)
+    assert inside == pytest.approx(100 * math.exp(-0.1), rel=1e-4) and back == pytest.approx(100, rel=1e-4)
+    assert further == 0.0 and float(jnp.exp(at_most(top + 1, top))) == pytest.approx(100, rel=1e-5)
+
+
+def test_what_is_measured_again_is_not_traced_again(world):
+    objective, traced = ragdiffusion(world), []
+
+    def function(x):
+        traced.append(x)
+        return x + 1
+
+    for _ in range(2):
+        assert int(objective.program("name", function)(jnp.ones((), jnp.int32))) == 2
+    assert len(traced) == 1
+    dataclasses.replace(objective, augment=False).program("name", function)(jnp.ones((), jnp.int32))
+    assert len(traced) == 2  # another objective's function is another
 
 
 def test_a_memory_of_another_encoder_is_refused(world, tmp_path, one_device):

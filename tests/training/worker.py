@@ -22,7 +22,11 @@ def main(arguments):
     if "order" in arguments:
         devices = [jax.devices()[number] for number in arguments["order"]]
     mesh = make_mesh(**arguments.get("mesh", {}), devices=devices)
-    if "world" in arguments:
+    if "stage" in arguments:
+        import rag_world
+
+        objective = rag_world.STAGES[arguments["stage"]]()
+    elif "world" in arguments:
         import rag_world
 
         objective = rag_world.objective(Path(arguments["world"]))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, kl_divergence, sample_latents
+from ragdiff_jax.training.least_squares import on_host
 from ragdiff_jax.training.objectives.colour_start import colour_start
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
@@ -114,9 +115,12 @@ class AutoencoderObjective(PairObjective):
         metrics = {"l1": jnp.abs(error).mean(), "colour": colour.mean(), "kl": kl.mean(), "latent_std": mean.std()}
         return rows + self.edge_weight * edges + self.colour_weight * colour + self.kl_weight * kl, metrics
 
+    def _run(self):
+        return self.program("reconstruct", lambda params, x: self._reconstruct(params, to_float(x), None)[0])
+
     def sample(self, params, constants, key):
         batch = self.example_batch()
-        run = jax.jit(lambda params, x: self._reconstruct(params, to_float(x), None)[0])
+        run = self._run()
         columns = []
         for name in ("photo", "flat"):
             columns += [batch[name], to_uint8(run(params, batch[name]))]
@@ -124,7 +128,7 @@ class AutoencoderObjective(PairObjective):
 
     def validation(self, params, constants, key):
         batch = self.example_batch()
-        run = jax.jit(lambda params, x: self._reconstruct(params, to_float(x), None)[0])
+        run = self._run()
         out = {}
         for name in ("photo", "flat"):
             error = jnp.square(run(params, batch[name]) - to_float(batch[name])).mean()
@@ -140,7 +144,7 @@ class AutoencoderObjective(PairObjective):
         for start in range(0, min(256, len(self.pairs)), 32):
             batch = self.pairs.batch(np.arange(start, min(start + 32, len(self.pairs))))
             for name, of_name in latents.items():
-                of_name.append(np.asarray(encode({"params": params["vae"]}, to_float(batch[name]))[0], np.float32))
+                of_name.append(np.float32(on_host(encode({"params": params["vae"]}, to_float(batch[name]))[0])))
         vae, scale = params["vae"], 1.0 / np.mean([x.std() for x in (*latents["photo"], *latents["flat"])])
         if self.balance is not None:
             flat = np.concatenate(latents["flat"])

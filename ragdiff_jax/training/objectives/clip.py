@@ -24,7 +24,7 @@ from ragdiff_jax.models.clip_vision import CLIPVisionConfig, CLIPVisionModel, pr
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.unit_length import unit
 from ragdiff_jax.training.large_batch import micro_batched
-from ragdiff_jax.training.objectives.common import PairObjective, load_parts
+from ragdiff_jax.training.objectives.common import LARGEST_LOGIT_SCALE, PairObjective, at_most, load_parts
 from ragdiff_jax.training.objectives.contrastive import PairLoss, text_names
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
@@ -104,7 +104,7 @@ class CLIPObjective(PairObjective):
         # Hue stays: the caption names colours.
         rows["draws"] = draw(augment, b, hue_probability=0.0)
         image, text = micro_batched(self._embed_rows, self.micro_batches)(params, rows)
-        scale = jnp.exp(jnp.minimum(params["logit_scale"], math.log(100.0)))
+        scale = jnp.exp(at_most(params["logit_scale"], LARGEST_LOGIT_SCALE))
         names = text_names(batch["text_ids"])
         bias = params.get("logit_bias", jnp.zeros(()))
         losses, accuracy = self.pair_loss(image, text, scale, bias, query_ids=names, key_ids=names, match="all")
@@ -127,5 +127,5 @@ class CLIPObjective(PairObjective):
         if jax.process_index() == 0:
             shutil.copytree(self.tokenizer, directory / "tokenizer")
             parts = {"text_encoder": "CLIPTextModelWithProjection", "image_encoder": "CLIPVisionModelWithProjection"}
-            scale = float(np.exp(params["logit_scale"]))
+            scale = float(np.exp(np.minimum(params["logit_scale"], LARGEST_LOGIT_SCALE)))
             write_model_json(directory, ModelFile(system="clip", parts=parts, settings={"logit_scale": scale}))

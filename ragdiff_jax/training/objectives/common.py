@@ -1,6 +1,7 @@
 """What the objectives share: batches of pairs, parts from folders, sheets of samples."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -44,6 +45,26 @@ def losses_by_time(
         timesteps = np.asarray(low + (np.arange(rows) + 0.5) * (high - low) / rows, np.int32)
         found[f"loss_t{low}"] = float(np.asarray(loss(timesteps)).mean())
     return {"loss": float(np.mean(list(found.values()))), **found}
+
+
+LARGEST_LOGIT_SCALE = math.log(100.0)  # of a learned temperature's logit, as CLIP has it
+
+
+@jax.custom_vjp
+def at_most(value: Float[Array, "*shape"], top: float) -> Float[Array, "*shape"]:
+    """min(value, top). A value above it keeps the gradient that brings it back: else one step too far is for ever."""
+    return jnp.minimum(value, top)
+
+
+def _at_most_forward(value, top):
+    return jnp.minimum(value, top), value > top
+
+
+def _at_most_backward(above, slope):
+    return jnp.where(above, jnp.maximum(slope, 0.0), slope), None
+
+
+at_most.defvjp(_at_most_forward, _at_most_backward)
 
 
 def equal_parts(places: Int[np.ndarray, " n"], size: int) -> Iterator[tuple[Int[np.ndarray, " size"], int]]:

@@ -21,6 +21,7 @@ from ragdiff_jax.models.clip_vision import MEAN, STD, CLIPVisionConfig, CLIPVisi
 from ragdiff_jax.models.dino_head import DINOHead
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.unit_length import unit
+from ragdiff_jax.training.least_squares import on_host
 from ragdiff_jax.training.objectives.common import PairObjective, equal_parts
 from ragdiff_jax.training.objectives.contrastive import overlaps
 from ragdiff_jax.training.objectives.dino_losses import cross_entropy, koleo, sinkhorn_targets
@@ -210,7 +211,9 @@ class DINOObjective(PairObjective):
         return rows, metrics
 
     def _ibot(self, params, teacher, logits, of_teacher, of_large, masked, count, which, temperature):
-        """Cross-entropy of each picture's masked patches, [b]."""
+        """Cross-entropy of each picture's masked patches, [b], by the share of large crops that are masked: DINOv2's
+        mean is over all of them.
+        """
         b, patches = masked.shape
         most = max(1, int(np.ceil(self.mask_ratio[1] * patches)))
         places = jnp.argsort(~masked, axis=1)[:, :most]  # the masked ones first
@@ -223,7 +226,7 @@ class DINOObjective(PairObjective):
 
         goals = sinkhorn_targets(logits(teacher, pick(of_teacher), "ibot_head"), temperature, real.reshape(-1))
         losses = cross_entropy(goals, logits(params, pick(of_large), "ibot_head"), STUDENT_TEMPERATURE)
-        return (losses.reshape(b, most) * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1.0)
+        return (losses.reshape(b, most) * real).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1.0) / GLOBALS
 
     def validation(self, params, constants, key):
         """Nearest training flat-lay of each held-out one by class token: how often of its category, and the IoU; both
@@ -232,16 +235,17 @@ class DINOObjective(PairObjective):
         held_out = self.held_out or self.pairs
         side = self.vision.image_size
 
-        @jax.jit
         def embed(variables, images):
             views = jax.image.resize(to_float(images), (images.shape[0], side, side, 3), "linear")
             return unit(self.tokens(variables, views)[:, 0])
+
+        embed = self.program("embed", embed)
 
         def rows(arrays, places):
             found: dict[str, list[Any]] = {"x": [], "mask": [], "category": []}
             for part, real in equal_parts(places, 32):
                 batch = arrays.batch(part)
-                found["x"].append(np.asarray(embed(params["image_encoder"], batch["flat"]))[:real])
+                found["x"].append(on_host(embed(params["image_encoder"], batch["flat"]))[:real])
                 found["mask"].append(batch["mask"].astype(bool)[:real])
                 found["category"].append(batch["flat_attributes"][:real, STRUCTURAL.index("Category")])
             return {name: np.concatenate(parts) for name, parts in found.items() if parts}

@@ -132,7 +132,7 @@ class FashionRAGObjective(RematObjective):
         count_key, own_key, place_key = jax.random.split(key, 3)
         count = jax.random.randint(count_key, (b,), 1, self.most + 1)
         own = jax.random.bernoulli(own_key, share, (b,))
-        place = jax.random.randint(place_key, (b,), 0, self.most) % count
+        place = jax.random.randint(place_key, (b,), 0, count)
         index = jnp.arange(1, self.most + 1)[None]
         index = jnp.where(own[:, None] & (jnp.arange(self.most)[None] == place[:, None]), 0, index)
         return index, count, jnp.where(own, 0, 1)
@@ -235,22 +235,22 @@ class FashionRAGObjective(RematObjective):
         """The loss of held-out people without garments, with the retrieved ones, with their own among these."""
         batch = self._example_batch()
 
-        @jax.jit
-        def loss(params, batch, garments, own):
+        def loss(params, batch, key, garments, own):
             none = dict.fromkeys(("text", "pose", "everything", "reference"), 0.0)
             chances = none | {"garments": garments, "own": own}
             return self.edit_loss(params, batch, key, chances, 0.0, training=False).mean()
 
+        loss = self.program("validation", loss)
         kinds = {"text": (1.0, 0.0)}
         if self.most:
             kinds |= {"retrieved": (0.0, 0.0), "own": (0.0, 1.0)}
-        return {f"loss_{name}": float(loss(params, batch, *chances)) for name, chances in kinds.items()}
+        return {f"loss_{name}": float(loss(params, batch, key, *chances)) for name, chances in kinds.items()}
 
     def sample(self, params, constants, key):
         """Held-out person, mask, nearest garment, the edit with all retrieved ones, own garment, the edit with it."""
         batch = self._example_batch()
         hole = np.where(batch["mask"][..., None] > 0, np.uint8(127), batch["person"])
-        columns, edit, most = [batch["person"], hole], jax.jit(self.edit), self.most
+        columns, edit, most = [batch["person"], hole], self.program("edit", self.edit), self.most
         for first, count in ((1, most), (0, 1)) if most else ((0, 0),):
             places = np.full(len(hole), first, np.int32)
             if most:

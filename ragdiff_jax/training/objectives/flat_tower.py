@@ -108,7 +108,6 @@ class FlatTowerObjective(PhotoTowerObjective):
         held_out = self.held_out or self.pairs
         variables = {"params": params["structure_net"]}
 
-        @jax.jit
         def run(variables, constants, batch):
             unknown = jnp.zeros_like(batch["flat_attributes"])
             e = self.network.apply(variables, to_float(batch["flat"]), unknown, method="embed_flat")
@@ -116,7 +115,7 @@ class FlatTowerObjective(PhotoTowerObjective):
             found = jnp.argmax(e @ constants["embeddings"].T, axis=1)
             return jnp.take_along_axis(shared, found[:, None], axis=1)[:, 0], shared.mean(axis=1), shared.max(axis=1)
 
-        found = []
+        run, found = self.program("validation", run), []
         for part, real in equal_parts(np.arange(min(256, len(held_out))), 32):
             rows = run(variables, constants, held_out.batch(part))
             found.append(np.stack(rows, axis=1)[:real])

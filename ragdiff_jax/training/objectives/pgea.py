@@ -7,7 +7,6 @@ with `trainable` conv_in and conv_out, then the whole U-Net.
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -101,7 +100,6 @@ class LatentChange(TextToImageObjective):
         """Flat-lays from captions by the U-Net so far, and what each autoencoder keeps of a picture."""
         batch = self.example_batch()
 
-        @jax.jit
         def both(params, flat):
             image, old = to_float(flat), {"vae": params["old_vae"]}
             kept = (
@@ -111,7 +109,8 @@ class LatentChange(TextToImageObjective):
             return tuple(to_uint8(x) for x in kept)
 
         pictures = super().sample(self.adapted(params), constants, key)
-        return pictures | {"autoencoders": sheet(batch["flat"], *both(params, batch["flat"]))}
+        kept = self.program("autoencoders", both)(params, batch["flat"])
+        return pictures | {"autoencoders": sheet(batch["flat"], *kept)}
 
     def validation(self, params, constants, key):
         """The text-to-image loss of the U-Net so far: what the next stage would start from."""

@@ -153,13 +153,13 @@ class PhotoTowerObjective(StructureNetObjective):
         held_out = self.held_out or self.pairs
         variables = {"params": params["structure_net"]}
 
-        @jax.jit
         def run(variables, constants, batch, attributes):
             shared = overlaps(coarse(batch["mask"]), constants["masks"])
             e = self.network.apply(variables, to_float(batch["photo"]), attributes, method="embed_photo")
             found = jnp.argmax(e @ constants["embeddings"].T, axis=1)
             return jnp.take_along_axis(shared, found[:, None], axis=1)[:, 0], shared.mean(axis=1), shared.max(axis=1)
 
+        run = self.program("validation", run)
         sums = {name: [] for name in ("iou_unknown", "iou_exact", "iou_random", "iou_oracle")}
         for part, real in equal_parts(np.arange(min(256, len(held_out))), 32):
             batch = held_out.batch(part)

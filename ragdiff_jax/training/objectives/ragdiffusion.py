@@ -176,13 +176,12 @@ class RAGDiffusionObjective(PairObjective):
         batch = self._held_out()
         objective = dataclasses.replace(self, augment=False, paste_share=0.0)
 
-        @jax.jit
-        def losses(params, constants, batch, timesteps):
+        def losses(params, constants, batch, key, timesteps):
             nobody = constants | {"own_rows": jnp.full_like(constants["own_rows"], -1)}
             return objective.loss(params, nobody, batch, key, timesteps)[0]
 
-        times = self.model.schedule.num_train_timesteps
-        return losses_by_time(functools.partial(losses, params, constants, batch), len(batch["row"]), times)
+        losses, times = self.program("validation", losses), self.model.schedule.num_train_timesteps
+        return losses_by_time(functools.partial(losses, params, constants, batch, key), len(batch["row"]), times)
 
     def evaluators(self):
         return {"retrieval": self.measure_retrieval, "generation": self.measure_generation}
@@ -192,7 +191,6 @@ class RAGDiffusionObjective(PairObjective):
         del key
         batch = self._held_out()
 
-        @jax.jit
         def run(params, constants, batch):
             photo = to_float(batch["photo"])
             e = self.model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))
@@ -200,7 +198,7 @@ class RAGDiffusionObjective(PairObjective):
             landmark = self.model.landmark(params, photo, constants["memory"].landmarks[ids], weights)
             return iou(landmark, batch["mask"]), cosines[:, 0]
 
-        overlap, cosine = run(params, constants, batch)
+        overlap, cosine = self.program("retrieval", run)(params, constants, batch)
         return {"landmark_iou": float(overlap.mean()), "cosine": float(cosine.mean())}
 
     def measure_generation(self, params, constants, key) -> dict[str, float]:
@@ -223,7 +221,7 @@ class RAGDiffusionObjective(PairObjective):
         return self._generated(params, constants, batch, key)[0]
 
     def _generate(self, params, constants, batch, key):
-        return jax.jit(self._generated)(params, constants, batch, key)
+        return self.program("generate", self._generated)(params, constants, batch, key)
 
     def _generated(self, params, constants, batch, key):
         """(pictures [b,H,W,3] of the batch's photos, landmarks [b,H,W]), attributes unknown."""

@@ -7,7 +7,6 @@ equal colours, so that each picture may get colours of its own (`recolour`).
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any
 
@@ -30,7 +29,8 @@ from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
 from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.training.large_batch import micro_batched
-from ragdiff_jax.training.objectives.common import PairObjective, equal_parts, load_parts
+from ragdiff_jax.training.least_squares import on_host
+from ragdiff_jax.training.objectives.common import LARGEST_LOGIT_SCALE, PairObjective, at_most, equal_parts, load_parts
 from ragdiff_jax.training.objectives.contrastive import PairLoss, overlaps, shape_info_nce
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json
 from ragdiff_jax.weights.model_folder import write_calibration
@@ -207,7 +207,9 @@ class StructureNetObjective(PairObjective):
     def loss(self, params, constants, batch, key):
         rows = self._drawn_rows(batch, key)
         e_photo, e_flat = micro_batched(self._embed_rows, self.micro_batches)(params["structure_net"], rows)
-        scale = jnp.exp(params["logit_scale"]) if self.learn_temperature else 1.0 / self.temperature
+        scale: Any = 1.0 / self.temperature
+        if self.learn_temperature:
+            scale = jnp.exp(at_most(params["logit_scale"], LARGEST_LOGIT_SCALE))
         if self.shape_temperature > 0:
             flip, partner = rows["flat_draws"].flip[:, None, None], rows["partner"][:, None, None]
             own, shown = batch["mask"], jnp.where(partner, batch["partner_mask"], batch["mask"])
@@ -237,16 +239,17 @@ class StructureNetObjective(PairObjective):
     def validation(self, params, constants, key):
         """Retrieval as it is served, attributes unknown: held-out photos against the first training flat-lays."""
 
-        @functools.partial(jax.jit, static_argnames="tower")
         def embed(variables, images, tower):
             unknown = jnp.zeros((images.shape[0], len(self.config.attribute_sizes)), jnp.int32)
             return self.network.apply({"params": variables}, to_float(images), unknown, method=f"embed_{tower}")
+
+        embed = self.program("embed", embed, static_argnames="tower")
 
         def rows(arrays, places, tower):
             out, masks = [], []
             for part, real in equal_parts(places, 64):
                 batch = arrays.batch(part)
-                out.append(np.asarray(embed(params["structure_net"], batch[tower], tower))[:real])
+                out.append(on_host(embed(params["structure_net"], batch[tower], tower))[:real])
                 masks.append(batch["mask"].astype(bool)[:real])
             return np.concatenate(out), np.concatenate(masks)
 

@@ -92,9 +92,9 @@ class TextToImageObjective(PairObjective):
 
     def validation(self, params, constants, key):
         batch = self.example_batch()
-        losses = jax.jit(lambda params, batch, timesteps: self.denoising_loss(params, batch, key, timesteps))
+        losses = self.program("validation", self.denoising_loss)
         times = self.model.schedule.num_train_timesteps
-        return losses_by_time(functools.partial(losses, params, batch), len(batch["flat"]), times)
+        return losses_by_time(functools.partial(losses, params, batch, key), len(batch["flat"]), times)
 
     def generate(self, params, constants, batch, key):
         model, ids = self.model, batch["text_ids"]
@@ -107,7 +107,8 @@ class TextToImageObjective(PairObjective):
 
     def sample(self, params, constants, key):
         batch = self.example_batch()
-        return {"flat": sheet(batch["flat"], to_uint8(jax.jit(self.generate)(params, constants, batch, key)))}
+        drawn = self.program("generate", self.generate)(params, constants, batch, key)
+        return {"flat": sheet(batch["flat"], to_uint8(drawn))}
 
     def export(self, params, directory):
         save_part(directory / "unet", self.model.unet.to_dict(), params["unet"])

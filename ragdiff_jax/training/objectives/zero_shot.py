@@ -27,7 +27,7 @@ from ragdiff_jax.models.structure_net import StructureNetConfig
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.systems.zero_shot import PromptTables, clip_prompts
 from ragdiff_jax.training.objectives.clip import CLIPObjective
-from ragdiff_jax.training.objectives.common import equal_parts
+from ragdiff_jax.training.objectives.common import at_most, equal_parts
 from ragdiff_jax.weights.folder import load_part, read_config
 
 PHOTO_TOWER = "photo_tower"  # in `parts`, in place of `image_encoder`: a folder of StructureNet
@@ -100,7 +100,7 @@ class ZeroShotObjective(CLIPObjective):
     def logits(self, params, tables, photos, nouns):
         """{attribute: [b, values]} of photos in [-1,1]; `nouns` [b]: the row of the category that prompts name."""
         images = self.embed_images(params, photos)
-        scales = jnp.minimum(tables[SCALES] * jnp.exp(params["scales"]), STEEPEST)
+        scales = at_most(tables[SCALES] * jnp.exp(params["scales"]), STEEPEST)
         found = {}
         for name, scale in zip(STRUCTURAL, scales, strict=True):
             if name == "Category":
