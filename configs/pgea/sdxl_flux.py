@@ -53,6 +53,8 @@ def get_config(stage: str = "stage1") -> ConfigDict:
             "guidance_scale": 5.0,
         }
     )
+    if config.objective == "text_to_image":  # nothing is augmented: what the encoders make is kept once
+        config.data.encodings, config.data.encoding_variants = "", 1
     if first:  # few of the U-Net's FLOPs, and features worth fp32
         config.model.parts.old_vae = "weights/sdxl/vae"
         config.model.noise = "matched"

@@ -5,12 +5,19 @@ layout.
 
     ragdiff train --config configs/ragdiffusion/sdxl.py --workdir runs/sdxl --set data.folder=DIR
 
+The baselines (configs/baselines/) are the same with --set "model.conditions=('image_prompt',)" and the like.
+
 `ragdiff plan` (compiled, not run): batch 16 on v5p 2x2x2, fsdp 8, takes 21.3 of 95 GiB a chip and at least 0.14 s a
 step; batch 32 on v6e 4x4, fsdp 16, 16.1 of 32 GiB and 0.07 s.
 Batch 64 on v5e 8x8, data 4 and fsdp 16, takes 10.0 of 16 GiB and 0.16 s.
 """
 
 from ml_collections import ConfigDict
+
+ADDED = (
+    *("reference_net", "ep_adapter", "landmark_guider", "image_adapter", "class_adapter", "token_adapter"),
+    *("control_net", "photo_guider", "mask_unet"),
+)
 
 
 def get_config() -> ConfigDict:
@@ -40,17 +47,21 @@ def get_config() -> ConfigDict:
                 "image_encoder": "",  # predicts attributes: text_encoder_2's picture tower (OpenCLIP bigG)
                 "structure_net": "weights/structure_net",
                 "unet": "weights/sdxl_pgea/unet",
+                # What the conditions add; empty: new, and where the paper has it so, copied from the U-Net.
+                **dict.fromkeys(ADDED, ""),
             },
             "tokenizers": ("weights/sdxl/tokenizer", "weights/sdxl/tokenizer_2"),
             "memory": "memory",
             "augment": True,
             "export_dtype": "bfloat16",
             "dropout": {
-                "text": 0.05,
+                "text": 0.05,  # serve with captions (`annotate`, `generate --attributes`), or drop more
                 "structure": 0.05,
                 "everything": 0.05,
                 "reference": 0.1,
                 "retrieved_landmark": 0.5,
+                "retrieved_iou": 0.8,
+                "landmark": 0.0,
             },
         }
     )
@@ -77,7 +88,7 @@ def get_config() -> ConfigDict:
             "rank": 0,
             "alpha": 16.0,
             "targets": r"^(unet|reference_net)/.*attn[12]/(to_q|to_k|to_v|to_out_0)/kernel$",
-            "also": "^(ep_adapter|landmark_guider)/",
+            "also": f"^({'|'.join(part for part in ADDED if part != 'reference_net')})/",
             "start": "",
         }
     )

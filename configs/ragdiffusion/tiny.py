@@ -102,7 +102,7 @@ def get_config(start: str = "") -> ConfigDict:
             "rank": 0,
             "alpha": 8.0,
             "targets": r"^(unet|reference_net)/.*attn[12]/(to_q|to_k|to_v|to_out_0)/kernel$",
-            "also": "^(ep_adapter|landmark_guider|image_adapter|class_adapter|token_adapter|photo_guider|mask_unet)/",
+            "also": f"^({'|'.join(part for part in ADDED if part != 'reference_net')})/",
             "start": "",
         }
     )

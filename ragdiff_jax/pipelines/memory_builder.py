@@ -170,7 +170,8 @@ class MemoryBuilder:
     ):
         """`params` are StructureNet's own; `size`: the side of pictures and landmarks, the model's image size."""
         self.params, self.size, self.batch_size = params, size, batch_size
-        self.dim, self.thumbnail = config.embed_dim, min(size, THUMBNAIL)
+        # The memory of a large model serves its editor too, whose towers look closer.
+        self.dim, self.thumbnail = config.embed_dim, min(size, THUMBNAIL if size <= 2 * THUMBNAIL else 4 * THUMBNAIL)
         self.fingerprint = structure_fingerprint(config, params)
         apply = partial(StructureNet(config).apply, method="embed_flat")
         self._embed = jax.jit(lambda params, images, ids: apply({"params": params}, to_float(images), ids))
