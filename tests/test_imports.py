@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -36,16 +35,14 @@ def test_importing_every_module_pulls_in_no_other_framework():
 
 def test_import_is_quick():
     """Slow libraries are imported where they are used."""
-    loaded = run_python(
-        "import sys, ragdiff_jax; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    )
-    assert not (FOREIGN | SLOW) & set(loaded.split())
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run_python("import ragdiff_jax")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 3, times
+    # The package's own import is lazy: what it names is asked for, as a program would.
+    *loaded, seconds = run_python(
+        "import sys, time, ragdiff_jax\n"
+        "for name in ragdiff_jax.__all__: getattr(ragdiff_jax, name)\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}), time.process_time())"
+    ).split()
+    assert not (FOREIGN | SLOW) & set(loaded)
+    assert float(seconds) < 10, seconds  # 2.6 of a quiet machine
 
 
 def test_help_needs_no_jax():

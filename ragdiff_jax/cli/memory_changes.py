@@ -11,7 +11,7 @@ from ragdiff_jax.errors import UserError
 def add_change_verbs(verbs: argparse._SubParsersAction) -> None:
     """Adds the five verbs to `ragdiff memory`."""
     remove = _verb(verbs, "remove", run_remove, "take garments out")
-    remove.add_argument("ids", nargs="+", metavar="ID")
+    remove.add_argument("ids", nargs="+", metavar="ID", help="of garments; `memory export` lists them")
     _verb(verbs, "verify", run_verify, "read every file and compare it with its hash")
     _verb(verbs, "compact", run_compact, "merge all segments, delete what was removed from the disk")
     export = _verb(verbs, "export", run_export, "plain files: embeddings.npy, items.jsonl, pictures by id")
@@ -26,7 +26,7 @@ def add_change_verbs(verbs: argparse._SubParsersAction) -> None:
 
 def _verb(verbs, name: str, run, help: str) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=help)
-    parser.add_argument("--memory", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--memory", required=True, type=Path, metavar="DIR", help="folder of the memory")
     add_json(parser)
     parser.set_defaults(run=run)
     return parser

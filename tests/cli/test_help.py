@@ -1,17 +1,25 @@
 """The command teaches itself, and complains in one line."""
 
+import argparse
 import json
 
 import pytest
 
-from ragdiff_jax.cli.main import main
+from ragdiff_jax.cli.main import build_parser, main
 from ragdiff_jax.version import __version__
 
-VERBS = ["demo", "generate", "retrieve", "analyze", "train", "memory build", "memory add", "memory info", "data synth"]
-VERBS += ["weights import", "weights export", "weights info", "data people", "data dresscode"]
-VERBS += ["data vitonhd", "memory update", "memory remove", "memory verify", "memory compact", "memory export"]
-VERBS += ["memory neighbours", "evaluate generation", "evaluate editing", "evaluate compare"]
-VERBS += ["evaluate study", "evaluate scores", "evaluate retrieval", "data partners", "annotate", "reproduce"]
+
+def parsers(parser, words=""):
+    """(words, parser) of each verb."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not inner:
+        yield words.strip(), parser
+    for action in inner:
+        for name, below in action.choices.items():
+            yield from parsers(below, f"{words} {name}")
+
+
+VERBS = dict(parsers(build_parser()))
 
 
 def run(capsys, *argv):
@@ -28,6 +36,8 @@ def test_every_verb_has_help_for_each_of_its_arguments(capsys, verb):
     code, out, _ = run(capsys, *verb.split(), "--help")
     assert code == 0
     assert f"usage: ragdiff {verb}" in out
+    silent = [action.dest for action in VERBS[verb]._actions if not action.help]
+    assert not silent
 
 
 def test_help_lists_the_verbs(capsys):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax._src.clusters import ClusterEnv
 from jax.sharding import AxisType, PartitionSpec
@@ -119,6 +119,7 @@ trees = st.recursive(
 ).filter(lambda tree: isinstance(tree, dict))
 
 
+@settings(deadline=None)
 @given(trees, st.sampled_from(["a", "^a/", "b$", "c|d", "."]))
 def test_merge_undoes_partition(tree, regex):
     try:

@@ -344,3 +344,41 @@ def test_structure_net_in_micro_batches_has_the_gradient_of_the_whole_batch(worl
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(found[0][1]))
     assert largest > 1e-3
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * largest, rtol=1e-4), *found)
+
+
+def test_the_towers_lose_attributes_apart_and_turn_together(world):
+    """Equal labels would solve InfoNCE without pixels, and so would a mirror image that only one side is."""
+    b = 256
+    ones = {name: np.ones((b, 10), np.int32) for name in ("photo_attributes", "flat_attributes")}
+    partners = {"partner_flat_attributes": np.full((b, 10), 2, np.int32), "has_partner": np.arange(b) % 2 == 0}
+    pictures = {name: np.zeros((b, 4, 4, 3), np.uint8) for name in ("photo", "flat", "partner_flat")}
+    masks = {name: np.zeros((b, 4, 4), np.uint8) for name in ("mask", "partner_mask", "photo_mask")}
+    batch = {**ones, **partners, **pictures, **masks, "has_photo_mask": np.zeros(b, bool)}
+    objective = StructureNetObjective(pairs=world.pairs, config=MODEL.structure_net)
+    rows = objective._drawn_rows(batch, jax.random.key(0))
+    np.testing.assert_array_equal(rows["flat_draws"].flip, rows["photo_draws"].flip)
+    unknown = [np.asarray(rows[name]) == 0 for name in ("photo_attributes", "flat_attributes")]
+    assert all(0.4 < part.mean() < 0.8 for part in unknown)
+    assert abs(np.corrcoef(unknown[0].all(axis=1), unknown[1].all(axis=1))[0, 1]) < 0.25
+    kept = dataclasses.replace(objective, attribute_dropout=(0.0, 0.0))._drawn_rows(batch, jax.random.key(1))
+    shown = np.asarray(kept["partner"])
+    assert 0.2 < shown.mean() < 0.3 and not shown[1::2].any()
+    np.testing.assert_array_equal(kept["flat_attributes"][:, 0], np.where(shown, 2, 1))
+
+
+def test_half_the_photos_come_without_attributes(world):
+    class Told:
+        text_encoders, structure_net = MODEL.text_encoders, MODEL.structure_net
+
+        def loss(self, params, batch, key, **others):
+            return batch["photo_attributes"].any(axis=1).astype(jnp.float32)
+
+    objective = dataclasses.replace(ragdiffusion(world), augment=False, paste_share=0.0)
+    object.__setattr__(objective, "model", Told())
+    b = 256
+    pictures = {name: np.zeros((b, 4, 4, 3), np.uint8) for name in ("photo", "flat")}
+    batch = {**pictures, "mask": np.zeros((b, 4, 4), np.uint8), "photo_attributes": np.ones((b, 10), np.int32)}
+    batch |= {"text_ids": np.zeros((b, 8), np.int32), "row": np.zeros(b, np.int32)}
+    constants = {"own_rows": jnp.zeros(1, jnp.int32), "memory": None, "empty_ids": None}
+    rows, _ = objective.loss({}, constants, batch, jax.random.key(0))
+    assert 0.4 < float(rows.mean()) < 0.6

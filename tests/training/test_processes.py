@@ -76,13 +76,20 @@ def wait_for(condition, process, seconds=90):
 
 
 def test_killed_and_stopped_and_resumed(tmp_path, settings, one, cache):
-    settings = replace(settings, steps=20, checkpoint_every=4, keep=2)
+    settings = replace(settings, steps=60, checkpoint_every=4, keep=2)
     train(Toy(), tmp_path / "whole", settings, one)
     cut = tmp_path / "cut"
+    metrics = cut / "metrics.jsonl"
 
-    def lines_written(at_least):
-        metrics = cut / "metrics.jsonl"
-        return lambda: metrics.exists() and len(metrics.read_text().splitlines()) >= at_least
+    def lines_written(at_least, other_than=None):
+        """By the run that is at work: a resumed one replaces the file before it adds to it."""
+
+        def there():
+            if not metrics.exists() or metrics.stat().st_ino == other_than:
+                return False
+            return len(metrics.read_text().splitlines()) >= at_least
+
+        return there
 
     process = start(cut, settings, cache, toy={"slow": 0.1}, devices=8, use=1)
     wait_for(lines_written(7), process)
@@ -90,8 +97,9 @@ def test_killed_and_stopped_and_resumed(tmp_path, settings, one, cache):
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
 
+    killed = metrics.stat().st_ino
     process = start(cut, settings, cache, toy={"slow": 0.1}, devices=8, use=1)
-    wait_for(lines_written(11), process)
+    wait_for(lines_written(11, killed), process)
     process.send_signal(signal.SIGTERM)
     stopped = finish(process)
     assert not stopped["finished"] and not (cut / "model").exists()

@@ -78,8 +78,21 @@ def test_norms_and_biases_do_not_decay(settings):
     assert not updates["a"]["bias"].any() and not updates["a"]["scale"].any()
 
 
+def test_gradients_are_clipped_by_their_norm(settings):
+    optimizer = make_optimizer(replace(settings, clip_norm=1.0, weight_decay=0.0))
+    params = {"kernel": jnp.ones((3, 4))}
+    _, state = optimizer.update({"kernel": jnp.full((3, 4), 1e3)}, optimizer.init(params), params)
+    (moment,) = [one.mu["kernel"] for one in jax.tree.leaves(state, is_leaf=_moments) if _moments(one)]
+    assert float(jnp.linalg.norm(moment)) == pytest.approx(1 - settings.beta1, rel=1e-4)
+
+
+def _moments(node):
+    return hasattr(node, "mu")
+
+
 @pytest.mark.parametrize(
-    "schedule, values", [("constant", [0.2, 0.6, 1.0, 1.0, 1.0]), ("cosine", [0.2, 0.6, 1.0, 0.5, 0.0])]
+    "schedule, values", [("constant", [0.2, 0.6, 1.0, 1.0, 1.0]), ("cosine", [0.2, 0.6, 1.0, 0.5, 0.0]),
+     ("linear", [0.2, 0.6, 1.0, 0.5, 0.0])],  # fmt: skip
 )
 def test_learning_rate(settings, schedule, values):
     settings = replace(settings, learning_rate=1.0, warmup=4, steps=12, schedule=schedule)
