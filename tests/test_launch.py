@@ -3,11 +3,14 @@ scripts for clusters do when they are stopped, with stubs in the place of `ragdi
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ragdiff_jax.cli.main import build_parser
 from ragdiff_jax.cli.train import apply_settings, read_config
@@ -131,3 +134,145 @@ def test_what_trains_gets_the_jax_of_the_machine(tmp_path, card, asked, variable
     lines = f'source {ROOT}/launch/environment.sh; prepare() {{ echo "$@"; }}; prepare_training {asked}'
     done = subprocess.run(["bash", "-euc", lines], env=environment, check=True, capture_output=True, text=True)
     assert done.stdout == installs + "\n"
+
+
+# What a run may end with: `MODEL` is written last, or not at all.
+RAGDIFF = """while (($#)); do [[ $1 == --workdir ]] && run=$2; shift; done
+sleep 0.05; [[ -z "$MODEL" ]] || { mkdir -p "$run/model"; touch "$run/model/model.json"; }
+exit "${CODE:-0}\""""
+ENDINGS = pytest.mark.parametrize(
+    "old, variables, done",
+    [
+        (False, {"MODEL": "1"}, True),
+        (False, {"MODEL": ""}, False),  # told to stop
+        (True, {"MODEL": ""}, False),  # ... as it went on, for longer, from a run that was done
+        (True, {"MODEL": "1"}, True),
+        (False, {"MODEL": "1", "CODE": "3"}, None),  # failed
+    ],
+)
+
+
+def a_workdir(folder: Path, old: bool) -> Path:
+    if old:
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "model.json").touch()
+        for path in (folder / "model" / "model.json", folder / "model"):
+            os.utime(path, (1e9, 1e9))
+    return folder
+
+
+@ENDINGS
+def test_a_slurm_job_queues_again_until_it_is_done(tmp_path, old, variables, done):
+    stubs = {"sbatch": "exec bash", "scontrol": f'echo "$*" >>{tmp_path}/scontrol', "ragdiff": RAGDIFF}
+    stubs["srun"] = f'echo "$*" >{tmp_path}/srun; while [[ "$1" == --* ]]; do shift; done; "$@"'
+    environment = os.environ | {"PATH": stub(tmp_path / "bin", **stubs), "SLURM_JOB_ID": "7", "CPUS": "8"} | variables
+    run = a_workdir(tmp_path / "new folder" / "run", old)
+    command = [str(ROOT / "launch" / "slurm.sh"), "config.py", f"{run}/", "--set", "model.trainable=^unet/"]
+    ended = subprocess.run(command, env=environment)
+    assert ended.returncode == int(variables.get("CODE", 0))
+    asked = tmp_path / "scontrol"
+    assert (asked.read_text() == "requeue 7\n") if done is False else not asked.exists()
+    words = (tmp_path / "srun").read_text()
+    assert "--cpus-per-task=8 ragdiff train" in words and words.endswith("--set model.trainable=^unet/\n")
+    subprocess.run(command, env=environment | {"REQUEUE": "0", "CODE": "0"}, check=True)
+    assert not asked.exists() or asked.read_text() == "requeue 7\n"
+    script = subprocess.run([command[0], "--dry-run", *command[1:]], env=environment, capture_output=True, text=True)
+    assert "\n#SBATCH --cpus-per-task=8\n" in script.stdout and f"--output={run}.slurm.log\n" in script.stdout
+
+
+def pod_command(mount: Path, workdir: Path, *settings: str) -> list[str]:
+    """What Kubernetes runs of the printed manifest."""
+    given = {"NAME": "run1", "IMAGE": "registry/ragdiff:1", "TPU": "tpu-v5p-slice", "TOPOLOGY": "2x2x2", "HOSTS": "2"}
+    given |= {"VOLUME": "runs", "MOUNT": str(mount)}
+    command = [str(ROOT / "launch" / "gke_jobset.sh"), "--dry-run", "config.py", str(workdir), *settings]
+    printed = subprocess.run(command, env=os.environ | given, check=True, capture_output=True, text=True).stdout
+    pod = yaml.safe_load(printed)["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["volumes"] == [{"name": "shared", "persistentVolumeClaim": {"claimName": "runs"}}]
+    (container,) = pod["containers"]
+    assert container["volumeMounts"] == [{"name": "shared", "mountPath": str(mount)}]
+    assert "$" not in "".join(container["command"]).replace("$$", "")  # or it would be a variable of Kubernetes
+    return [word.replace("$$", "$") for word in container["command"]]
+
+
+@ENDINGS
+def test_a_pod_that_is_not_done_fails(tmp_path, old, variables, done):
+    run = a_workdir(tmp_path / "a \"run\"", old)
+    settings = ("--set", "model.trainable=^unet/", "--set", "train.wandb=$(HOME) $x 'é'\n#: {")
+    command = pod_command(tmp_path, run, *settings)
+    assert command[4:] == ["ragdiff", "train", "--config", "config.py", "--workdir", str(run), *settings]
+    environment = os.environ | {"PATH": stub(tmp_path / "bin", ragdiff=RAGDIFF)} | variables
+    ended = subprocess.run(command, env=environment)
+    assert ended.returncode == int(variables.get("CODE", 0 if done else 1))
+
+
+def test_a_pods_run_gets_the_sigterm_and_its_time(tmp_path):
+    lines = f"""trap 'sleep 0.5; echo saved >{tmp_path}/saved; exit' TERM
+    touch {tmp_path}/began; while :; do sleep 0.1; done"""
+    environment = os.environ | {"PATH": stub(tmp_path / "bin", ragdiff=lines)}
+    pod = subprocess.Popen(pod_command(tmp_path, tmp_path / "run"), env=environment)
+    while not (tmp_path / "began").exists():
+        time.sleep(0.05)
+    pod.send_signal(signal.SIGTERM)
+    assert pod.wait(60) == 1 and (tmp_path / "saved").exists()
+
+
+def test_a_workdir_that_the_pods_do_not_share_is_refused():
+    given = {"NAME": "run1", "IMAGE": "i", "TPU": "t", "TOPOLOGY": "2x2x2", "HOSTS": "2", "VOLUME": "runs"}
+    command = [str(ROOT / "launch" / "gke_jobset.sh"), "--dry-run", "config.py", "gs://bucket/run"]
+    done = subprocess.run(command, env=os.environ | given, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "gs://bucket/run: not in MOUNT=/mnt/runs, the one place that all pods share\n"
+
+
+# `describe` says the next line of `states` each time, and knows no request where that is empty.
+GCLOUD = """case "$4" in
+describe) read -r state <states; sed -i 1d states; [[ "$state" ]] || exit 1; echo "$state";;
+create | delete) echo "$4" >>log;;
+scp) echo scp >>log; printf '%s\n' "${@: -6}" >scp;;
+ssh) echo ssh >>log; echo "${@: -1}" >>ssh;;
+esac"""
+ASKED = ["create", "scp", "ssh", "ssh"]
+
+
+@pytest.mark.parametrize(
+    "states, did",
+    [
+        (["", "ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE"], ASKED),
+        (["ACTIVE", "ACTIVE"], ASKED[1:]),  # the line again
+        (["CREATING", "CREATING", "ACTIVE"], ASKED[1:]),
+        (["SUSPENDED", "CREATING", "ACTIVE"], ["delete", *ASKED]),  # a spot slice that was taken back
+        (["SUSPENDING", "SUSPENDED", "CREATING", "ACTIVE"], ["delete", *ASKED]),
+        (["FAILED", "ACTIVE"], ["delete", *ASKED]),
+        (["", "ACCEPTED", "FAILED"], ["create"]),
+        (["ACCEPTED", "SUSPENDING"], []),
+    ],
+)
+def test_a_tpu_is_asked_for_once_and_again_where_it_was_lost(tmp_path, states, did):
+    (tmp_path / "states").write_text("".join(f"{state}\n" for state in states))
+    (tmp_path / "log").touch()
+    given = {"NAME": "run1", "ZONE": "z", "TYPE": "v5p-16", "POLL": "0", "PACKAGE": "/w/ragdiff_jax-1-py3-none-any.whl"}
+    command = [str(ROOT / "launch" / "tpu_vm.sh"), "config.py", "/mnt/run", "--set", "model.trainable=^unet/ x"]
+    environment = os.environ | {"PATH": stub(tmp_path / "bin", gcloud=GCLOUD)} | given
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (tmp_path / "log").read_text().split() == did
+    assert not (tmp_path / "states").read_text()
+    if states[-1] != "ACTIVE":
+        told = f"the request run1 is {states[-1]}; run the line again to ask anew\n"
+        assert done.returncode == 1 and done.stderr == told
+        return
+    assert done.returncode == 0, done.stderr
+    copied = (tmp_path / "scp").read_text().split()
+    assert copied[:3] == [str(ROOT / "configs"), given["PACKAGE"], "run1:"]
+    install, train = (tmp_path / "ssh").read_text().rsplit("\n", 2)[0], (tmp_path / "ssh").read_text().splitlines()[-1]
+    assert "--python 3.11" in install and "ragdiff_jax[tpu] @ file://$HOME/ragdiff_jax-1-py3-none-any.whl" in install
+    assert shlex.split(train)[1:] == ["train", "--config", "config.py", "--workdir", "/mnt/run", *command[3:]]
+
+
+def test_a_tpu_of_which_nothing_is_known_ends_the_wait(tmp_path):
+    """No network, no rights: `describe` fails, and so does the script, once the request was there."""
+    (tmp_path / "states").write_text("ACCEPTED\n\n")
+    (tmp_path / "log").touch()
+    given = {"NAME": "run1", "ZONE": "z", "TYPE": "v5p-16", "POLL": "0", "PACKAGE": "ragdiff_jax-1-py3-none-any.whl"}
+    environment = os.environ | {"PATH": stub(tmp_path / "bin", gcloud=GCLOUD)} | given
+    done = subprocess.run([str(ROOT / "launch" / "tpu_vm.sh"), "c.py", "/mnt/r"], env=environment, cwd=tmp_path)
+    assert done.returncode == 1 and not (tmp_path / "log").read_text()
