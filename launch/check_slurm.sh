@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# launch/slurm.sh for real: a Slurm of one node in a temporary folder, a job of two tasks, which is told to stop, queues
-# again and goes on to its end. Wants root and Debian's packages:
+# launch/slurm.sh for real: a Slurm of one node in a temporary folder, and a job of two tasks, which is told to stop and
+# queues again. In its place, since a job that queues again waits two minutes, a shorter one goes on to its end and
+# doesn't queue again. Wants root and Debian's packages:
 #   apt-get install --no-install-recommends slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins
 # Prints the job's log and "slurm: ok". RAGDIFF is the command (default: python -m ragdiff_jax.cli.main in this checkout).
 set -euo pipefail
@@ -54,7 +55,7 @@ fields=(data.folder="${data[0]}" model.preset=tiny train.steps="${STEPS:-400}" t
   train.sample_every=0 train.validate_every=0 mesh.data=2 mesh.fsdp=2)
 settings=()
 for field in "${fields[@]}"; do settings+=(--set "$field"); done
-submit() { NTASKS=2 TIME=00:20:00 SBATCH_ARGS="--parsable" "$root/launch/slurm.sh" "$root/configs/structure_net/tiny.py" "$run" "${settings[@]}"; }
+submit() { NTASKS=2 CPUS=1 TIME=00:20:00 SBATCH_ARGS="--parsable" "$root/launch/slurm.sh" "$root/configs/structure_net/tiny.py" "$run" "${settings[@]}"; }
 
 job=$(submit)
 for _ in $(seq 300); do [[ -s "$run/metrics.jsonl" ]] && (($(wc -l <"$run/metrics.jsonl") > 10)) && break
@@ -62,12 +63,15 @@ for _ in $(seq 300); do [[ -s "$run/metrics.jsonl" ]] && (($(wc -l <"$run/metric
   sleep 1
 done
 scancel --signal=TERM "$job" # to every task, as before the machine is taken back
-for _ in $(seq 120); do squeue -h -j "$job" 2>/dev/null | grep -q . || break; sleep 1; done
+for _ in $(seq 120); do scontrol show job "$job" | grep -q Restarts=1 && break; sleep 1; done
 grep -q "stopped at step" "$run.slurm.log" || { cat "$run.slurm.log"; echo "slurm: the job did not stop" >&2; exit 1; }
+scontrol show job "$job" | grep -q Restarts=1 || { cat "$run.slurm.log"; echo "slurm: the job did not queue again" >&2; exit 1; }
+scancel "$job"
 
 STEPS=$(($(ls "$run/checkpoints" | grep -E '^[0-9]+$' | sort -n | tail -1) + 5))
 settings+=(--set train.steps="$STEPS")
 job=$(submit)
 for _ in $(seq 300); do squeue -h -j "$job" 2>/dev/null | grep -q . || break; sleep 1; done
 grep -v "^frozen\|^trained" "$run.slurm.log"
+scontrol show job "$job" | grep -q JobState=COMPLETED || { scontrol show job "$job"; echo "slurm: the second job did not end" >&2; exit 1; }
 grep -q "resuming .* at step" "$run.slurm.log" && [[ -d "$run/model" ]] && echo "slurm: ok"

@@ -1,5 +1,6 @@
-# Sourced by launch/demo and launch/test: makes .venv in the checkout and installs the package into it, once.
+# Sourced by the scripts here: makes .venv in the checkout and installs the package into it, once.
 # PYTHON=/path/to/python chooses the interpreter of a new .venv.
+# EXTRA: the extra of what trains on an accelerator, cuda13 or tpu (default: cuda where nvidia-smi is, else none).
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/.venv"
@@ -38,4 +39,21 @@ prepare() {
     echo "Installing ragdiff_jax$spec into .venv (only when setup.py changes; the first time takes minutes)" >&2
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$ROOT$spec" >&2
     echo "$hash $ROOT" > "$VENV/.installed-$1"
+}
+
+on_nvidia() { [[ "${JAX_PLATFORMS:-}" != cpu ]] && command -v nvidia-smi >/dev/null; }
+
+# prepare_training [test]: as prepare, but with this machine's JAX. One without it has other stamps and won't do.
+prepare_training() {
+    local extra="${EXTRA-$(on_nvidia && echo cuda || true)}"
+    if [[ -n "$extra" ]]; then prepare "[${1:+$1,}$extra]" "${1:+$1-}$extra" "test-$extra"
+    elif [[ -n "${1:-}" ]]; then prepare "[$1]" "$1"
+    else prepare "" demo test; fi
+}
+
+# What trains on the CPU beside an NVIDIA card is refused, before a day is lost.
+check_backend() {
+    if [[ -n "${DRY:-}" ]] || ! on_nvidia || [[ "$(python -c 'import jax; print(jax.default_backend())')" != cpu ]]; then return; fi
+    echo "nvidia-smi is here, but JAX sees the CPU alone: install its CUDA (EXTRA=cuda or cuda13, as the driver has it) or set JAX_PLATFORMS=cpu" >&2
+    return 2
 }

@@ -1,7 +1,11 @@
-"""Ours, in a process of its own: load a part folder, say what that took, and what it computes. One JSON line."""
+"""Ours, in a process of its own: load a part folder, say what that took, and what it computes. One JSON line.
+
+With --most it ends in one more line, and 1, where an output is further off than that.
+"""
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -52,6 +56,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--reference", type=Path, required=True, help=".npz of the original's results")
+    parser.add_argument("--most", type=float, default=float("inf"), help="error allowed (default: any)")
     arguments = parser.parse_args()
     network, kind = NETWORKS[arguments.network], KINDS[NETWORKS[arguments.network].kind]
     config = kind.read_config(read_config(arguments.folder), str(arguments.folder))
@@ -73,6 +78,9 @@ def main() -> None:
         }
     line = {"gb": size, "load_s": seconds[0], "again_s": seconds[1], "peak_gb": peak, "errors": errors}
     print(json.dumps(line))
+    if far := {name: error for name, error in errors.items() if not error <= arguments.most}:  # NaN too
+        told = ", ".join(f"{name} by {error:.2g}" for name, error in far.items())
+        sys.exit(f"{arguments.folder}: not what the original computes: {told}, allowed {arguments.most:g}")
 
 
 if __name__ == "__main__":
