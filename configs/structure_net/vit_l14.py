@@ -1,7 +1,8 @@
 r"""StructureNet of the paper's size: CLIP ViT-L/14 towers at 224 px (R 3.1, 4.1; batch 128).
 
+    ragdiff data partners --dataset stgarment --out partners.jsonl
     ragdiff train --config configs/structure_net/vit_l14.py --workdir runs/structure_net \
-        --set data.folder=stgarment --set model.vision=weights/clip_vision
+        --set data.folder=stgarment --set data.partners=partners.jsonl --set model.vision=weights/clip_vision
     ragdiff train --config configs/structure_net/vit_l14.py:32768 ... --set mesh.data=4 --set mesh.fsdp=16
     ragdiff train --config configs/structure_net/vit_l14.py:32768/8 ...   # the same batch on 8 devices
 
