@@ -30,6 +30,7 @@ from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
 from ragdiff_jax.data.synth.garment import laid_anew
 from ragdiff_jax.data.synth.recipes import BOTTOMS
 from ragdiff_jax.data.synth.shape import SleeveLay
+from ragdiff_jax.data.synth_records import drawn_garment, mix_seed
 from ragdiff_jax.errors import UserError
 
 SIZE = 64
@@ -178,6 +179,15 @@ def test_extreme_garments_are_a_series_of_their_own():
         near += np.mean([(a & b).sum() / (a | b).sum() for a, b in itertools.combinations(usual, 2)])
     assert far < near - 0.1
     assert synth_garment(0, size=32, extreme=True).id == "synth-extreme-0-0000000"
+
+
+def test_an_extreme_garment_is_not_the_ordinary_one_of_its_number_and_has_another_photo():
+    for index in range(8):
+        (usual, own), (odd, other) = drawn_garment(index, 3), drawn_garment(index, 3, extreme=True)
+        assert usual.seed != odd.seed and own != other == mix_seed(3, index, 1)
+    # What prepared data sets hold stays.
+    spec, own = drawn_garment(4, 3)
+    assert (spec.seed, own) == (int(np.random.default_rng([3, 4]).integers(2**31)), mix_seed(3, 4))
 
 
 def test_a_garment_laid_anew_is_the_same_garment():
