@@ -17,6 +17,7 @@ from ragdiff_jax.data.synth.stance import KEYPOINTS
 from ragdiff_jax.data.synth.warp import Arm, Placement, Ready, Wear, sleeve_start, warp
 from ragdiff_jax.data.synth.wild import VIEWS, render_scene
 from ragdiff_jax.data.synth_records import drawn_garment
+from ragdiff_jax.data.wording import applies
 
 SIZE = 64
 
@@ -142,6 +143,7 @@ def test_attributes_of_a_photo_are_those_of_the_garment_or_states_of_the_photo(s
         own = spec_attributes(spec)
         for name, value in check_attributes(scene.attributes).items():
             assert name in STATES or value == "Uncertain" or own[name] == value, (scene.view, name)
+            assert applies(spec.category, name), (spec.category, name)
         if scene.view != "worn":
             assert "Gender" not in scene.attributes and scene.attributes.get("Top Tuck In") != "Yes"
     tucked = [s.attributes for _, s in people if s.attributes.get("Top Tuck In") == "Yes"]

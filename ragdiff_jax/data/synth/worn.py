@@ -7,7 +7,6 @@ import numpy as np
 from ragdiff_jax.data.synth import occluders
 from ragdiff_jax.data.synth.folds import Drape, draw_drape
 from ragdiff_jax.data.synth.garment import GarmentSpec
-from ragdiff_jax.data.synth.labels import spec_attributes
 from ragdiff_jax.data.synth.light import cast_shadow
 from ragdiff_jax.data.synth.outfit import Piece, choose
 from ragdiff_jax.data.synth.person import (
@@ -64,7 +63,7 @@ def stage_worn(
     plan = _draw_plan(rng, spec, size)
     drape = draw_drape(rng, size, slow=u(0.004, 0.02), crumple=u(0.4, 1.3), fall=0.6)
     wear = _wear(ready, stance, place, drape, spec.category)
-    can_open = s.is_open and spec_attributes(spec)["With Inner Wear"] == "No" and s.opening in ("zip", "buttons")
+    can_open = s.is_open and not s.inner and s.opening in ("zip", "buttons")
     roll = None
     if s.sleeve_length > 0.9 and plan.over is None and u() < 0.12:
         roll = float(s.sleeve_length * u(0.5, 0.75))
