@@ -20,7 +20,7 @@ from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.images import decode_image, square
 from ragdiff_jax.systems.attribute_head import HeadAttributes
-from ragdiff_jax.systems.zero_shot import ZeroShotAttributes, calibrate, softmax
+from ragdiff_jax.systems.zero_shot import ZeroShotAttributes, calibrate, known_rows, softmax
 from ragdiff_jax.weights.folder import read_model_json
 from ragdiff_jax.weights.model_folder import (
     IMAGE_ENCODER,
@@ -67,7 +67,7 @@ def main() -> None:
     calibration = calibrate(scores, ids, start, scales=predictor.scales)
     cosines, ids = measure(predictor, arguments.dataset, arguments.split, *common)
     for column, name in enumerate(STRUCTURAL):
-        own, known = calibration[name], ids[:, column] > 0
+        own, known = calibration[name], known_rows(ids, name)
         record = {"attribute": name, "photos": int(known.sum()), **dataclasses.asdict(own)}
         if known.any():
             truth, likely = ids[known, column] - 1, softmax(cosines[name][known], own.scale)

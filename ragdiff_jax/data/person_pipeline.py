@@ -87,7 +87,7 @@ class PersonArrays:
         region = mask_rule(record.category, self._mask_options["rules"]).region
         if np.isin(labels, [CLASSES[name] for name in region]).any():
             return True
-        size = image_size(record.person)
+        size = image_size(record.person, f"person of record {record.id}")
         try:
             return bool(self._mask(record, size, _moved(record, size, self.shape)).any())
         except UserError:

@@ -60,7 +60,8 @@ def parse_keypoints(
     Args:
       frame: size (height, width) of the picture that the file's numbers are pixels of; `image` if None.
     Raises:
-      UserError: no JSON, no person, a wrong count, a value that is no finite number, a joint outside the frame.
+      UserError: no JSON, no person, a wrong count, a value that is no finite number, a joint outside the frame,
+        shares of the picture where pixels should be.
     """
     try:
         if len(data) > _MAX_BYTES:
@@ -81,6 +82,11 @@ def parse_keypoints(
         raise UserError(
             f"{name}: the {JOINTS[joint]} at ({x:g}, {y:g}) lies outside the {width}x{height} picture; "
             "give the keypoints of this very picture"
+        )
+    seen = rows[~missing, :2]
+    if len(seen) >= 2 and abs(seen).max() <= 1 and min(width, height) > 16:  # nobody fits into the first pixel
+        raise UserError(
+            f"{name}: the numbers are shares of the picture, not pixels; run OpenPose with --keypoint_scale 0"
         )
     scale = np.array([image[1] / width, image[0] / height])
     rows[:, :2] = np.clip(rows[:, :2], 0, [width, height]) * scale

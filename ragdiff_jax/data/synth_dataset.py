@@ -42,8 +42,10 @@ class SynthConfig(tfds.core.BuilderConfig):
 class SynthGarments(InOrderBuilder):
     """Pairs of `PairRecord` fields; see `ragdiff_jax.data.records.pair_features`."""
 
-    VERSION = tfds.core.Version("2.3.0")
+    VERSION = tfds.core.Version("2.4.0")
     RELEASE_NOTES = {
+        "2.4.0": "Extreme garments aren't the ordinary ones, exaggerated; bottoms without a top's attributes; tops "
+        "that aren't tucked in hang over a sitter's lap; photos that hide their garment are drawn anew.",
         "2.3.0": "Sleeves lie in the flat-lay by what can be seen of the garment, not by chance.",
         "2.2.0": "Where the garment is in the photo (photo_mask).",
         "2.1.0": "Drawn faster, with other noise and folds; more kinds of waistcoats, tanks, vests and shorts.",

@@ -39,8 +39,9 @@ class SynthPeopleConfig(tfds.core.BuilderConfig):
 class SynthPeople(InOrderBuilder):
     """Records of `person_records.person_features`."""
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("1.2.0")
     RELEASE_NOTES = {
+        "1.2.0": "The garments and photos of SynthGarments 2.4.",
         "1.1.0": "The garments of SynthGarments 2.1.",
         "1.0.0": "The garments of SynthGarments 2 on drawn people.",
     }

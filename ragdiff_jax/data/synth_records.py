@@ -47,7 +47,8 @@ def synth_record(
 
 def drawn_garment(index: int, seed: int, *, extreme: bool = False) -> tuple[GarmentSpec, int]:
     """(garment `index` of the series `seed`, the seed of its photo); an odd one is the twin of the one before."""
-    spec, own = synth_spec(index - index % 2, seed, extreme=extreme), mix_seed(seed, index)
+    spec = synth_spec(index - index % 2, seed, extreme=extreme)
+    own = mix_seed(seed, index, 1) if extreme else mix_seed(seed, index)
     return (structure_partner(spec, own) if index % 2 else spec), own
 
 

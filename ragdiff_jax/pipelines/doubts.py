@@ -46,7 +46,8 @@ def memory_limits(memory: Memory, k: int, size: int, nearest: Nearest) -> Limits
     thumbnails = [memory.thumbnail(int(row)) for row in rows]
     cosine = None
     if all(thumbnails):
-        flats = [square(decode_image(data, "thumbnail"), size) for data in thumbnails]
+        names = [f"{memory.path}: thumbnail of {memory.items[row].id}" for row in rows]
+        flats = [square(decode_image(*pair), size) for pair in zip(thumbnails, names, strict=True)]
         cosine = float(np.quantile(nearest(np.stack(flats), rows), COSINE_SHARE))
     rng = np.random.default_rng(0)
     sets = [agreement(memory.landmarks[rng.choice(count, k, replace=False)]) for _ in range(SETS)]

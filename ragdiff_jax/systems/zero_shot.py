@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int32, UInt8
+from jaxtyping import Array, Bool, Float, Int32, UInt8
 
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL
 from ragdiff_jax.data.pixels import to_float
@@ -173,6 +173,12 @@ def sure_answers(
     return answers
 
 
+def known_rows(ids: Int32[np.ndarray, "n a"], name: str) -> Bool[np.ndarray, " n"]:
+    """Where the attribute `name` is known and the category, if that is known, has it; `ids` as of `attribute_ids`."""
+    has = np.array([True, *(applies(category, name) for category in ATTRIBUTES["Category"])])
+    return (ids[:, STRUCTURAL.index(name)] > 0) & has[ids[:, STRUCTURAL.index("Category")]]
+
+
 def calibrate(
     cosines: Mapping[str, Rows],
     ids: Int32[np.ndarray, "n a"],
@@ -188,11 +194,12 @@ def calibrate(
     is right, no less than always saying the commonest value would be, and that rests on at least `fewest` photos. None
     (never said) where there is no such threshold, and where the photos have one value only, which proves nothing.
     `ids` as `attribute_ids` gives them, 0 where not known; an attribute of fewer than `fewest` known photos keeps what
-    `start` says. `scales`: those tried.
+    `start` says. Photos of a category that hasn't the attribute don't count: `sure_answers` never says it of them.
+    `scales`: those tried.
     """
     found = {}
     for column, name in enumerate(STRUCTURAL):
-        known = ids[:, column] > 0
+        known = known_rows(ids, name)
         if known.sum() < fewest:
             found[name] = (start or {}).get(name, Calibration())
             continue

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import drawn_people
@@ -238,6 +239,13 @@ def test_a_record_that_cannot_be_masked_is_named(folder):
     ):
         with pytest.raises(UserError, match=words):
             arrays[rows[stem]]
+
+
+def test_a_damaged_person_is_named_before_editing():
+    labels = encode_grey(np.zeros((16, 12), np.uint8))
+    record = dataclasses.replace(FULL, person=b"\xff\xd8\xff", mask=None, label_map=labels)
+    with pytest.raises(UserError, match="^person of record upper_body/1-2: "):
+        PersonArrays([record], shape=(64, 48), tokenizer=Words()).can_be_edited(0)
 
 
 def test_wrong_folders_are_named(tmp_path, folder):

@@ -58,6 +58,19 @@ def test_another_person_is_chosen_by_number(tmp_path):
         read_keypoints(tmp_path / "k.json", (512, 384), person=2)
 
 
+@pytest.mark.parametrize(("factor", "shift"), [(1, 0), (2, -1)])  # OpenPose's --keypoint_scale 3 and 4
+def test_shares_of_the_picture_are_not_taken_for_pixels(factor, shift):
+    joints = drawn_people.keypoints().astype(float)
+    joints[:, :2] = joints[:, :2] / (384, 512) * factor + shift
+    joints[7] = 0
+    with pytest.raises(UserError, match="^p.json: .*shares of the picture, not pixels.*keypoint_scale 0"):
+        parse_keypoints(openpose(joints), (512, 384), name="p.json")
+    joints[1:] = 0  # one joint on the border may be a pixel's
+    assert (parse_keypoints(openpose(joints), (512, 384)) != 0).any() == (joints[0, :2] > 0).any()
+    joints[:2] = (0.5, 0.5, 1), (1, 0.5, 1)
+    assert parse_keypoints(openpose(joints), (16, 12))[1, 0] == 1, "a picture so small has such pixels"
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ragdiff_jax.data.attributes import check_attributes
-from ragdiff_jax.data.synth import CATEGORIES, garment_spec, render_photo, spec_attributes
+from ragdiff_jax.data.synth import CATEGORIES, garment_spec, render_photo, spec_attributes, wild
 from ragdiff_jax.data.synth.flat import make_sheets
 from ragdiff_jax.data.synth.folds import Drape
 from ragdiff_jax.data.synth.light import CASTS, EXPOSURES
@@ -16,6 +16,8 @@ from ragdiff_jax.data.synth.stage import LABELS, Stage, garment_label
 from ragdiff_jax.data.synth.stance import KEYPOINTS
 from ragdiff_jax.data.synth.warp import Arm, Placement, Ready, Wear, sleeve_start, warp
 from ragdiff_jax.data.synth.wild import VIEWS, render_scene
+from ragdiff_jax.data.synth_records import drawn_garment
+from ragdiff_jax.data.wording import applies
 
 SIZE = 64
 
@@ -141,12 +143,38 @@ def test_attributes_of_a_photo_are_those_of_the_garment_or_states_of_the_photo(s
         own = spec_attributes(spec)
         for name, value in check_attributes(scene.attributes).items():
             assert name in STATES or value == "Uncertain" or own[name] == value, (scene.view, name)
+            assert applies(spec.category, name), (spec.category, name)
         if scene.view != "worn":
             assert "Gender" not in scene.attributes and scene.attributes.get("Top Tuck In") != "Yes"
     tucked = [s.attributes for _, s in people if s.attributes.get("Top Tuck In") == "Yes"]
     assert tucked and all(a["Length"] == "Uncertain" for a in tucked)
     inner = [s for _, s in people if s.attributes.get("With Inner Wear") == "Yes"]
     assert inner
+
+
+def test_a_top_that_is_not_tucked_in_hangs_over_the_lap():
+    for seed, tucked in ((574, "No"), (667, "No"), (773, "No"), (789, "Yes")):  # who sit
+        spec = garment_spec(seed)
+        seen = render_scene(spec, seed, SIZE, view="worn").attributes
+        length = "Uncertain" if tucked == "Yes" else spec.shape.length
+        assert (seen["Top Tuck In"], seen["Length"]) == (tucked, length), seed
+
+
+def test_a_scene_that_hides_its_garment_is_drawn_anew():
+    for index in (1048, 1158, 1166):  # shorts, first drawn under a long top
+        spec, own = drawn_garment(index, 1)
+        scene = render_scene(spec, own, SIZE, view="worn")
+        assert scene.garment_mask.mean() >= 0.003 and scene.view == "worn", index
+        assert np.array_equal(scene.photo, render_scene(spec, own, SIZE, view="worn").photo)
+
+
+def test_what_never_shows_is_drawn_a_few_times_only(monkeypatch):
+    times = []
+    blank = render_scene(garment_spec(3), 3, SIZE)
+    blank = dataclasses.replace(blank, garment_mask=np.zeros((SIZE, SIZE), bool))
+    monkeypatch.setattr(wild, "_draw_scene", lambda rng, *rest: times.append(rng.random()) or blank)
+    assert not render_scene(garment_spec(3), 3, SIZE).garment_mask.any()
+    assert 1 < len(set(times)) == len(times) < 20
 
 
 def test_what_is_hidden_is_not_claimed(scenes):

@@ -30,6 +30,8 @@ from ragdiff_jax.data.synth.flat import flat_from_sheets, make_sheets
 from ragdiff_jax.data.synth.garment import laid_anew
 from ragdiff_jax.data.synth.recipes import BOTTOMS
 from ragdiff_jax.data.synth.shape import SleeveLay
+from ragdiff_jax.data.synth_records import drawn_garment, mix_seed
+from ragdiff_jax.data.wording import NOT_OF_BOTTOMS
 from ragdiff_jax.errors import UserError
 
 SIZE = 64
@@ -122,7 +124,7 @@ def test_attributes_are_those_of_the_table_and_all_are_there():
         spec = garment_spec(seed, extreme=seed % 8 == 0)
         attributes = check_attributes(spec_attributes(spec))
         missing = {STRUCTURAL[i] for i in np.flatnonzero(attribute_ids(attributes) == 0)}
-        assert missing <= ({"Collar", "Sleeve Length"} if spec.category in BOTTOMS else set())
+        assert missing == (set(NOT_OF_BOTTOMS) if spec.category in BOTTOMS else set())
         for name, value in attributes.items():
             seen[name].add(value)
         if spec.shape.sleeve_length:
@@ -178,6 +180,15 @@ def test_extreme_garments_are_a_series_of_their_own():
         near += np.mean([(a & b).sum() / (a | b).sum() for a, b in itertools.combinations(usual, 2)])
     assert far < near - 0.1
     assert synth_garment(0, size=32, extreme=True).id == "synth-extreme-0-0000000"
+
+
+def test_an_extreme_garment_is_not_the_ordinary_one_of_its_number_and_has_another_photo():
+    for index in range(8):
+        (usual, own), (odd, other) = drawn_garment(index, 3), drawn_garment(index, 3, extreme=True)
+        assert usual.seed != odd.seed and own != other == mix_seed(3, index, 1)
+    # What prepared data sets hold stays.
+    spec, own = drawn_garment(4, 3)
+    assert (spec.seed, own) == (int(np.random.default_rng([3, 4]).integers(2**31)), mix_seed(3, 4))
 
 
 def test_a_garment_laid_anew_is_the_same_garment():

@@ -31,7 +31,7 @@ def test_the_files_hold_the_series_in_order(prepared):
     assert test[1] == synth_record(13, seed=5, size=48, split="test")
     assert sorted(path.suffix for path in folder.iterdir()).count(".json") == 2
     assert all(".array_record" in path.name for path in folder.iterdir() if path.suffix != ".json")
-    assert [path.name for path in folder.parent.iterdir()] == ["2.3.0"]  # nothing incomplete is left
+    assert [path.name for path in folder.parent.iterdir()] == ["2.4.0"]  # nothing incomplete is left
 
 
 def test_a_data_set_is_found_in_the_folder_that_was_told_to_hold_it(prepared, tmp_path):

@@ -71,6 +71,13 @@ def test_limits_come_from_the_memory(tmp_path):
     assert memory_limits(memory_of(tmp_path / "bare", 60, thumbnails=False), 4, 32, nearest).cosine is None
 
 
+def test_a_damaged_thumbnail_is_named(tmp_path, monkeypatch):
+    memory = memory_of(tmp_path / "m", 60)
+    monkeypatch.setattr(memory, "thumbnail", lambda row: b"junk" if row == 7 else encode_jpeg(photo()))
+    with pytest.raises(UserError, match="m: thumbnail of 7: "):
+        memory_limits(memory, 4, 32, lambda photos, rows: np.zeros(len(rows)))
+
+
 def test_a_mask_of_any_size_becomes_a_landmark():
     fitted, doubts = fit_landmark(box(10, 90, 5, 45, 100)[:, :50], 32)
     assert fitted.shape == (32, 32) and doubts == ()

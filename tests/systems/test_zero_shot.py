@@ -6,7 +6,7 @@ import pytest
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
 from ragdiff_jax.data.tokenizer import train_tokenizer
 from ragdiff_jax.data.wording import prompts
-from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate
+from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes, calibrate, known_rows
 
 SURE = {name: Calibration(scale=50.0, threshold=0.5) for name in STRUCTURAL}
 
@@ -95,6 +95,25 @@ def test_what_the_photos_do_not_show_is_never_said():
     assert calibrate(cosines, ids)["Fit"].threshold is None, "one value proves nothing"
     few = calibrate({name: rows[:10] for name, rows in cosines.items()}, ids[:10], {"Fit": Calibration(scale=7.0)})
     assert few["Fit"].scale == 7.0, "too few photos: what was known before stays"
+
+
+def test_what_a_bottom_has_not_does_not_count():
+    rng = np.random.default_rng(0)
+    cosines, ids = noisy(rng, 400, 0.9)
+    for name in ("Top Open", "Category"):
+        truth = rng.integers(0, 2, len(ids))
+        ids[:, STRUCTURAL.index(name)] = truth + 1
+    right = rng.random(len(ids)) < 0.9
+    cosines["Top Open"][np.arange(400), (ids[:, STRUCTURAL.index("Top Open")] - 1) ^ ~right] = rng.random(400)
+    skirts = {name: np.concatenate([rows, rows]) for name, rows in cosines.items()}
+    skirts["Top Open"][400:] = (0, 5)  # as sure as can be, and always right
+    ids = np.concatenate([ids, ids])
+    ids[400:, 0], ids[400:, STRUCTURAL.index("Top Open")] = ATTRIBUTES["Category"].index("Skirt") + 1, 2
+    found, tops = calibrate(skirts, ids), calibrate(cosines, ids[:400])
+    assert found["Top Open"] == tops["Top Open"] and tops["Top Open"].threshold is not None
+    assert known_rows(ids, "Top Open").sum() == 400 and known_rows(ids, "Fit").all()
+    ids[:, 0] = 0
+    assert known_rows(ids, "Top Open").all(), "an unknown category may have it"
 
 
 def test_ids_are_those_of_the_predicted_names(tokenizer):

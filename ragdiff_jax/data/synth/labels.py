@@ -2,6 +2,7 @@
 
 from ragdiff_jax.data.synth.colours import colour_name
 from ragdiff_jax.data.synth.shape import GarmentSpec, Look, Shape
+from ragdiff_jax.data.wording import applies
 
 
 def spec_attributes(spec: GarmentSpec) -> dict[str, str]:
@@ -23,7 +24,7 @@ def spec_attributes(spec: GarmentSpec) -> dict[str, str]:
         "Top Open": "Yes" if shape.is_open else "No",
         "Top Tuck In": "No",
     }
-    return {name: value for name, value in attributes.items() if value}
+    return {name: value for name, value in attributes.items() if value and applies(shape.category, name)}
 
 
 def _craft(s: Shape, look: Look) -> str:

@@ -23,6 +23,7 @@ from ragdiff_jax.data.synth.worn import is_bottom, stage_worn
 
 VIEWS = ("laid", "hung", "held", "worn")
 _VIEW_CHANCES = (0.45, 0.2, 0.03, 0.32)
+_LEAST, _TRIES = 0.003, 8  # share of the photo that shows the garment; photos that are drawn to reach it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,13 +64,23 @@ def render_scene(
 ) -> Scene:
     """Draw the garment in the wild; the same arguments give the same scene on every machine.
 
+    A scene that hides the garment, e.g. shorts under a long top, is drawn anew from other random numbers, a few times.
+
     Args:
       sheets: `make_sheets(spec, size)` where the caller has them already.
       view: one of VIEWS; drawn if None (R 9.5 has worn, laid and hung ones).
       exposure: one of `light.EXPOSURES`; drawn if None.
     """
-    rng = np.random.default_rng([seed, spec.seed & 0xFFFFFFFF, 3])
     ready = Ready(sheets or make_sheets(spec, size), spec.shape)
+    for again in range(_TRIES):
+        numbers = [seed, spec.seed & 0xFFFFFFFF, 3, *([again] if again else [])]
+        scene = _draw_scene(np.random.default_rng(numbers), spec, ready, size, view, exposure)
+        if scene.garment_mask.mean() >= _LEAST:
+            break
+    return scene
+
+
+def _draw_scene(rng, spec: GarmentSpec, ready: Ready, size: int, view: str | None, exposure: str | None) -> Scene:
     drawn = VIEWS[pick_index(rng, _VIEW_CHANCES)]
     view = view or drawn
     frame = _draw_frame(rng)

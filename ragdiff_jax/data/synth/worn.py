@@ -7,7 +7,6 @@ import numpy as np
 from ragdiff_jax.data.synth import occluders
 from ragdiff_jax.data.synth.folds import Drape, draw_drape
 from ragdiff_jax.data.synth.garment import GarmentSpec
-from ragdiff_jax.data.synth.labels import spec_attributes
 from ragdiff_jax.data.synth.light import cast_shadow
 from ragdiff_jax.data.synth.outfit import Piece, choose
 from ragdiff_jax.data.synth.person import (
@@ -64,7 +63,7 @@ def stage_worn(
     plan = _draw_plan(rng, spec, size)
     drape = draw_drape(rng, size, slow=u(0.004, 0.02), crumple=u(0.4, 1.3), fall=0.6)
     wear = _wear(ready, stance, place, drape, spec.category)
-    can_open = s.is_open and spec_attributes(spec)["With Inner Wear"] == "No" and s.opening in ("zip", "buttons")
+    can_open = s.is_open and not s.inner and s.opening in ("zip", "buttons")
     roll = None
     if s.sleeve_length > 0.9 and plan.over is None and u() < 0.12:
         roll = float(s.sleeve_length * u(0.5, 0.75))
@@ -202,7 +201,10 @@ class _Dressing:
         painter.flush()
 
     def outfit_top(self, spec, ready, wear, label, plan: Plan) -> None:
-        if plan.bottom is not None and not plan.tucked and self.stance.kind != "sitting":
+        sitting = self.stance.kind == "sitting"
+        if sitting and not plan.tucked:
+            self.lap(label)
+        elif plan.bottom is not None and not plan.tucked:
             self.bottom(plan.bottom)
         under = plan.under
         if under is not None:
@@ -220,13 +222,12 @@ class _Dressing:
         ]
         late = [g for g in sleeves if g not in early]
         self.garment(ready, wear, label, True, groups=(*early, "body"), shadow=True)
-        if plan.tucked and self.stance.kind != "sitting":
+        if sitting and plan.tucked:
+            self.lap(label)
+        elif plan.tucked:
             self.bottom(plan.bottom)
             if self.rng.random() < 0.4:
                 occluders.paint_belt(self.painter, self.rng, self.stance.narrow)
-        if self.stance.kind == "sitting":
-            cloth = self.person.under if label != LABELS["dress"] else None
-            paint_legs(self.painter, self.stance, self.person, cloth)
         if plan.over is not None:
             self.over(plan.over, spec, ready, wear, label)
         else:
@@ -262,6 +263,10 @@ class _Dressing:
             return
         wear = self.other(piece)
         self.garment(piece.ready, wear, garment_label(piece.spec.category), False, groups=("body",))
+
+    def lap(self, label: int) -> None:
+        """The legs of one who sits, in plain trousers unless the garment is a dress: before a tucked top."""
+        paint_legs(self.painter, self.stance, self.person, self.person.under if label != LABELS["dress"] else None)
 
     def over(self, piece: Piece, spec, ready, wear, label) -> None:
         """An open jacket over the garment; its sleeves cover the garment's."""
