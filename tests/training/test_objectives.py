@@ -144,7 +144,7 @@ def test_a_temperature_that_went_too_far_comes_back():
     values, signs = jnp.array([top - 0.1, top + 0.1, top + 0.1]), jnp.array([1.0, 1.0, -1.0])
     inside, back, further = slopes(values, signs)
     assert inside == pytest.approx(100 * math.exp(-0.1), rel=1e-4) and back == pytest.approx(100, rel=1e-4)
-    assert further == 0.0 and float(jnp.exp(at_most(top + 1, top))) == pytest.approx(100, rel=1e-5)
+    assert further == 0.0 and float(jnp.exp(at_most(jnp.float32(top + 1), top))) == pytest.approx(100, rel=1e-5)
 
 
 def test_what_is_measured_again_is_not_traced_again(world):
@@ -157,7 +157,7 @@ def test_what_is_measured_again_is_not_traced_again(world):
     for _ in range(2):
         assert int(objective.program("name", function)(jnp.ones((), jnp.int32))) == 2
     assert len(traced) == 1
-    dataclasses.replace(objective, augment=False).program("name", function)(jnp.ones((), jnp.int32))
+    dataclasses.replace(objective, augment=False).program("name", lambda x: function(x))(jnp.ones((), jnp.int32))
     assert len(traced) == 2  # another objective's function is another
 
 
