@@ -8,6 +8,7 @@ differentiates through the merging, so that rematerialisation, scanned stacks an
     params = merge_lora(base, adapters, scale)      # inside the step: gradients reach `adapters` alone
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -92,7 +93,8 @@ def merge_lora(params: Params, adapters: Params, scale: float) -> dict[str, Any]
     return out
 
 
-@jax.jit  # alone: in a program of the whole tree the leaves without an adapter would be copied
+# Alone: in a program of the whole tree the leaves without an adapter would be copied.
+@functools.partial(jax.jit, static_argnames="scale")
 def _merged(kernel, a, b, scale: float):
     if kernel.ndim == 4:
         b = b[0, 0]

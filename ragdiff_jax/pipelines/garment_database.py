@@ -43,6 +43,10 @@ class GarmentMemoryBuilder(MemoryBuilder):
         self.thumbnail = max(self.size, *model.image_size) if model.reference_net else self.size
         self.fingerprint = retrieval_fingerprint(model, params)
 
+    def _silhouette(self, flat):
+        # A flat-lays' memory has checked its own; here they are kept, and nothing looks at them.
+        return super()._silhouette(flat) if flat.mask is None else flat.mask
+
     def _seen(self, image):
         return garment_square(image, self.size, self.model.garment_fit)
 

@@ -263,11 +263,14 @@ class MemoryBuilder:
     def _prepare(self, flat: FlatLay) -> _Prepared:
         check_id(flat.id)  # the memory's own check comes when all are encoded, and would cost all of them
         size = self.size
-        mask = square_mask(flat_silhouette(flat.image, flat.mask, str(flat.id)), size)
+        mask = square_mask(self._silhouette(flat), size)
         if not mask.any():
             raise UserError(f"{flat.id}: the garment is less than a pixel of {size}x{size}; give a larger picture")
         thumbnail = encode_avif(self._shown(flat.image))
         return _Prepared(flat, self._seen(flat.image), mask, attribute_ids(flat.attributes, flat.id), thumbnail)
+
+    def _silhouette(self, flat: FlatLay) -> Bool[np.ndarray, "h w"]:
+        return flat_silhouette(flat.image, flat.mask, str(flat.id))
 
     def _seen(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
         """What the encoder sees of a picture."""

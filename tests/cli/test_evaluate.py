@@ -184,6 +184,15 @@ def test_a_study_goes_out_and_comes_back(ragdiff, folders):
     assert code == 2 and len(err) == 1 and "is not the key of a study" in err[0]
 
 
+IN_PARTS = """
+import sys
+from ragdiff_jax.cli.main import main
+from ragdiff_jax.evaluation import pair_run
+pair_run.PART = 16
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def lpips_files(folder):
     """torchvision's and the authors' file, with random numbers."""
     rng = np.random.default_rng(0)
@@ -194,7 +203,8 @@ def lpips_files(folder):
     return files
 
 
-def test_two_processes_share_the_pairs(ragdiff, tmp_path):
+def test_two_processes_share_the_pairs(ragdiff, tmp_path, monkeypatch):
+    monkeypatch.setattr(pair_run, "PART", 16)
     for name, shift in (("real", 0), ("near", 1)):
         (tmp_path / name).mkdir()
         for number in range(pair_run.PART + 9):
@@ -212,7 +222,7 @@ def test_two_processes_share_the_pairs(ragdiff, tmp_path):
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "ragdiff_jax.cli.main", *map(str, argv), str(rank)],
+            [sys.executable, "-c", IN_PARTS, *map(str, argv), str(rank)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

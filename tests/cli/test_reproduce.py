@@ -21,6 +21,13 @@ from ragdiff_jax.evaluation.claims.measures import MEASURES
 from ragdiff_jax.evaluation.claims.store import Measured
 from ragdiff_jax.evaluation.claims.variants import model_of
 
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(stem):
+    return ConfigDict({"stem": stem})
+"""
+
 
 @pytest.fixture(scope="module")
 def stem(world, tmp_path_factory):
@@ -100,7 +107,7 @@ def test_variants_are_trained_once_equally_long_or_the_claim_says_why_not(call, 
         monkeypatch.setitem(MEASURES, f"{name}/held_out", pictures(name))
     for name in ("baselines/full.py", "baselines/silhouette_only.py", "baselines/vanilla.py"):
         (configs / name).parent.mkdir(parents=True, exist_ok=True)
-        (configs / name).write_text("")
+        (configs / name).write_text(CONFIG)
     only = ("--only", "R-T2-both", "R-T2-emb", "R-T1-ssim-vanilla", "--configs", configs, "--train-steps", 3, "--json")
     code, lines, err = call(*only)
     assert code == 0, err

@@ -165,7 +165,7 @@ def test_damaged_arrays_are_named(folders, tmp_path):
 
 def test_pairs_with_one_id_in_two_folders_are_refused(folders, tmp_path):
     write_folder(folders[1], ["a00", "b1"])
-    with pytest.raises(UserError, match="id of another"):
+    with pytest.raises(UserError, match="1 names that .* has too, 'a00'"):
         decode(folders, tmp_path, processes=1)
 
 

@@ -22,11 +22,15 @@ def main(arguments):
     if "order" in arguments:
         devices = [jax.devices()[number] for number in arguments["order"]]
     mesh = make_mesh(**arguments.get("mesh", {}), devices=devices)
-    if "stage" in arguments:
+    if "stages" in arguments:
         import rag_world
 
-        objective = rag_world.STAGES[arguments["stage"]]()
-    elif "world" in arguments:
+        for name in arguments["stages"]:
+            workdir = Path(arguments["workdir"]) / name
+            result = train(rag_world.STAGES[name](), workdir, TrainSettings(**arguments["settings"]), mesh)
+        print(json.dumps({"step": result.step, "finished": result.finished}), flush=True)
+        return
+    if "world" in arguments:
         import rag_world
 
         objective = rag_world.objective(Path(arguments["world"]))

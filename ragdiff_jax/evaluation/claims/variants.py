@@ -140,7 +140,9 @@ def config_of(configs: Path, name: str) -> dict[str, Any]:
     file, _, argument = VARIANTS[name].config.partition(":")
     if not (configs / file).is_file():
         raise NotRun(f"no config: {configs / file}")
-    get_config = runpy.run_path(str(configs / file))["get_config"]
+    get_config = runpy.run_path(str(configs / file)).get("get_config")
+    if get_config is None:
+        raise NotRun(f"no config: {configs / file} has no get_config()")
     return json.loads((get_config(argument) if argument else get_config()).to_json())
 
 

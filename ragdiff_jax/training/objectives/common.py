@@ -51,7 +51,7 @@ LARGEST_LOGIT_SCALE = math.log(100.0)  # of a learned temperature's logit, as CL
 
 
 @jax.custom_vjp
-def at_most(value: Float[Array, "*shape"], top: float) -> Float[Array, "*shape"]:
+def at_most(value: Float[Array, "*shape"], top: Any) -> Float[Array, "*shape"]:
     """min(value, top). A value above it keeps the gradient that brings it back: else one step too far is for ever."""
     return jnp.minimum(value, top)
 
