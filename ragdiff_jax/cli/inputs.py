@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.errors import UserError
@@ -233,19 +233,19 @@ def read_descriptions(path: Path | None, photos: Iterable[Path]) -> Described:
 
     try:
         described = Described({name: _description(record) for name, record in read_attributes(path).items()}, {})
-        described = dataclasses.replace(described, records=_of_photos(described.records))
     except UserError as error:
         described = _by_line(path, error)
+    described = Described(_of_photos(described.records), _of_photos(described.mistakes))
     names = [photo.name for photo in photos]
     if not any(name in described.records or name in described.mistakes for name in names):
         raise UserError(f"{path}: describes none of the pictures; 'image' must be a file name such as {names[0]!r}")
     return described
 
 
-def _of_photos(records: Mapping[str, Description]) -> dict[str, Description]:
+def _of_photos(said: Mapping[str, Any]) -> dict[str, Any]:
     """By the photos' names also where the file is that of pairs (`photos/NAME`, `flats/NAME`)."""
-    named = {name.removeprefix("photos/"): value for name, value in records.items() if name.startswith("photos/")}
-    return {**named, **records}
+    named = {name.removeprefix("photos/"): value for name, value in said.items() if name.startswith("photos/")}
+    return {**named, **said}
 
 
 def _description(record: Mapping) -> Description:

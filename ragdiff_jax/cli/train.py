@@ -123,8 +123,9 @@ def _fill_changes(config: Any, settings: Sequence[str]) -> None:
     from ragdiff_jax.systems.fashion_rag import FashionRAG
     from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 
-    names = {setting.partition("=")[0].removeprefix("model.changes.") for setting in settings if "=" in setting}
-    if not {"preset", "changes"} <= set(config.get("model", {})):
+    keys, place = [setting.partition("=")[0] for setting in settings], "model.changes."
+    names = {key.removeprefix(place) for key in keys if key.startswith(place)}
+    if not names or not {"preset", "changes"} <= set(config.get("model", {})):
         return
     system = FashionRAG if config.objective == "fashion_rag" else RAGDiffusion
     with config.unlocked():

@@ -64,9 +64,8 @@ def move_landmark(padding: Float[Array, " b"], landmark: Float[Array, "b h w"]) 
     What was retrieved by an augmented photo is turned as that is (flipped photos find flipped shapes), but no memory
     holds smaller ones.
     """
-    still = jnp.zeros(padding.shape, bool), jnp.zeros_like(padding), jnp.ones_like(padding)
-    moved = move(Draws(still[0], padding, still[1], still[2]), landmark[..., None], fill=0.0)[..., 0]
-    return (moved >= 0.5).astype(landmark.dtype)
+    padded = Draws(jnp.zeros(padding.shape, bool), padding, jnp.zeros_like(padding), jnp.ones_like(padding))
+    return _move_mask(padded, landmark[..., None])[..., 0]
 
 
 def augment_photo(draws: Draws, photo: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
@@ -78,9 +77,13 @@ def augment_flat(
     draws: Draws, flat: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"]
 ) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 1"]]:
     """The drawn operations on flat-lays in [-1,1] and their silhouettes, which stay in {0,1}."""
-    mask = (move(draws, mask, fill=0.0) >= 0.5).astype(mask.dtype)
+    mask = _move_mask(draws, mask)
     flat = move(draws, flat, fill=1.0)
     return jnp.where(mask > 0, shift_colours(draws, flat), flat), mask
+
+
+def _move_mask(draws: Draws, mask: Float[Array, "b h w 1"]) -> Float[Array, "b h w 1"]:
+    return (move(draws, mask, fill=0.0) >= 0.5).astype(mask.dtype)
 
 
 def move(draws: Draws, image: Float[Array, "b h w c"], *, fill: float | None) -> Float[Array, "b h w c"]:

@@ -22,7 +22,7 @@ from jaxtyping import Int32
 from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids
 from ragdiff_jax.data.images import decode_image, decode_mask, square, square_mask
 from ragdiff_jax.data.records import PairRecord, PairSource, record_ids
-from ragdiff_jax.data.silhouettes import check_shape, flat_silhouette
+from ragdiff_jax.data.silhouettes import check_shape, silhouette_of
 from ragdiff_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -83,8 +83,7 @@ class PairArrays:
         size = self.image_size
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
         photo = decode_image(record.photo, f"photo of record {record.id}")
-        given = None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
-        mask = flat_silhouette(flat, given, f"record {record.id}")
+        mask = silhouette_of(record, flat)
         in_photo = np.zeros((size, size), np.uint8)
         if record.photo_mask is not None:
             visible = decode_mask(record.photo_mask, f"photo_mask of record {record.id}")

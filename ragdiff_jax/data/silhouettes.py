@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from ragdiff_jax.data.images import flat_mask
+from ragdiff_jax.data.images import decode_mask, flat_mask
+from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.errors import UserError
 
 
@@ -29,6 +30,12 @@ def flat_silhouette(
     if mask[[0, 0, -1, -1], [0, -1, 0, -1]].all() and mask.mean() > 0.5:
         raise UserError(f"{name}: the mask marks all four corners; is it inverted? paint the garment white on black")
     return mask
+
+
+def silhouette_of(record: PairRecord, flat: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h2 w2"]:
+    """`flat_silhouette` of a record, whose flat-lay is decoded already. Raises `UserError` naming the record."""
+    mask = None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
+    return flat_silhouette(flat, mask, f"record {record.id}")
 
 
 def check_shape(

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
-from ragdiff_jax.data.images import decode_image, decode_mask, square, square_mask
+from ragdiff_jax.data.images import decode_image, square, square_mask
 from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairRecord, PairSource
-from ragdiff_jax.data.silhouettes import flat_silhouette
+from ragdiff_jax.data.silhouettes import silhouette_of
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.charts import draw_histograms, draw_pairs
 from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, nearest, retrieval_scores
@@ -67,8 +67,7 @@ def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], Non
     for row in range(min(limit, len(source))):
         record = source[row]
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
-        given = None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
-        mask = square_mask(flat_silhouette(flat, given, f"record {record.id}"), size)
+        mask = square_mask(silhouette_of(record, flat), size)
         if not mask.any():
             raise UserError(f"record {record.id}: the garment is less than a pixel; leave it out")
         rows.append(

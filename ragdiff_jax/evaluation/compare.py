@@ -8,10 +8,12 @@ import numpy as np
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.bootstrap import difference_interval
 from ragdiff_jax.evaluation.fid import jackknife_error
-from ragdiff_jax.evaluation.pair_scores import UPWARDS
+from ragdiff_jax.evaluation.pair_scores import LOGO, UPWARDS, WORDS
 from ragdiff_jax.evaluation.result_file import Results, Z
 
 FEWEST = 6  # pairs: five of one sign come by chance in one case of 16
+# Of the metrics that look for something in the pictures: what, and the flag that says it.
+_ASKED = dict.fromkeys(LOGO, ("boxes", "--boxes")) | dict.fromkeys(WORDS, ("words", "masks or words in --edits"))
 _SAME = ("task", "size", "resize", "filter", "split_sha256")
 
 
@@ -40,10 +42,9 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
             raise UserError(
                 f"{name}: measured by different protocols, {first} and {second}; evaluate one of them again"
             )
-        asked = "boxes" if name.startswith("logo") else "words" if name.startswith("clip_") else None
+        asked, what = _ASKED.get(name, (None, None))
         first, second = (results.record.get("asked_sha256", {}).get(asked) for results in (a, b))
-        if asked and name != "clip_fid" and first != second:
-            what = "--boxes" if asked == "boxes" else "masks or words in --edits"
+        if first != second:
             raise UserError(f"{name}: measured with different {what}; evaluate one of them again with the other's")
     found = {}
     for name in shared:

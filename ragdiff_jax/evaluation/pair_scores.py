@@ -56,6 +56,7 @@ METRICS = {
     "editing": ("ssim", "ms_ssim", "kid_random"),
 }
 LOGO = ("logo_psnr", "logo_edges")
+WORDS = ("clip_t", "clip_i")
 # What needs networks that someone trained, and which; without them there is no number.
 NEEDS = {"lpips_alex": ("alex",), "lpips_vgg": ("vgg",), "dists": ("dists",), "fid": ("inception",)}
 NEEDS |= {"kid": ("inception",), "clip_fid": ("vision",), "clip_t": ("vision", "text"), "clip_i": ("vision",)}
@@ -79,13 +80,13 @@ def chosen_metrics(
     Raises `UserError` naming what can't be measured and why.
     """
     learned = [name for name, needs in NEEDS.items() if set(needs) <= set(nets)]
-    learned = [name for name in learned if edits or name not in ("clip_t", "clip_i")]
+    learned = [name for name in learned if edits or name not in WORDS]
     if task == "generation":
         learned += [name + ALIGNED for name in learned if name.startswith(("lpips", "dists"))]
     known = METRICS[task] + tuple(learned)
     for name in asked or ():
         plain = name.lower().replace("-", "_").removesuffix(ALIGNED)
-        if plain in ("clip_t", "clip_i") and not edits:
+        if plain in WORDS and not edits:
             raise UserError(f"--metrics {name}: needs words, masks and garments; --edits names their file")
         if name not in known and (plain in NEEDS or plain == "lpips"):
             raise UserError(f"--metrics {name}: its network's weights aren't here (--networks), so no number is given")
@@ -132,7 +133,7 @@ class PairScores:
         named = PROTOCOLS | _learned_protocols(networks)
         self.protocols = {name: named[name] for name in metrics}
         self.clip = None
-        if {"clip_t", "clip_i"} & set(metrics):
+        if set(WORDS) & set(metrics):
             self.clip = ClipScores(metrics, networks.vision, networks.text, mesh, batch, garments)
         self._run = Batched(self._program, params, mesh, batch)
         self.batch = self._run.batch

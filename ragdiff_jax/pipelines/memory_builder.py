@@ -80,10 +80,11 @@ def flat_lays_of_folder(
     `rows`: those of `pictures_in` alone. `attributes(path)` gives a picture's attributes or raises UserError. Without
     `on_error` the first bad picture raises.
     """
-    pictures, masks = pictures_in(folder), _masks_in(folder / "masks")
+    pictures, masks = pictures_in(folder), folder / "masks"
+    mask_files = _by_stem(picture_files(masks)) if masks.is_dir() else {}
     for path in pictures if rows is None else [pictures[row] for row in rows]:
         with left_out(str(path), on_error):
-            mask_file = masks.get(path.stem)
+            mask_file = mask_files.get(path.stem)
             mask = None if mask_file is None else decode_mask(read_bytes(mask_file, "mask"), str(mask_file))
             named = attributes(path)
             yield FlatLay(
@@ -102,17 +103,18 @@ def pictures_in(folder: Path) -> list[Path]:
     paths = picture_files(folder)
     if not paths:
         raise UserError(f"{folder}: holds no pictures ({', '.join(FORMATS)}); name a folder of flat-lays")
+    _by_stem(paths)
+    return paths
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Raises UserError for two of one stem."""
     stems: dict[str, Path] = {}
     for path in paths:
         if path.stem in stems:
             raise UserError(f"{path}: has the same id as {stems[path.stem].name}; rename one of them")
         stems[path.stem] = path
-    return paths
-
-
-def _masks_in(folder: Path) -> dict[str, Path]:
-    """{stem: file}. Raises UserError for two of one stem."""
-    return {path.stem: path for path in pictures_in(folder)} if folder.is_dir() and picture_files(folder) else {}
+    return stems
 
 
 def flat_lays_of_pairs(

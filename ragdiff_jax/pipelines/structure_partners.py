@@ -16,9 +16,9 @@ from jaxtyping import Float32
 
 from ragdiff_jax.data.canny import SIDE, colour_histogram, structure_descriptor
 from ragdiff_jax.data.folder import open_pairs
-from ragdiff_jax.data.images import decode_image, decode_mask, square, square_mask
+from ragdiff_jax.data.images import decode_image, square, square_mask
 from ragdiff_jax.data.processes import map_processes
-from ragdiff_jax.data.silhouettes import flat_silhouette
+from ragdiff_jax.data.silhouettes import silhouette_of
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval import make_searcher
 
@@ -58,8 +58,7 @@ def describe(folder: str, split: str, rows: tuple[int, int]):
     for row in range(*rows):
         record = source[row]
         flat = decode_image(record.flat, f"flat-lay of record {record.id}", max_side=2 * SIDE)
-        given = None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
-        mask = flat_silhouette(flat, given, f"record {record.id}")
+        mask = silhouette_of(record, flat)
         flat, mask = square(flat, SIDE, fill="white"), square_mask(mask, SIDE)
         ids.append(record.id)
         edges.append(structure_descriptor(flat))

@@ -50,13 +50,11 @@ def networks(model: "FashionRAG") -> dict[str, nn.Module]:
         "inversion": lambda config: FTheta(config, model.dtype),
         "image_adapter": lambda config: EPAdapter(config, model.unet, model.dtype),
         "reference_net": lambda config: UNet(config, role="reference", **common),
+        # Their cosines are compared with those of a memory on the disk.
+        "retrieval_text_encoder": lambda config: CLIPTextModel(config, jnp.float32),
+        "retrieval_image_encoder": lambda config: CLIPVisionModel(config, jnp.float32),
     }
-    made = {}
-    for part, config in part_configs(model).items():
-        made[part] = kinds[part.removeprefix("retrieval_")](config)
-        if part.startswith("retrieval_"):  # cosines that are compared with those of a memory on the disk
-            made[part] = made[part].clone(dtype=jnp.float32)
-    return made
+    return {part: kinds[part](config) for part, config in part_configs(model).items()}
 
 
 def example(model: "FashionRAG", part: str) -> tuple[Any, ...]:

@@ -113,7 +113,7 @@ def _system(model: Any) -> RAGDiffusion:
         system = with_conditions(system, model["conditions"])
     if "dropout" in model:
         system = dataclasses.replace(system, dropout=Dropout(**model["dropout"]))
-    return system
+    return _reading(system, model)
 
 
 def _given(parts: Mapping[str, str]) -> dict[str, str]:
@@ -140,7 +140,7 @@ def _reading(system: RAGDiffusion, model: Any) -> RAGDiffusion:
 
 def text_to_image(model: Any, **data) -> TextToImageObjective:
     return TextToImageObjective(
-        model=_reading(_system(model), model),
+        model=_system(model),
         parts=_given(model["parts"]),
         empty_ids=_empty_ids(model["tokenizer"]),
         **_rest(model, "preset", "changes", "parts", "tokenizer", "tokenizer_2"),
@@ -149,7 +149,7 @@ def text_to_image(model: Any, **data) -> TextToImageObjective:
 
 
 def ragdiffusion(model: Any, **data) -> RAGDiffusionObjective:
-    system = _reading(_system(model), model)
+    system = _system(model)
     there = system.modules()
     trained = "|".join(part for part in TRAINED_PARTS if part in there)
     return RAGDiffusionObjective(
@@ -199,7 +199,7 @@ def pgea_conv_in_sgd(model: Any, **data) -> PGEAConvInSGD:
 
 def pgea_conv_out(model: Any, **data) -> PGEAConvOut:
     return PGEAConvOut(
-        model=_reading(_system(model), model),
+        model=_system(model),
         parts=_given(model["parts"]),
         empty_ids=_empty_ids(model["tokenizer"]),
         **_rest(model, "preset", "changes", "parts", "tokenizer", "tokenizer_2"),

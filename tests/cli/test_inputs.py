@@ -73,6 +73,21 @@ def test_a_bad_value_costs_only_the_photo_that_it_describes(tmp_path):
         described.of(Path("bad.jpg"))
 
 
+@pytest.mark.parametrize("category", ["Hoodie", "Hoody"])
+def test_the_file_of_pairs_describes_their_photos(tmp_path, category):
+    file = write_lines(
+        tmp_path / "attributes.jsonl",
+        {"image": "photos/a.jpg", "attributes": {"Category": "Skirt"}},
+        {"image": "flats/a.png", "attributes": {"Category": "Suit"}},
+        {"image": "photos/b.jpg", "attributes": {"Category": category}},
+    )
+    described = read_descriptions(file, [Path("pairs/photos/a.jpg")])
+    assert described.of(Path("pairs/photos/a.jpg")).attributes == {"Category": "Skirt"}
+    if category == "Hoody":  # a mistake costs only its own photo
+        with pytest.raises(UserError, match="line 3"):
+            described.of(Path("b.jpg"))
+
+
 def test_descriptions_of_other_pictures_are_a_mistake(tmp_path):
     file = write_lines(tmp_path / "a.jsonl", {"image": "other.jpg", "attributes": {}})
     with pytest.raises(UserError, match="describes none of the pictures.*'shirt.jpg'"):
