@@ -24,7 +24,7 @@ from jaxtyping import Int
 from ragdiff_jax.data.attributes import ATTRIBUTE_SIZES
 from ragdiff_jax.data.person_layout import raise_problems
 from ragdiff_jax.data.pipeline import Batch, PairArrays, with_partners
-from ragdiff_jax.data.processes import map_processes
+from ragdiff_jax.data.processes import map_processes, usable_cores
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
 
@@ -97,7 +97,7 @@ def decoded_pairs(
             with _one_at_a_time(place.parent):
                 if not place.is_dir():  # another process may have been first
                     temporary.mkdir()
-                    _decode(open_source, temporary, image_size, processes or os.cpu_count() or 1)
+                    _decode(open_source, temporary, image_size, processes or usable_cores())
                     os.rename(temporary, place)
         except OSError as error:
             if not place.is_dir():  # or one of another host

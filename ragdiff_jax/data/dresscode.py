@@ -19,7 +19,7 @@ from ragdiff_jax.data.person_layout import (
     PersonRow,
     Prepared,
     Rows,
-    check_choice,
+    check_choices,
     read_chunks,
     read_listed,
     read_pairs,
@@ -67,7 +67,7 @@ def dresscode_rows(
     source = Path(source)
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; name the folder of Dress Code ({EXPECTED})")
-    splits, categories = check_choice("split", splits, SPLITS), check_choice("category", categories, CATEGORIES)
+    splits, categories = check_choices("split", splits, SPLITS), check_choices("category", categories, CATEGORIES)
     if garments not in ("images", "cleaned"):
         raise UserError(f"garments {garments!r} is unknown; use images or cleaned")
     chunks = {}

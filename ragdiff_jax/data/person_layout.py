@@ -95,7 +95,7 @@ def _names(folder: Path) -> frozenset[str]:
     return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
 
-def check_choice(what: str, values: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+def check_choices(what: str, values: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
     """The values, each once. Raises `UserError` for none and for an unknown one."""
     values = tuple(dict.fromkeys(values))
     if unknown := [value for value in values if value not in known]:

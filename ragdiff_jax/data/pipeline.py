@@ -9,7 +9,6 @@ fields are the record's own.
 
 import dataclasses
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -21,6 +20,7 @@ from jaxtyping import Int32
 
 from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids
 from ragdiff_jax.data.images import decode_image, decode_mask, square, square_mask
+from ragdiff_jax.data.processes import usable_cores
 from ragdiff_jax.data.records import PairRecord, PairSource, record_ids
 from ragdiff_jax.data.silhouettes import check_shape, silhouette_of
 from ragdiff_jax.errors import UserError
@@ -189,7 +189,7 @@ def make_batches(
         rows = order[global_batch(step, places)]
         return {"row": rows} if rows_only else arrays.batch(rows)
 
-    threads = max(2, min(16, _usable_cores())) if num_threads is None else num_threads
+    threads = max(2, min(16, usable_cores())) if num_threads is None else num_threads
     return _prefetch(load, start_step, threads)
 
 
@@ -255,10 +255,6 @@ def _arrays(source, image_size, tokenizer, cache):
 
 
 _ENDLESS = 2**40
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _prefetch(load, start, num_threads, stop=_ENDLESS):

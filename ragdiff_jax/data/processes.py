@@ -13,6 +13,11 @@ import tqdm
 _CHUNK = 16  # records a worker draws at a time: few enough that all end together, an even number for twins
 
 
+def usable_cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def end_with_parent() -> None:
     """A worker's initializer: it ends when the process that started it has, however that ended.
 

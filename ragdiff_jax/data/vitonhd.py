@@ -19,7 +19,7 @@ from ragdiff_jax.data.person_layout import (
     PersonRow,
     Prepared,
     Rows,
-    check_choice,
+    check_choices,
     read_chunks,
     read_listed,
     read_pairs,
@@ -56,7 +56,7 @@ def vitonhd_rows(
     source = Path(source)
     if not source.is_dir():
         raise UserError(f"{one_line(source)}: no such folder; name the folder of VITON-HD ({EXPECTED})")
-    splits = check_choice("split", splits, SPLITS)
+    splits = check_choices("split", splits, SPLITS)
     chunks = {} if captions is None else read_chunks(captions)
     rows = Rows(source, read_listed(exclude))
     for split in splits:

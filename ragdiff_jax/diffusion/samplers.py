@@ -7,7 +7,7 @@ from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.dpm_solver import dpm_solver_pp_2m
 from ragdiff_jax.diffusion.sampler import Sampler
 from ragdiff_jax.diffusion.schedule import NoiseSchedule
-from ragdiff_jax.errors import UserError
+from ragdiff_jax.errors import check_choice
 
 SamplerName = Literal["ddim", "ddpm", "dpm"]
 # `ddpm` adds fresh noise in each step (DDIM's eta = 1), which keeps a network that was trained briefly from drawing the
@@ -15,13 +15,7 @@ SamplerName = Literal["ddim", "ddpm", "dpm"]
 SAMPLERS = {"ddim": ddim, "ddpm": partial(ddim, eta=1.0), "dpm": dpm_solver_pp_2m}
 
 
-def check_sampler(name: str) -> None:
-    """Raises `UserError` for a name that no sampler has."""
-    if name not in SAMPLERS:
-        raise UserError(f"sampler {name!r}: choose {', '.join(SAMPLERS)}")
-
-
 def named_sampler(name: str, schedule: NoiseSchedule, steps: int) -> Sampler:
     """The sampler of that name. Raises `UserError` for an unknown name and for steps that it can't take."""
-    check_sampler(name)
+    check_choice("sampler", name, SamplerName)
     return SAMPLERS[name](schedule, steps)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ragdiff_jax.data.pose import JOINTS
-from ragdiff_jax.diffusion.samplers import check_sampler
+from ragdiff_jax.diffusion.samplers import SamplerName
 from ragdiff_jax.errors import UserError, check_choice
 from ragdiff_jax.models.attention import Implementation
 from ragdiff_jax.models.clip_text import CLIPTextModel
@@ -75,10 +75,9 @@ def example(model: "FashionRAG", part: str) -> tuple[Any, ...]:
 
 def check_parts(model: "FashionRAG") -> None:
     """Raises `UserError` for parts and fields that don't fit together."""
-    check_sampler(model.sampler)
     if not 0 <= model.window <= 1:
         raise UserError(f"FashionRAG: window {model.window}: a share of the picture's side, or 0 for the whole picture")
-    for name, kind in (("remat", Remat), ("attention", Implementation)):
+    for name, kind in (("sampler", SamplerName), ("remat", Remat), ("attention", Implementation)):
         check_choice(name, getattr(model, name), kind)
     latents, levels = model.vae.latent_channels, len(model.unet.block_out_channels)
     width = model.text_encoder.hidden_size

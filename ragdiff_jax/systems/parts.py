@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ragdiff_jax.diffusion.samplers import check_sampler
+from ragdiff_jax.diffusion.samplers import SamplerName
 from ragdiff_jax.errors import UserError, check_choice
 from ragdiff_jax.models.attention import Implementation
 from ragdiff_jax.models.clip_text import CLIPTextModel
@@ -107,8 +107,7 @@ def token_count(model: "RAGDiffusion") -> int:
 
 def check_parts(model: "RAGDiffusion") -> None:
     """Raises `UserError` for parts that don't fit together, or that want the same place."""
-    check_sampler(model.sampler)
-    for name, kind in (("remat", Remat), ("attention", Implementation), ("null", Null)):
+    for name, kind in (("sampler", SamplerName), ("remat", Remat), ("attention", Implementation), ("null", Null)):
         check_choice(name, getattr(model, name), kind)
     last, width = model.text_encoders[-1], model.unet.cross_attention_dim
     if model.text_pads and len(model.text_pads) != len(model.text_encoders):

@@ -15,6 +15,7 @@ from jaxtyping import Int, Shaped
 
 from ragdiff_jax.data.folder import open_pairs
 from ragdiff_jax.data.garment_categories import category_of_garment, category_of_item
+from ragdiff_jax.data.processes import usable_cores
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
@@ -213,7 +214,7 @@ def _fingerprint(world: World, name: str) -> str:
 
 def _processes(count: int) -> int:
     """Others are worth their start from a few hundred garments on."""
-    return max(1, min(os.cpu_count() or 1, count // 256))
+    return max(1, min(usable_cores(), count // 256))
 
 
 def unit(vectors: Any) -> Any:
