@@ -33,6 +33,7 @@ def read_stage(line: str):
     verb.add_arguments(parser)
     arguments = parser.parse_args(shlex.split(line)[2:])
     config = verb.read_config(arguments.config)
+    verb.fill_train(config)
     verb.apply_settings(config, arguments.set)
     return arguments.workdir.name, config
 
