@@ -50,7 +50,7 @@ def small_fashion(**changes) -> FashionRAG:
         transformer_layers=(1,),
         attention_heads=(2,),
         down_attention=(True,),
-        up_attention=(True,),
+        up_attention=(False,),
         cross_attention_dim=32,
         norm_num_groups=4,
     )

@@ -17,7 +17,7 @@ IDS = ("black", "blue", "green", "red", "white")
 
 
 def small_system() -> RAGDiffusion:
-    """The tiny preset, cut down to 32 pixels."""
+    """The tiny preset, cut down to 32 pixels; attention on the way down and in the middle, where ReferenceNet ends."""
     tiny = RAGDiffusion.from_config("tiny")
     change = dataclasses.replace
     text = change(tiny.text_encoders[0], hidden_size=32, intermediate_size=32, projection_dim=32, num_hidden_layers=1)
@@ -33,7 +33,15 @@ def small_system() -> RAGDiffusion:
         tiny,
         image_size=32,
         text_encoders=(text,),
-        structure_net=change(tiny.structure_net, vision=vision, dim=32, depth=1, embed_dim=32),
+        structure_net=change(
+            tiny.structure_net,
+            vision=vision,
+            dim=32,
+            depth=1,
+            embed_dim=32,
+            photo_stages=((8, 0), (16, 1)),
+            photo_size=16,
+        ),
         ep_adapter=change(tiny.ep_adapter, embed_dim=32, dim=32, depth=1, num_queries=2),
         unet=change(
             tiny.unet,
@@ -41,7 +49,7 @@ def small_system() -> RAGDiffusion:
             transformer_layers=(1,),
             attention_heads=(2,),
             down_attention=(True,),
-            up_attention=(True,),
+            up_attention=(False,),
             cross_attention_dim=32,
             text_embed_dim=32,
             norm_num_groups=4,

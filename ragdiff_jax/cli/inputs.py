@@ -2,11 +2,12 @@
 
 import argparse
 import dataclasses
+import functools
 import gc
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,21 +84,21 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout, and nothing else there")
 
 
-def at_least(least: int | float, kind: type = int):
+def at_least(least: int | float, kind: type = int) -> Callable[[str], int | float]:
     """An argparse type: a number of at least `least`, finite; an int fits into 64 bits, as seeds must."""
+    return functools.partial(_number, least, kind)
 
-    def parse(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} must be at least {least} and finite")
-        if kind is int and value >= 2**63:
-            raise argparse.ArgumentTypeError(f"{text} must be below 2^63")
-        return value
 
-    return parse
+def _number(least: int | float, kind: type, text: str) -> int | float:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not least <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be at least {least} and finite")
+    if kind is int and value >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text} must be below 2^63")
+    return value
 
 
 def shipped(name: str) -> Path:

@@ -5,6 +5,7 @@ nothing.
 """
 
 import concurrent.futures
+import functools
 import json
 import re
 import shutil
@@ -109,23 +110,23 @@ def _default_device() -> jax.Device:
 def _load_leaf(
     source: Source, p: LeafPlan, names: Mapping[str, str], sharding, dtype: np.dtype, scratch: Scratch
 ) -> jax.Array:
-    back = np.argsort(p.axes)  # the axes of the disk, in order, as ours
-
-    def fill(out: np.ndarray, name: str, index: tuple[slice, ...]) -> None:
-        _lay_out(out, source.read(names[name], tuple(index[axis] for axis in back)).transpose(p.axes))
-        scratch.give_back()
-
-    def shard(index: tuple[slice, ...]) -> np.ndarray:
-        index = tuple(slice(*part.indices(size)) for part, size in zip(index, p.shape, strict=True))
-        out = _aligned(tuple(part.stop - part.start for part in index), dtype)
-        if p.stacked:
-            for row, layer in enumerate(range(p.shape[0])[index[0]]):  # into place: no second copy of the stack
-                fill(out[row], p.names[layer], index[1:])
-        else:
-            fill(out, p.names[0], index)
-        return out
-
+    shard = functools.partial(_shard, source, p, [names[name] for name in p.names], dtype, scratch)
     return jax.make_array_from_callback(p.shape, sharding, shard)
+
+
+def _shard(
+    source: Source, p: LeafPlan, names: Sequence[str], dtype: np.dtype, scratch: Scratch, index: tuple[slice, ...]
+) -> np.ndarray:
+    """What a device holds of a leaf; `names` are its tensors, one a layer where it is stacked."""
+    index = tuple(slice(*part.indices(size)) for part, size in zip(index, p.shape, strict=True))
+    out = _aligned(tuple(part.stop - part.start for part in index), dtype)
+    rows = zip(out, names[index[0]], strict=True) if p.stacked else [(out, names[0])]
+    within = index[1:] if p.stacked else index
+    back = np.argsort(p.axes)  # the axes of the disk, in order, as ours
+    for row, name in rows:  # into place: no second copy of the stack
+        _lay_out(row, source.read(name, tuple(within[axis] for axis in back)).transpose(p.axes))
+        scratch.give_back()
+    return out
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -78,7 +78,7 @@ def test_what_moved_is_seen_unaligned_only_and_what_changed_colour_in_both():
     fake = np.stack([garment(16, 18, 40, 32), garment(8, 10, 40, 32, colour=(40, 180, 60))])
     metrics = chosen_metrics("generation", 64, None, boxes=True)
     found = PairScores(metrics, batch=2)(real, fake, [(10, 12, 46, 40), None])
-    assert found["ssim"][0] < 0.9 and found["ssim_aligned"][0] == pytest.approx(1, abs=1e-5)
+    assert found["ssim"][0] < 0.9 and found["ssim_aligned"][0] == pytest.approx(1, abs=1e-4)
     assert found["silhouette_iou"][0] < 0.7 and found["silhouette_iou"][1] == 1
     assert found["colour_bias"][0] == pytest.approx(0, abs=1e-3) and found["colour_bias"][1] > 20
     assert found["ciede2000"][0] > 1 and found["ciede2000_aligned"][0] == pytest.approx(0, abs=1e-9)

@@ -260,7 +260,7 @@ def test_adapters_start_as_copies_of_mainnet(params):
     for part, tree in (("reference_net", reference), ("ep_adapter", adapter)):
         assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, params[part])
     assert_equal(reference["conv_in"], params["unet"]["conv_in"])
-    assert_equal(reference["mid_block"]["resnets_1"], params["unet"]["mid_block"]["resnets_1"])
+    assert_equal(reference["mid_block"]["resnets_0"], params["unet"]["mid_block"]["resnets_0"])
     for site, *_ in MODEL.unet.sites():
         block, name = site.split("/")
         theirs = params["unet"][block][name]["transformer_blocks"]["attn2"]

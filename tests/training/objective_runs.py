@@ -4,6 +4,7 @@ import dataclasses
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from quick import OPTIONS
 from small_model import random_params, small_system
@@ -16,14 +17,22 @@ from ragdiff_jax.models.structure_net import twin_towers
 from ragdiff_jax.parallel import flatten, merge, mesh_context, partition, shard_batch
 from ragdiff_jax.training import TrainSettings
 from ragdiff_jax.training.loop import initial_state, make_plan
+from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.state import fresh_state
 from ragdiff_jax.training.step import ROW_LOSSES, jit_step
 from ragdiff_jax.weights import save_part
-from ragdiff_jax.weights.model_folder import part_configs
+from ragdiff_jax.weights.model_folder import abstract_params, part_configs
 
 MODEL = small_system()
 # No decay: what moves, moves by its gradient.
 SETTINGS = TrainSettings(steps=10, batch_size=8, learning_rate=1e-4, weight_decay=0.0)
+
+
+class Blank(RAGDiffusionObjective):
+    """Starts from zeros, where the shapes are known already: `restore_parts` fills every part."""
+
+    def init(self, key):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_params(self.model))
 
 
 def small_world(base):

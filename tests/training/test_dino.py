@@ -158,7 +158,7 @@ def test_a_run_learns_from_its_own_average_and_exports_the_teacher(pairs, tmp_pa
     for line in lines[:3]:
         assert line["loss"] == pytest.approx(line["dino"] + line["ibot"] + 0.1 * line["koleo"], rel=1e-5)
         # Logits are cosines over 0.1: no more than this is possible, whatever the weights.
-        assert 0 < line["dino"] <= np.log(16) + 20 and 1 <= line["prototypes_used"] <= 16
+        assert 0 < line["dino"] <= np.log(16) + 20 and 1 <= line["prototypes_used"] <= 16.001
         assert -1 <= line["alike"] <= 1
     loaded = load_part(
         result.model / "image_encoder", jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), start)

@@ -8,12 +8,14 @@ from pathlib import Path
 import jax
 from toy import Toy
 
+from ragdiff_jax.cli.inputs import trace_undisturbed
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import enable_compilation_cache, initialize_processes, make_mesh
 from ragdiff_jax.training import TrainSettings, train
 
 
 def main(arguments):
+    trace_undisturbed()
     jax.config.update("jax_num_cpu_devices", arguments["devices"])
     if arguments.get("processes"):
         initialize_processes(**arguments["processes"])
