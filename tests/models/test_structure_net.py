@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick_jit
 
 from ragdiff_jax import weights
 from ragdiff_jax.errors import UserError
@@ -131,19 +132,24 @@ def test_config_errors_name_what_is_missing():
         StructureNetConfig.from_dict(plain)
 
 
+def _embed(network, params, images, method):
+    return quick_jit(partial(network.apply, method=method))({"params": params}, images, UNKNOWN)
+
+
 def test_a_photo_tower_of_convolutions_shares_all_but_the_eye(params):
     config = dataclasses.replace(CONFIG, photo_stages=((6, 0), (8, 2)))
     network = StructureNet(config)
-    own = nn.meta.unbox(jax.jit(network.init)(jax.random.key(0), IMAGES, IMAGES, UNKNOWN)["params"])
+    own = nn.meta.unbox(quick_jit(network.init)(jax.random.key(0), IMAGES, IMAGES, UNKNOWN)["params"])
+    see = quick_jit(partial(network.apply, tower="photo", method="embed_with_tokens"))
     twins = twin_towers(own, jax.tree.map(lambda x: x + 1.0, params["flat"]["vision"]))
     assert twins["photo"].keys() == {"conv", "resampler"} and twins["flat"].keys() == {"vision", "resampler"}
     jax.tree.map(np.testing.assert_array_equal, twins["photo"]["resampler"], twins["flat"]["resampler"])
-    e, tokens = network.apply({"params": own}, IMAGES, UNKNOWN, "photo", method="embed_with_tokens")
+    e, tokens = see({"params": own}, IMAGES, UNKNOWN)
     assert e.shape == (3, 10) and tokens.shape == (3, 1 + 4 * 4, 12)
     np.testing.assert_allclose(tokens[:, 0], tokens[:, 1:].mean(axis=1), rtol=1e-5, atol=1e-6)
     # A blank picture's tokens differ by their place alone, and by all of it.
     white = jnp.ones((1, 16, 16, 3))
-    _, blank = network.apply({"params": own}, white, UNKNOWN[:1], "photo", method="embed_with_tokens")
+    _, blank = see({"params": own}, white, UNKNOWN[:1])
     assert len({row.tobytes() for row in np.asarray(blank[0, 1:]).round(5)}) == 16
     assert StructureNetConfig.from_dict(config.to_dict()) == config
     # A memory belongs to the standard tower, whatever sees the photos.
@@ -152,9 +158,10 @@ def test_a_photo_tower_of_convolutions_shares_all_but_the_eye(params):
     small = dataclasses.replace(config, photo_size=8)
     assert StructureNetConfig.from_dict(small.to_dict()) == small
     assert structure_fingerprint(small, own) == structure_fingerprint(config, own)
-    seen = StructureNet(small).apply({"params": own}, IMAGES, UNKNOWN, "photo", method="embed_with_tokens")[1]
+    see = quick_jit(partial(StructureNet(small).apply, tower="photo", method="embed_with_tokens"))
+    seen = see({"params": own}, IMAGES, UNKNOWN)[1]
     assert seen.shape == (3, 1 + 2 * 2, 12)
-    flats = [StructureNet(c).apply({"params": own}, IMAGES, UNKNOWN, method="embed_flat") for c in (config, small)]
+    flats = [_embed(StructureNet(c), own, IMAGES, "embed_flat") for c in (config, small)]
     np.testing.assert_array_equal(*flats)
     with pytest.raises(UserError, match="photo_size 8 is for photo_stages"):
         dataclasses.replace(CONFIG, photo_size=8)
@@ -165,14 +172,13 @@ def test_a_photo_tower_of_convolutions_shares_all_but_the_eye(params):
 def test_a_mirrored_photo_may_have_the_photos_own_vector(params):
     config = dataclasses.replace(CONFIG, photo_mirrored=True)
     plain, both = StructureNet(CONFIG), StructureNet(config)
-    variables = {"params": params}
     views = (IMAGES, IMAGES[:, :, ::-1])
-    e, mirrored = (both.apply(variables, images, UNKNOWN, method="embed_photo") for images in views)
+    e, mirrored = (_embed(both, params, images, "embed_photo") for images in views)
     np.testing.assert_allclose(e, mirrored, atol=1e-5)
-    parts = [plain.apply(variables, images, UNKNOWN, method="embed_photo") for images in views]
+    parts = [_embed(plain, params, images, "embed_photo") for images in views]
     assert np.abs(parts[0] - parts[1]).max() > 1e-3
     np.testing.assert_allclose(e, sum(parts) / np.linalg.norm(sum(parts), axis=1, keepdims=True), atol=1e-5)
-    flats = [network.apply(variables, IMAGES, UNKNOWN, method="embed_flat") for network in (plain, both)]
+    flats = [_embed(network, params, IMAGES, "embed_flat") for network in (plain, both)]
     np.testing.assert_array_equal(*flats)
     assert structure_fingerprint(config, params) == structure_fingerprint(CONFIG, params)
     assert StructureNetConfig.from_dict(config.to_dict()) == config

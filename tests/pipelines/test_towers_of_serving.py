@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from quick import quick_jit
 from small_model import draw_garment, random_params, small_system
 
 from ragdiff_jax.data.attributes import attribute_ids
@@ -22,7 +23,8 @@ def test_a_memory_is_built_by_the_flat_lays_tower():
     (item,) = builder.items([FlatLay(id="a", image=picture, attributes={"Category": "Hoodie"})])
     ids = jnp.asarray(attribute_ids({"Category": "Hoodie"}))[None]
     images = to_float(jnp.asarray(picture[None]))
-    flat, photo = (model.embed(params, images, ids, tower=tower) for tower in ("flat", "photo"))
+    embed = quick_jit(model.embed, static_argnames="tower")
+    flat, photo = (embed(params, images, ids, tower=tower) for tower in ("flat", "photo"))
     np.testing.assert_allclose(item.embedding, flat[0], atol=1e-5)
     assert np.abs(flat - photo).max() > 1e-3
 

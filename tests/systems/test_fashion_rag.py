@@ -68,13 +68,18 @@ def test_the_step_equals_torch(tmp_path):
     abstract = jax.eval_shape(lambda key: model.init(key, ["unet"]), jax.random.key(0))
     params["unet"] = weights.load_part(tmp_path, abstract["unet"])
     given = inputs()
-    conditions = model.condition(params, **given)
+    conditions = quick_jit(model.condition)(params, **given)
     assert conditions.pose.shape == (2, 8, 8, 18) and conditions.mask.shape == (2, 8, 8, 1)
     latents = jnp.asarray(np.random.default_rng(1).normal(size=(2, 8, 8, 4)), jnp.float32)
     empty = jnp.asarray(np.random.default_rng(2).normal(size=(1, 77, 32)), jnp.float32)
     t = jnp.array([7, 7], jnp.int32)
-    denoise = guided(lambda *a: model.denoise(params, *a), conditions, conditions.unconditional(empty), 7.5)
-    ours = denoise(latents, t)
+
+    @quick_jit
+    def denoise(params, conditions, latents, t):
+        nothing = conditions.unconditional(empty)
+        return guided(lambda *a: model.denoise(params, *a), conditions, nothing, 7.5)(latents, t)
+
+    ours = denoise(params, conditions, latents, t)
 
     def torch_side(context, pose):
         stack = jnp.concatenate([latents, conditions.mask, conditions.masked, pose], axis=-1)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import rag_world
-from test_processes import finish, pair, start
+from test_processes import finish, pair
 from toy import losses
 
-from ragdiff_jax.training import TrainSettings
+from ragdiff_jax.training import TrainSettings, train
 
 SETTINGS = TrainSettings(steps=8, batch_size=8, learning_rate=1e-4, checkpoint_seconds=0.0)
 
@@ -18,19 +18,12 @@ def world(tmp_path_factory):
     return base
 
 
-@pytest.fixture(scope="module")
-def on_one(world, cache):
-    finish(start(world / "one", SETTINGS, cache, devices=1, world=str(world)))
-    return losses(world / "one")
-
-
-def agree(found, expected):
+# data 8, fsdp 8 and one process of eight devices are in benchmarks/meshes.py: each takes a minute to trace and compile.
+def test_two_processes_of_four_devices_train_like_one(world, one, cache, tmp_path):
+    mesh = {"data": 2, "fsdp": 2, "tensor": 2}
+    workers = pair(tmp_path / "two", SETTINGS, cache, devices=4, mesh=mesh, world=str(world))
+    train(rag_world.objective(world), tmp_path / "one", SETTINGS, one)
+    assert [finish(worker)["step"] for worker in workers] == [8, 8]
+    found, expected = losses(tmp_path / "two"), losses(tmp_path / "one")
     assert list(found) == list(range(1, 9))
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
-
-
-def test_two_processes_of_four_devices(world, on_one, cache, tmp_path):
-    mesh = {"data": 2, "fsdp": 2, "tensor": 2}
-    workers = pair(tmp_path, SETTINGS, cache, devices=4, mesh=mesh, world=str(world))
-    assert [finish(worker)["step"] for worker in workers] == [8, 8]
-    agree(losses(tmp_path), on_one)
