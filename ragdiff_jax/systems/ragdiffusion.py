@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from ragdiff_jax.data.augment import move_landmark
 from ragdiff_jax.diffusion.loss import min_snr_weights, mse_loss
 from ragdiff_jax.diffusion.process import add_noise, target
 from ragdiff_jax.diffusion.samplers import SamplerName
@@ -37,13 +36,14 @@ from ragdiff_jax.models.unet import SiteKeyValues
 from ragdiff_jax.models.unet_config import UNetConfig
 from ragdiff_jax.models.vae import VAEConfig, sample_latents, scale_latents, unscale_latents
 from ragdiff_jax.retrieval.index import exact_search
-from ragdiff_jax.retrieval.landmarks import LandmarkRule, fuse_landmarks, iou
+from ragdiff_jax.retrieval.landmarks import LandmarkRule, fuse_landmarks
 from ragdiff_jax.retrieval.slle import fuse_embeddings, slle_weights
 from ragdiff_jax.systems.conditions import Conditions, Text
 from ragdiff_jax.systems.dropout import Dropout
-from ragdiff_jax.systems.encodings import flat_latents, noise_with_offset, text_of
+from ragdiff_jax.systems.encodings import flat_latents, noise_with_offset
 from ragdiff_jax.systems.parts import TEXT_PARTS, Null, Params, check_parts, example, networks
 from ragdiff_jax.systems.tokens import read_tokens
+from ragdiff_jax.systems.training_conditions import training_conditions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -388,47 +388,7 @@ class RAGDiffusion:
         `timesteps`: else drawn.
         """
         keys = jax.random.split(key, 9)
-        b = batch["mask"].shape[0]
-
-        def chance(index, probability):
-            return jax.random.bernoulli(keys[index], probability, (b,))
-
-        photo, structure, silhouette, found, mask_loss = batch.get("photo"), None, None, None, None
-        if self.retrieves:
-            embedding = batch.get("embedding")
-            if embedding is None:
-                embedding = self.embed(params, photo, batch["photo_attributes"])
-            ids, _, neighbours, weights = self.retrieve(memory, embedding, batch["memory_row"])
-            structure = self.fuse(embedding, neighbours, weights)
-            found, _ = fuse_landmarks(memory.landmarks[ids], weights)
-            if "padding" in batch:
-                found = move_landmark(batch["padding"].astype(jnp.float32), found.astype(jnp.float32)) > 0
-        if self.mask_unet is not None:
-            logits = self.mask_logits(params, photo)
-            found = logits[..., 0] > 0
-            # Cross-entropy of each pixel.
-            mask_loss = (jax.nn.softplus(logits) - logits * batch["mask"]).mean(axis=(1, 2, 3))
-        if self.landmark_guider is not None:
-            use_found = chance(0, self.dropout.retrieved_landmark)
-            if self.dropout.retrieved_iou:
-                use_found &= iou(found, batch["mask"][..., 0]) >= self.dropout.retrieved_iou
-            found = found.astype(jnp.float32)[..., None]
-            silhouette = jnp.where(use_found[:, None, None, None], found, batch["mask"])
-
-        everything = chance(1, self.dropout.everything)
-        no_text = everything | chance(2, self.dropout.text)
-        no_structure = everything | chance(3, self.dropout.structure)
-        no_reference = everything | chance(4, self.dropout.reference)
-        conditions = self.make_conditions(
-            params,
-            photo=photo,
-            photo_latents=batch.get("photo_latents"),
-            structure=structure,
-            silhouette=silhouette,
-            text=text_of(self, params, batch, no_text, empty_ids),
-            gates=Gates(reference=1.0 - no_reference, adapter=1.0 - no_structure),
-            landmark_gate=1.0 - chance(8, self.dropout.landmark) if self.dropout.landmark else None,
-        )
+        conditions, mask_loss = training_conditions(self, params, batch, keys, memory, empty_ids)
         latents = flat_latents(self, params, batch, keys[5])
         rows = self.denoising_loss(params, conditions, latents, keys[6], keys[7], timesteps)
         return rows if mask_loss is None else rows + mask_loss
