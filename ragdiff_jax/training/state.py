@@ -19,6 +19,10 @@ from ragdiff_jax.training.settings import TrainSettings
 MATRICES = frozenset({"kernel", "to_k", "to_v"})
 DECAYED = MATRICES | {"embedding", "table"}
 
+# Muon's own coefficients, said for each of its five iterations: optax loops over a list of them, where it would lay
+# out the iterations one after another for each kernel (a third of the tiny U-Net's compilation).
+NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -91,6 +95,7 @@ def make_optimizer(settings: TrainSettings) -> optax.GradientTransformation:
         # AdamW's (arXiv 2502.16982), so that one learning rate serves kernels and the rest.
         scale = muon(
             -1.0,
+            ns_coeffs=NEWTON_SCHULZ,
             eps=settings.epsilon,
             adam_b1=settings.beta1,
             adam_b2=settings.beta2,
