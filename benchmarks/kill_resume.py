@@ -39,7 +39,9 @@ class Bench:
         self.cache = out / "cache"
 
     def draw(self, pairs: int) -> None:
-        """The data, once."""
+        """The data, once. Ends the process where runs of an earlier measurement lie: they would be gone on with."""
+        if any(self.out.glob("*.log")):
+            raise SystemExit(f"{self.out}: holds the runs of an earlier measurement; choose another --out")
         synth = [sys.executable, "-m", "ragdiff_jax.cli.main", "data", "synth", "--out", str(self.out / "data")]
         if not (self.out / "data").exists():
             subprocess.run(

@@ -44,6 +44,7 @@ _HOME = {
     "merge": "parallel.partition",
     "merge_lora": "models.lora",
     "mesh_context": "parallel.mesh",
+    "named_sampler": "diffusion",
     "partition": "parallel.partition",
     "read_fashion": "weights.fashion_folder",
     "read_model": "weights.model_folder",

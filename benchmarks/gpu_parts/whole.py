@@ -56,7 +56,7 @@ def denoise(
     conditions = model.condition(params, photos, embedding, neighbours, weights, None, text, landmark=landmark)
     unconditional = model.unconditional(params, conditions, nothing)
     predict = partial(model.denoise, params)
-    return sample(guided(predict, conditions, unconditional, scale, batch_axes=conditions.batch_axes()), table, noise)
+    return sample(guided(predict, conditions, unconditional, scale), table, noise)
 
 
 def decode(model: RAGDiffusion, params, latents):

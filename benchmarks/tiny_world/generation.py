@@ -1,5 +1,6 @@
 """Flat-lays of held-out drawn pairs by models that are told different things: shape, SSIM, colour, paired."""
 
+import hashlib
 import io
 import time
 
@@ -91,10 +92,11 @@ def _generated(world: World, name: str, pairs: Pairs, leaks) -> dict[str, np.nda
             content(world.memory_path(name)),
             f"{world.arguments.steps} steps, noise of batches from {world.arguments.seed}, batch {world.batch}",
             f"gates {GATES[name]}",
+            hashlib.sha256(pairs.photos.tobytes()).hexdigest(),
             *pairs.ids,
         ]
     )
-    if file.is_file():
+    if file.is_file() and not world.arguments.again:
         with np.load(file) as kept:
             parts = dict(kept)
         if str(parts["key"]) == key:

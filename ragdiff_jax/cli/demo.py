@@ -163,7 +163,8 @@ def _chunks(arguments: argparse.Namespace, pairs: list, generator, report: Repor
 
 def _row(image, record, result, generator):
     """The sheet's row of one garment and its numbers; IoUs are None without a truth."""
-    from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square, square_mask
+    from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square_mask
+    from ragdiff_jax.data.silhouettes import square_flat
     from ragdiff_jax.pipelines.panel import Cell, result_cells
 
     retrieved = result.retrieved
@@ -180,7 +181,7 @@ def _row(image, record, result, generator):
     if record.mask:
         truth = square_mask(decode_mask(record.mask), size)
     else:
-        truth = flat_mask(square(decode_image(record.flat, record.id), size))
+        truth = square_flat(decode_image(record.flat, record.id), size)[1]
     numbers["iou"] = _iou(flat_mask(result.image), truth)
     numbers["retrieval_iou"] = _iou(generator.memory.landmarks[retrieved.rows[0]], truth)
     numbers["landmark_iou"] = _iou(retrieved.landmark, truth)

@@ -140,9 +140,9 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     for net in set(NETS) & set(nets):
         if size < LEAST_SIDE[net]:
             raise UserError(f"--size {size}: LPIPS ({net}) needs {LEAST_SIDE[net]} or more")
-    real = arguments.real
+    real, groups = arguments.real, {}
     if is_dataset(real):
-        real = dataset_pictures(real, arguments.split, task, arguments.out)
+        real, groups = dataset_pictures(real, arguments.split, task, arguments.out)
     pairs = folder_pairs.open_folders(
         real, arguments.fake, masks=needs_masks(metrics), boxes=arguments.boxes, edits=arguments.edits
     )
@@ -175,7 +175,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         **made_by,
         "notes": notes,
     }
-    results = write_results(arguments.out, record, pairs.names, columns, scores.protocols, sets)
+    tied = tuple(groups[name] for name in pairs.names) if groups else None
+    results = write_results(arguments.out, record, pairs.names, columns, scores.protocols, sets, tied)
     write_atomic(arguments.out / "results.md", markdown(results).encode(errors="backslashreplace"))
 
     def read(row: int):

@@ -54,10 +54,10 @@ def read_landmark(landmark: int | Path | None) -> "int | np.ndarray | None":
     """`--landmark` as the generator takes it: a mask file as a bool array. Raises UserError."""
     if not isinstance(landmark, Path):
         return landmark
-    from ragdiff_jax.data.images import load_image
+    from ragdiff_jax.data.images import load_mask
     from ragdiff_jax.pipelines.doubts import fit_landmark
 
-    mask = load_image(landmark).mean(axis=-1) > 127
+    mask = load_mask(landmark)
     fit_landmark(mask, max(mask.shape), str(landmark))  # an empty one is told with its name
     return mask
 

@@ -4,6 +4,7 @@ A verb's file has `add_arguments(parser)` and `run(arguments, report)`; JAX is i
 help is instant.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ VERBS = {
     "annotate": (annotate, "attributes and captions for pictures that have none"),
 }
 
+# What a path may be to the system, which no verb asks of each it is given: another's folder, a name too long for it.
+_PLACES = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EROFS}
+
 
 def build_parser() -> Parser:
     text = "Photo of a garment in, its standard flat-lay out; a person in, the person in other garments out."
@@ -75,11 +79,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.run(arguments, report)
     except UserError as error:
         report.error(error)
+    except BrokenPipeError:  # the reader of our lines has gone; without this Python complains again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in _PLACES or not error.filename:
+            raise
+        from ragdiff_jax.data.images import one_line
+
+        report.error(UserError(f"{one_line(error.filename)}: {error.strerror}; check the path"))
     except KeyboardInterrupt:
         print("ragdiff: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our lines has gone; without this Python complains again at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if report.code and "jax" in sys.modules and _one_of_several():
         # The others may be gone: the interpreter would wait for them at its exit.
         sys.stdout.flush()

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ragdiff_jax.cli.errors import Report
-from ragdiff_jax.cli.inputs import add_json, at_least
+from ragdiff_jax.cli.inputs import add_json, at_least, prepare_out
 from ragdiff_jax.errors import UserError
 
 
@@ -37,6 +37,7 @@ def run_partners(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.data.images import write_atomic
     from ragdiff_jax.pipelines.structure_partners import find_partners
 
+    prepare_out(arguments.out.parent)
     count = len(open_pairs(arguments.dataset, arguments.split))
     with report.progress(2 * count, "garment") as bar:
         found = list(

@@ -88,9 +88,13 @@ def _mesh(text: str) -> dict[str, int]:
     sizes = {}
     for item in text.split(","):
         axis, _, size = item.partition("=")
-        if axis.strip() not in ("data", "fsdp", "tensor") or not size.strip().lstrip("-").isdigit():
+        try:
+            number = int(size)
+        except ValueError:
+            number = 0
+        if axis.strip() not in ("data", "fsdp", "tensor") or not (number > 0 or number == -1):
             raise UserError(f"--mesh {text}: write e.g. data=-1,fsdp=8,tensor=1")
-        sizes[axis.strip()] = int(size)
+        sizes[axis.strip()] = number
     # What isn't named is 1, and `data` fills up.
     return {"data": -1 if -1 not in sizes.values() else 1} | sizes
 

@@ -7,6 +7,7 @@ file and the fix.
 """
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -15,6 +16,7 @@ import stat
 import struct
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -64,9 +66,13 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def load_image(
-    path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
+    path: str | os.PathLike,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int = MAX_SIDE,
+    ground: Literal["white", "black"] = "white",
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Reads a picture file as 8-bit RGB, upright, over white, its longer side at most `max_side`.
+    """Reads a picture file as 8-bit RGB, upright, over `ground`, its longer side at most `max_side`.
 
     Raises `UserError` for a missing file, a folder, an unreadable, empty or truncated file, something that
     isn't a picture of an allowed format, and more than `max_pixels` pixels (found from the header, before
@@ -92,7 +98,7 @@ def load_image(
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({_reason(error)}); change its permissions") from error
     with file:
-        return _decode(file, name, max_pixels, max_side)
+        return _decode(file, name, max_pixels, max_side, ground)
 
 
 def decode_image(
@@ -263,19 +269,26 @@ def square(
     image: UInt8[np.ndarray, "h w 3"], size: int, fill: Literal["edge", "white"] = "white"
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The whole picture, undistorted, in a `size` x `size` square: scaled by its longer side, then padded."""
-    height, width, _ = image.shape
-    scale = size / max(height, width)
-    shape = (min(size, max(1, round(height * scale))), min(size, max(1, round(width * scale))))
-    return pad_to_square(resize(image, shape), fill)
+    return pad_to_square(resize_to_side(image, size), fill)
+
+
+def resize_to_side(image: UInt8[np.ndarray, "h w 3"], size: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Undistorted, the longer side `size` pixels."""
+    return resize(image, _scaled(image.shape[:2], size))
+
+
+def _scaled(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """(height, width) whose longer side is `size`."""
+    scale = size / max(shape)
+    height, width = (min(size, max(1, round(side * scale))) for side in shape)
+    return height, width
 
 
 def square_mask(mask: Bool[np.ndarray, "h w"], size: int) -> Bool[np.ndarray, "{size} {size}"]:
     """`square` for a silhouette: area average, padded with background, thresholded at one half."""
-    height, width = mask.shape
-    if (height, width) == (size, size):
+    if mask.shape == (size, size):
         return mask
-    scale = size / max(height, width)
-    shape = (min(size, max(1, round(height * scale))), min(size, max(1, round(width * scale))))
+    shape = _scaled(mask.shape, size)
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     small = np.array(grey.resize(shape[::-1], Image.Resampling.BILINEAR)) > 127
     top, left = (size - shape[0]) // 2, (size - shape[1]) // 2
@@ -342,11 +355,20 @@ def decode_mask(data: bytes, name: str = "mask") -> Bool[np.ndarray, "h w"]:
     Of a partly transparent one, what is bright and opaque, or, where nothing is bright, what is opaque. Raises
     `UserError` as `decode_image` does.
     """
-    picture = decode_image(data, name, ground="black")
+    return _silhouette(functools.partial(decode_image, data, name))
+
+
+def load_mask(path: str | os.PathLike) -> Bool[np.ndarray, "h w"]:
+    """`decode_mask` of a file. Raises `UserError` as `load_image` does."""
+    return _silhouette(functools.partial(load_image, path))
+
+
+def _silhouette(read: Callable[..., UInt8[np.ndarray, "h w 3"]]) -> Bool[np.ndarray, "h w"]:
+    picture = read(ground="black")
     bright = picture.mean(axis=-1) > (127 if picture.max() > 1 else 0)
     if bright.any():
         return bright
-    over_white = decode_image(data, name).mean(axis=-1) > 127
+    over_white = read().mean(axis=-1) > 127
     return ~over_white if over_white.any() else bright
 
 
@@ -383,6 +405,8 @@ def write_atomic(path: str | os.PathLike, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut leaves the new name with nothing in it
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from ragdiff_jax.data.images import decode_mask, flat_mask
+from ragdiff_jax.data.images import decode_mask, flat_mask, pad_to_square, resize_to_side, square_mask
 from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.errors import UserError
 
@@ -36,6 +36,17 @@ def silhouette_of(record: PairRecord, flat: UInt8[np.ndarray, "h w 3"]) -> Bool[
     """`flat_silhouette` of a record, whose flat-lay is decoded already. Raises `UserError` naming the record."""
     mask = None if record.mask is None else decode_mask(record.mask, f"mask of record {record.id}")
     return flat_silhouette(flat, mask, f"record {record.id}")
+
+
+def square_flat(
+    flat: UInt8[np.ndarray, "h w 3"], size: int
+) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], Bool[np.ndarray, "{size} {size}"]]:
+    """`images.square` of a flat-lay, on white, and its `flat_mask`, found before the padding.
+
+    Found after it, a light grey background would stand out from the white beside it and count as the garment.
+    """
+    small = resize_to_side(flat, size)
+    return pad_to_square(small), square_mask(flat_mask(small), size)
 
 
 def check_shape(

@@ -32,6 +32,12 @@ def interleave(conditional: PyTree, unconditional: PyTree, batch_axes: PyTree = 
     )
 
 
+def check_scale(scale: float | int) -> None:
+    """Raises `UserError` for a guidance scale below 0 or not finite."""
+    if not 0 <= scale < float("inf"):
+        raise UserError(f"guidance {scale} must be 0 or more")
+
+
 def guided(
     denoise: Callable[[Any, Array, Array], Array],
     conditions: PyTree,
@@ -39,7 +45,7 @@ def guided(
     scale: float | int | Float[Array, "..."],
     *,
     interval: tuple[int, int] | None = None,
-    batch_axes: PyTree = 0,
+    batch_axes: PyTree | None = None,
 ) -> Denoise:
     """A `denoise(latents, t)` that gives unconditional + scale * (conditional - unconditional), float32.
 
@@ -47,17 +53,20 @@ def guided(
     put together here, outside of the sampling loop. `scale`: a number, or one a sample [b]; the number 1
     leaves the second half out. `interval` (first, last timestep, both included): outside of it only the
     conditional half is computed. `conditions` and `unconditional` have one structure; gates and key lengths
-    inside say what is absent.
+    inside say what is absent. `batch_axes`: a prefix of that structure with the axis of the samples in each array;
+    None takes `conditions.batch_axes()`, and 0 where there is no such method.
 
     Raises `UserError` for a number below 0 or not finite, or an empty interval.
     """
     fixed = isinstance(scale, int | float)
-    if fixed and not 0 <= scale < float("inf"):
-        raise UserError(f"guidance {scale} must be 0 or more")
+    if fixed:
+        check_scale(scale)
     if interval is not None and interval[0] > interval[1]:
         raise UserError(f"guidance interval {interval} must be (first, last) with first <= last")
     if fixed and scale == 1:
         return lambda latents, t: denoise(conditions, latents, t)
+    if batch_axes is None:
+        batch_axes = conditions.batch_axes() if hasattr(conditions, "batch_axes") else 0
     both = interleave(conditions, unconditional, batch_axes)
 
     def run(latents: Array, t: Array) -> tuple[Array, Array]:

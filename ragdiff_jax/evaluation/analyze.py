@@ -19,6 +19,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.charts import draw_histograms, draw_pairs
 from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, nearest, retrieval_scores
 from ragdiff_jax.evaluation.similarity import similarity, tsne
+from ragdiff_jax.evaluation.twins import twin_groups
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, Tower
 from ragdiff_jax.pipelines.panel import Cell, draw_panel, neighbour_cell, neighbour_picture
 from ragdiff_jax.retrieval import LandmarkRule, Memory, slle_weights
@@ -34,7 +35,7 @@ Picture = UInt8[np.ndarray, "h w 3"]
 class Pairs:
     """Pairs as arrays, one row each; attribute ids as `attribute_ids` gives them.
 
-    `groups`: a name that a garment shares with its structure partner: the bootstrap draws both or none.
+    `groups`: a name that a garment shares with its structure partners: the bootstrap draws all or none.
     """
 
     ids: tuple[str, ...]
@@ -78,16 +79,16 @@ def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], Non
                 attribute_ids(record.photo_attributes, f"record {record.id}"),
                 attribute_ids(record.flat_attributes, f"record {record.id}"),
                 record.id,
-                min(record.id, record.structure_partner or record.id),
+                record.structure_partner,
                 record.flat_attributes.get("Category") or record.category,
             )
         )
         step()
-    *arrays, ids, groups, categories = zip(*rows, strict=True)
+    *arrays, ids, partners, categories = zip(*rows, strict=True)
     photos, flats, masks, photo_ids, flat_ids = map(np.stack, arrays)
     return Pairs(
         ids=ids,
-        groups=groups,
+        groups=twin_groups(ids, partners),
         categories=categories,
         photos=photos,
         flats=flats,
@@ -154,7 +155,7 @@ class Analysis:
     def similarity(self) -> tuple[dict[str, Any], Picture]:
         """R Fig. 8 for each knowledge: (numbers, picture)."""
         numbers = {
-            name: similarity(photos, self.flats, self.memory.embeddings, self.own)
+            name: similarity(photos, self.flats, self.memory.embeddings, self.own, np.array(self.pairs.groups))
             for name, photos in self.photos.items()
         }
         panels = [

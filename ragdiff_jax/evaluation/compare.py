@@ -11,7 +11,7 @@ from ragdiff_jax.evaluation.fid import jackknife_error
 from ragdiff_jax.evaluation.pair_scores import LOGO, UPWARDS, WORDS
 from ragdiff_jax.evaluation.result_file import Results, Z
 
-FEWEST = 6  # pairs: five of one sign come by chance in one case of 16
+FEWEST = 6  # pairs, twins counted once: five of one sign come by chance in one case of 16
 # Of the metrics that look for something in the pictures: what, and the flag that says it.
 _ASKED = dict.fromkeys(LOGO, ("boxes", "--boxes")) | dict.fromkeys(WORDS, ("words", "masks or words in --edits"))
 _SAME = ("task", "size", "resize", "filter", "split_sha256")
@@ -20,8 +20,9 @@ _SAME = ("task", "size", "resize", "filter", "split_sha256")
 def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any]]:
     """{metric: a, b, difference b - a, low, high, n, verdict}; verdict: `b better`, `a better` or `undecided`.
 
-    Decided is what a 95 % interval of the paired difference leaves zero out of, for 6 pairs or more. Metrics that only
-    one of them has are left out.
+    Decided is what a 95 % interval of the paired difference leaves zero out of, for 6 pairs or more; structure twins
+    are drawn together and count as one, where either of the results knows of them. Metrics that only one of them has
+    are left out.
 
     Raises `UserError` where the results can't be compared: other task, size, pairs, resizing, filter, protocol, boxes
     of logos, or masks and words of edits.
@@ -46,6 +47,7 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
         first, second = (results.record.get("asked_sha256", {}).get(asked) for results in (a, b))
         if first != second:
             raise UserError(f"{name}: measured with different {what}; evaluate one of them again with the other's")
+    groups = np.array(a.groups or b.groups or a.names)
     found = {}
     for name in shared:
         rows = a.record["metrics"][name], b.record["metrics"][name]
@@ -56,7 +58,8 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
         both = ~(np.isnan(x) | np.isnan(y))
         if not both.any():
             continue
-        interval = difference_interval(y[both], x[both], seed=seed)
+        interval = difference_interval(y[both], x[both], seed=seed, groups=groups[both])
+        enough = len(np.unique(groups[both])) >= FEWEST
         found[name] = {
             "a": float(x[both].mean()),
             "b": float(y[both].mean()),
@@ -64,7 +67,7 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
             "low": interval.low,
             "high": interval.high,
             "n": int(both.sum()),
-            "verdict": _verdict(name, interval.low, interval.high) if both.sum() >= FEWEST else "undecided",
+            "verdict": _verdict(name, interval.low, interval.high) if enough else "undecided",
         }
     return found
 

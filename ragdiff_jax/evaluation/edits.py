@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from ragdiff_jax.data.images import decode_image, load_image, one_line, resize, square
+from ragdiff_jax.data.images import decode_image, load_image, load_mask, one_line, resize, square
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.alignment import bounding_box
 
@@ -42,7 +42,7 @@ class Edit:
 
 
 def _read_mask(file: Path, shape: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    mask = load_image(file)[..., 0] > 127
+    mask = load_mask(file)
     if mask.shape != shape:
         sizes = " and ".join(f"{width} x {height}" for height, width in (mask.shape, shape))
         raise UserError(f"{one_line(file)}: mask and picture are {sizes} pixels; give the mask at its size")

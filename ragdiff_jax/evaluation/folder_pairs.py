@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from ragdiff_jax.data.images import (
     decode_image,
@@ -17,10 +17,10 @@ from ragdiff_jax.data.images import (
     image_size,
     load_image,
     one_line,
-    pad_to_square,
     picture_files,
     square,
 )
+from ragdiff_jax.data.silhouettes import square_flat
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.alignment import Box
 from ragdiff_jax.evaluation.edits import Edit, read_edits
@@ -31,6 +31,8 @@ SHOWN = 20  # complaints that one error lists; the rest is counted
 _TOGETHER = 64
 PROTOCOL = "square-white-bicubic/1"
 """How a picture comes to the measured size: scaled undistorted by its longer side, padded with white."""
+
+Flats = tuple[UInt8[np.ndarray, "b s s 3"], Bool[np.ndarray, "b s s"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,12 @@ class FolderPairs:
         """(true, generated) pictures of some pairs at `size`."""
         real, fake = ([square(load_image(files[row]), size) for row in rows] for files in (self.real, self.fake))
         return np.stack(real), np.stack(fake)
+
+    def read_flats(self, rows: Sequence[int], size: int) -> tuple[Flats, Flats]:
+        """`read`, each with the silhouettes."""
+        read = ([square_flat(load_image(files[row]), size) for row in rows] for files in (self.real, self.fake))
+        real, fake = (tuple(np.stack(rows) for rows in zip(*of, strict=True)) for of in read)
+        return real, fake
 
     def box(self, row: int, size: int) -> Box | None:
         """The logo's box in the pair's picture at `size`, at least a pixel wide and high; None if it has none."""
@@ -122,7 +130,7 @@ def open_folders(
             else:
                 if is_true:
                     shape = image_size(data, one_line(file))  # a large picture is decoded smaller
-                    if masks and not flat_mask(pad_to_square(picture)).any():
+                    if masks and not flat_mask(picture).any():
                         found.append(f"{one_line(file)}: no garment stands out from its background: an empty mask")
             digests.append(hashlib.sha256(data).digest())
             step()
@@ -203,7 +211,7 @@ def _boxes(path: Path, shapes: Mapping[str, tuple[int, int]], wrong: list[str]) 
         try:
             record = json.loads(line)
             name, (top, left, bottom, right) = Path(record["image"]).stem, map(int, record["box"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             wrong.append(f'{one_line(path)}:{number}: not {{"image": NAME, "box": [top, left, bottom, right]}}')
             continue
         height, width = shapes.get(name, (0, 0))

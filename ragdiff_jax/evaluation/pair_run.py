@@ -38,7 +38,11 @@ def run_pairs(
             for start in range(rows.start, rows.stop, scores.batch):
                 some = range(start, min(start + scores.batch, rows.stop))
                 boxes = [pairs.box(row, size) for row in some]
-                found.append(scores(*pairs.read(some, size), boxes))
+                if scores.masks:
+                    (real, silhouettes), (fake, generated) = pairs.read_flats(some, size)
+                    found.append(scores(real, fake, boxes, (silhouettes, generated)))
+                else:
+                    found.append(scores(*pairs.read(some, size), boxes))
                 if scores.clip is not None:
                     edits = [pairs.edits.get(pairs.names[row]) for row in some]
                     found[-1] |= scores.clip([pairs.fake[row] for row in some], edits)

@@ -43,9 +43,9 @@ UPWARDS |= {"kid_random": False, "logo_psnr": True, "logo_edges": True} | {
 PROTOCOLS = {
     "ssim": "ssim/gauss11-1.5/1",
     "ms_ssim": "ms-ssim/5-scales-mean2x2/1",
-    "silhouette_iou": "silhouette-iou/border-median-10/1",
-    "ciede2000": "ciede2000/pixels-in-true-mask/1",
-    "colour_bias": "ciede2000/mean-lab-in-own-mask/1",
+    "silhouette_iou": "silhouette-iou/border-median-10/2",
+    "ciede2000": "ciede2000/pixels-in-true-mask/2",
+    "colour_bias": "ciede2000/mean-lab-in-own-mask/2",
     "kid_random": f"kid/pairs/{RANDOM}",
     "logo_psnr": f"logo-psnr/rgb-at-most-100/1+{alignment.PROTOCOL}",
     "logo_edges": f"logo-edges/sobel-bt601/1+{alignment.PROTOCOL}",
@@ -68,6 +68,7 @@ SETS = ("fid", "clip_fid")
 FEWEST = {"kid": 3, "kid_random": 3, "fid": 2000, "clip_fid": 2000}
 
 Pictures = UInt8[np.ndarray, "b s s 3"]
+Masks = Bool[np.ndarray, "b s s"]
 
 
 def chosen_metrics(
@@ -139,13 +140,15 @@ class PairScores:
         self.batch = self._run.batch
 
     def __call__(
-        self, real: Pictures, fake: Pictures, boxes: Sequence[Box | None]
+        self, real: Pictures, fake: Pictures, boxes: Sequence[Box | None], masks: Sequence[Masks] | None = None
     ) -> dict[str, Float[np.ndarray, "b ..."]]:
         """Each metric's values [b] but for KID and FID, which follow from `features_KIND_real` and `_fake` [b, d].
 
-        `boxes`: of each pair's logo in the true picture; the logo's numbers are NaN where there is none.
+        `boxes`: of each pair's logo in the true picture; the logo's numbers are NaN where there is none. `masks`: the
+        true and the generated silhouettes; None: as they stand out, in pictures that weren't padded.
         """
-        masks = [np.stack([flat_mask(picture) for picture in pictures]) for pictures in (real, fake) if self.masks]
+        if masks is None:
+            masks = [np.stack([flat_mask(picture) for picture in pictures]) for pictures in (real, fake) if self.masks]
         moved = fake
         if self.aligns:
             moved = np.stack([align(*rows)[0] for rows in zip(fake, masks[1], masks[0], strict=True)])

@@ -20,19 +20,29 @@ SCHEMA = 1
 Z = 1.959963984540054  # of the normal distribution's middle 95 %
 Sets = Mapping[str, tuple[float, Float[np.ndarray, " g"]]]
 FILE, ROWS = "results.json", "pairs.jsonl"
+_GROUP = "group"
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """An evaluation: `record` as in results.json, `names` and each metric's values in one order (NaN: none)."""
+    """An evaluation: `record` as in results.json, `names` and each metric's values in one order (NaN: none).
+
+    `groups`: a name that structure twins share, one a pair; None: each pair stands alone, as far as is known.
+    """
 
     record: dict[str, Any]
     names: tuple[str, ...]
     columns: dict[str, Float[np.ndarray, " n"]]
+    groups: tuple[str, ...] | None = None
 
 
 def summarise(
-    columns: dict[str, Float[np.ndarray, " n"]], protocols: Mapping[str, str], seed: int, sets: Sets, pairs: int
+    columns: dict[str, Float[np.ndarray, " n"]],
+    protocols: Mapping[str, str],
+    seed: int,
+    sets: Sets,
+    pairs: int,
+    groups: tuple[str, ...] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """{metric: value, interval, n, protocol, better}; pairs without a value (no logo) don't count.
 
@@ -55,10 +65,11 @@ def summarise(
             continue
         if name not in columns:
             continue
-        values = columns[name][~np.isnan(columns[name])]
+        there = ~np.isnan(columns[name])
+        values = columns[name][there]
         if not len(values):
             continue
-        interval = mean_interval(values, seed=seed)
+        interval = mean_interval(values, seed=seed, groups=None if groups is None else np.array(groups)[there])
         found[name] = {
             "value": interval.estimate,
             "low": interval.low,
@@ -77,21 +88,24 @@ def write_results(
     columns: dict[str, np.ndarray],
     protocols: Mapping[str, str],
     sets: Sets | None = None,
+    groups: tuple[str, ...] | None = None,
 ) -> Results:
     """Writes both files, the rows first; `record` gets metrics, schema and seals. Raises UserError."""
     rows = []
     for row, name in enumerate(names):
         values = {metric: None if np.isnan(column[row]) else float(column[row]) for metric, column in columns.items()}
-        rows.append(json.dumps({"name": name, **values}))
+        group = {} if groups is None else {_GROUP: groups[row]}
+        rows.append(json.dumps({"name": name, **group, **values}))
     data = ("\n".join(rows) + "\n").encode()
-    metrics = summarise(columns, protocols, record["seeds"]["bootstrap"], sets or {}, len(names))
+    metrics = summarise(columns, protocols, record["seeds"]["bootstrap"], sets or {}, len(names), groups)
     record = {"schema": SCHEMA, **record, "metrics": metrics}
-    record["bootstrap"] = {"resamples": RESAMPLES, "level": LEVEL, "method": "percentile, over pairs"}
+    over = "pairs" if groups is None else "groups of structure twins"
+    record["bootstrap"] = {"resamples": RESAMPLES, "level": LEVEL, "method": f"percentile, over {over}"}
     record["pairs_sha256"] = hashlib.sha256(data).hexdigest()
     record["seal"] = _seal(record)
     write_atomic(out / ROWS, data)
     write_atomic(out / FILE, json.dumps(record, indent=1).encode())
-    return Results(record=record, names=names, columns=dict(columns))
+    return Results(record=record, names=names, columns=dict(columns), groups=groups)
 
 
 def read_results(path: Path) -> Results:
@@ -114,9 +128,10 @@ def read_results(path: Path) -> Results:
     columns = {
         name: np.array([np.nan if line[name] is None else line[name] for line in lines], np.float64)
         for name in lines[0]
-        if name != "name"
+        if name not in ("name", _GROUP)
     }
-    return Results(record=record, names=tuple(line["name"] for line in lines), columns=columns)
+    groups = tuple(line[_GROUP] for line in lines) if _GROUP in lines[0] else None
+    return Results(record=record, names=tuple(line["name"] for line in lines), columns=columns, groups=groups)
 
 
 def _seal(record: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from ragdiff_jax.errors import UserError
 
@@ -16,26 +16,27 @@ def similarity(
     flats: Float[np.ndarray, "n d"],
     memory: Float[np.ndarray, "m d"],
     own: Int[np.ndarray, " n"],
+    groups: Shaped[np.ndarray, " n"],
 ) -> dict[str, Any]:
     """Cosines of photos with their own flat-lays, with the others' and with the memory (own rows left out); unit rows.
 
     Of each kind count, mean, deviation, quantiles and a histogram over [-1, 1] (shares, `BINS` bins). `auc`: how often
-    a photo is nearer to its own flat-lay than to another's, ties half (None for one photo); `rank1`: the share of
-    photos nearest to their own.
+    a photo is nearer to its own flat-lay than to another's, ties half (None where there is no other); `rank1`: the
+    share of photos that no other's is nearer to. Flat-lays of a photo's own group, its structure twins', are neither.
     """
     cosines = photos @ flats.T
     positive = np.diagonal(cosines)
-    others = ~np.eye(len(photos), dtype=bool)
+    others = groups[:, None] != groups[None]
     kept = np.arange(len(memory))[None] != own[:, None]
     rows = [np.sort(row[keep]) for row, keep in zip(cosines, others, strict=True)]
-    ranks = zip(rows, positive, strict=True)
-    below = [np.searchsorted(row, p, "left") + np.searchsorted(row, p, "right") for row, p in ranks]
+    ranks = [(row, p) for row, p in zip(rows, positive, strict=True) if len(row)]
+    below = [(np.searchsorted(row, p, "left") + np.searchsorted(row, p, "right")) / (2 * len(row)) for row, p in ranks]
     return {
         "own": _distribution(positive),
         "others": _distribution(cosines[others]),
         "memory": _distribution((photos @ memory.T)[kept]),
-        "auc": float(np.mean(below) / 2 / (len(photos) - 1)) if len(photos) > 1 else None,
-        "rank1": float((cosines.argmax(axis=1) == np.arange(len(photos))).mean()),
+        "auc": float(np.mean(below)) if below else None,
+        "rank1": float((positive > np.where(others, cosines, -np.inf).max(axis=1)).mean()),
     }
 
 

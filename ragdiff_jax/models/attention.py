@@ -1,11 +1,12 @@
 """One dispatcher for all attention.
 
-`auto` takes XLA everywhere except where cuDNN's fused kernel is known to pay: an NVIDIA GPU, bf16 or fp16, at least
-1024 queries and keys, heads of a multiple of 8 up to 128. Text keys (77) and the VAE's one wide head stay on XLA. No
-mask is ever passed: a missing reference is a shorter key length on cuDNN, because a masked fused kernel is slower and,
-in several versions, wrong (jax issue 28974), and a share of zero on XLA (`reference_attention`).
+`auto` takes XLA everywhere except where cuDNN's fused kernel is known to pay: an NVIDIA GPU from Ampere on, bf16 or
+fp16, at least 1024 queries and keys, heads of a multiple of 8 up to 128. Text keys (77) and the VAE's one wide head
+stay on XLA. No mask is ever passed: a missing reference is a shorter key length on cuDNN, because a masked fused kernel
+is slower and, in several versions, wrong (jax issue 28974), and a share of zero on XLA (`reference_attention`).
 """
 
+import functools
 from typing import Literal
 
 import jax
@@ -15,10 +16,19 @@ from jaxtyping import Array, Float, Int
 Implementation = Literal["auto", "xla", "cudnn"]
 
 
+@functools.cache
+def _has_cudnn() -> bool:
+    """Of the default devices: NVIDIA's (AMD's are a "gpu" too), of Ampere or later."""
+    if jax.default_backend() != "gpu":
+        return False
+    card = jax.devices()[0]
+    return "cuda" in card.client.platform_version.lower() and float(getattr(card, "compute_capability", 0)) >= 8
+
+
 def _prefers_cudnn(query: jax.Array, key: jax.Array) -> bool:
     head_dim = query.shape[-1]
     return (
-        jax.default_backend() == "gpu"
+        _has_cudnn()
         and query.dtype in (jnp.bfloat16, jnp.float16)
         and min(query.shape[1], key.shape[1]) >= 1024
         and head_dim % 8 == 0

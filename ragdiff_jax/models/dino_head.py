@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ragdiff_jax.axes import gathered
 from ragdiff_jax.models.layers import Dense, dense_init
 from ragdiff_jax.models.unit_length import unit
 
@@ -28,5 +29,6 @@ class DINOHead(nn.Module):
             x = nn.gelu(Dense(self.hidden, kernel_init=init, name=f"mlp_{number}")(x), approximate=False)
         x = Dense(self.bottleneck, axes=("mlp", "embed"), kernel_init=init, name="out")(x)
         table = self.param("prototypes", dense_init(("embed", "vocab"), init), (self.bottleneck, self.prototypes))
+        table = gathered(table, ("embed", "vocab"))
         table = table * (1 - frozen) + jax.lax.stop_gradient(table) * frozen
         return unit(x) @ unit(table, axis=0)

@@ -185,9 +185,10 @@ class StructureNet(nn.Module):
             return self.flat(pixels, self.attributes(attributes))
         if not self.config.photo_mirrored:
             return self.photo(pixels, self.attributes(attributes))
-        both, twice = jnp.concatenate([pixels, pixels[:, :, ::-1]]), jnp.concatenate([attributes, attributes])
-        as_it_is, mirrored = jnp.split(self.photo(both, self.attributes(twice)), 2)
-        return unit(as_it_is + mirrored)
+        # Each beside its image, not all images behind: rows stay where the mesh has them.
+        both = jnp.stack([pixels, pixels[:, :, ::-1]], axis=1).reshape(-1, *pixels.shape[1:])
+        vectors = self.photo(both, self.attributes(jnp.repeat(attributes, 2, axis=0)))
+        return unit(vectors.reshape(len(pixels), 2, -1).sum(axis=1))
 
     def embed_with_tokens(
         self, images: Float[Array, "b h w 3"], attributes: Int[Array, "b n"], tower: Tower

@@ -127,11 +127,11 @@ class AutoencoderKL(nn.Module):
     def encode(
         self, image: Float[Array, "b h w c"]
     ) -> tuple[Float[Array, "b h2 w2 d"], Float[Array, "b h2 w2 d"]]:
-        """Mean and log-variance of the unscaled latents; `image` in [-1, 1], sides multiples of `factor`."""
+        """Mean and log-variance of the unscaled latents, fp32; `image` in [-1, 1], sides multiples of `factor`."""
         moments = self.encoder(image)
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)
-        mean, logvar = jnp.split(moments, 2, axis=-1)
+        mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)  # what is drawn from them is, too
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
     def decode(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:

@@ -39,6 +39,7 @@ CHIPS = (
     Chip("A100 80GB", ("a100-sxm4-80gb", "a100 80gb"), 312e12, int(80 * GB), 2039 * GB, 600 * GB),
     Chip("A100", ("a100",), 312e12, int(40 * GB), 1555 * GB, 600 * GB),
     Chip("L40S", ("l40s",), 362e12, int(48 * GB), 864 * GB, 64 * GB),
+    Chip("L40", ("l40",), 181e12, int(48 * GB), 864 * GB, 64 * GB),
     Chip("L4", ("l4",), 121e12, int(24 * GB), 300 * GB, 64 * GB),
 )
 

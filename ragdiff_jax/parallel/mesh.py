@@ -24,9 +24,10 @@ def make_mesh(
     """A mesh with the axes `data`, `fsdp`, `tensor`; one of the sizes may be -1, which fills up the devices.
 
     Where the devices are of several TPU slices, `data` goes over the slow network between these, the rest stays inside.
+    GPUs lie host after host, so that `tensor` stays inside of one where it divides its cards, and `fsdp` after it.
 
     Raises:
-        UserError: the sizes don't multiply to the number of devices, or `data` doesn't divide by the slices.
+        UserError: the sizes don't multiply to the number of devices, or `data` doesn't divide by the TPU slices.
     """
     devices = list(devices) if devices is not None else jax.devices()
     sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
@@ -56,6 +57,8 @@ def _arranged(shape: tuple[int, ...], devices: list[jax.Device], asked: str) -> 
     slices = len({getattr(device, "slice_index", None) or 0 for device in devices})
     if slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if devices[0].platform != "tpu":  # each host is a slice to XLA there, and a mesh may well cross them
+        return np.array(sorted(devices, key=lambda device: (device.slice_index, device.id))).reshape(shape)
     data, *inner = shape
     if data % slices:
         raise UserError(f"mesh {asked}: data={data} must be a multiple of the {slices} slices")

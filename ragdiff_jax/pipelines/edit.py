@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
@@ -23,10 +24,11 @@ from ragdiff_jax.data.person_garments import garment_picture, garment_square
 from ragdiff_jax.data.person_pipeline import fit, fit_grey, place_in
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
-from ragdiff_jax.diffusion import Sampler, SamplerName, guided, named_sampler, sample
+from ragdiff_jax.diffusion import Sampler, SamplerName, check_scale, guided, named_sampler, sample
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.pipelines.garment_database import GarmentDatabase
+from ragdiff_jax.pipelines.programs import Clock, Programs
 from ragdiff_jax.systems.fashion_rag import FashionRAG
 from ragdiff_jax.systems.garment_weights import Fusion, Weighting, accepted, fuse_words, garment_weights
 from ragdiff_jax.systems.prompts import Prompts
@@ -93,7 +95,8 @@ class PersonEditor:
     whose cosine with the text is more than this below the best one's are left out, None keeps all; `reject_below`:
     those whose cosine is less than this. `detail`: whether the U-Net sees the keys and values of the garment that
     counts most; None: if the model has a ReferenceNet. `window`: in the place of the
-    model's own (`FashionRAG.window`); 0: the whole picture is seen.
+    model's own (`FashionRAG.window`); 0: the whole picture is seen. `mesh`: where `params` lie, if on several devices;
+    a batch is cut over it, and `batch_size` rounded up to be divided.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class PersonEditor:
         reject_below: float | None = None,
         detail: bool | None = None,
         window: float | None = None,
+        mesh: Mesh | None = None,
     ):
         if detail and not model.reference_net:
             raise UserError(
@@ -117,12 +121,12 @@ class PersonEditor:
                 "(configs/fashion_rag/tiny.py:detail)"
             )
         self.model, self.params, self.tokenizer, self.database = model, params, tokenizer, database
-        self.batch_size, self.window = batch_size, model.window if window is None else window
+        self._programs = Programs(mesh)
+        self.batch_size = self._programs.whole_batches(batch_size)
+        self.window = model.window if window is None else window
         self.fusion, self.weighting, self.reject, self.reject_below = fusion, weighting, reject, reject_below
         self.detail = detail
         self.prompts = Prompts(kind=model.prompt, tokenizer=tokenizer, tokens=model.tokens)
-        self._programs: dict[tuple, Callable] = {}
-        self._compiling = 0.0
 
     @classmethod
     def from_folders(
@@ -135,7 +139,7 @@ class PersonEditor:
     ) -> "PersonEditor":
         """Loads a model folder and a memory; `options` are the constructor's. Raises `UserError`."""
         model = read_fashion(model_folder)
-        params = load_fashion(model, model_folder, dtype=model.dtype)
+        params = load_fashion(model, model_folder, mesh=options.get("mesh"), dtype=model.dtype)
         tokenizer = Tokenizer.from_folder(tokenizer_folder(model_folder))
         garments = None
         if database is not None:
@@ -176,7 +180,8 @@ class PersonEditor:
         for person in people:
             self.check(person, retrieve)
         table = named_sampler(sampler or self.model.sampler, self.model.schedule, steps)
-        scale = self.model.guidance_scale if guidance is None else float(guidance)
+        scale = float(self.model.guidance_scale if guidance is None else guidance)
+        check_scale(scale)
         results: list[Edited | None] = [None] * len(people)
         # People with as many garments make a batch of one shape.
         counts = [len(person.garments) or retrieve for person in people]
@@ -190,7 +195,7 @@ class PersonEditor:
         return results
 
     def _edit(self, people, count: int, table: Sampler, scale: float, seed: int) -> list[Edited]:
-        started, self._compiling = time.perf_counter(), 0.0
+        started, clock = time.perf_counter(), Clock(self._programs)
         model, size = self.model, 1 if len(people) == 1 else self.batch_size
         gathered = [self._garments(person, count) for person in people]
         rows = [*range(len(people)), *[0] * (size - len(people))]
@@ -213,23 +218,19 @@ class PersonEditor:
             if self._shows_detail:
                 tops = [_top(gathered[row][0]).picture for row in rows]
                 inputs["top"] = np.stack([garment_picture(picture, model.image_size) for picture in tops])
-        retrieved = time.perf_counter()
+        clock.lap("retrieve")
         noise = jax.random.normal(jax.random.key(seed), (1, *model.latent_size, model.vae.latent_channels))
         inputs["noise"] = jnp.repeat(noise, size, axis=0)
         inputs["seeds"] = np.full(size, seed % 2**32, np.uint32)
         denoise = partial(_denoise, model, self.fusion, self.prompts.placeholder, scale == 1)
         name = f"{self.fusion} {'plain' if scale == 1 else 'guided'} {'with noise' if table.stochastic else ''}"
-        latents = self._run(name, denoise, inputs, table, np.float32(scale))
+        run = self._programs.run
+        latents = run(name, denoise, self.params, inputs, table, np.float32(scale), rows=size)
         latents.block_until_ready()
-        denoised = time.perf_counter() - self._compiling
-        images = np.asarray(self._run("decode", partial(_decode, model), latents))
-        done = time.perf_counter()
-        seconds = {
-            "retrieve": retrieved - started,
-            "denoise": denoised - retrieved,
-            "decode": done - self._compiling - denoised,
-            "total": done - started,
-        }
+        clock.lap("denoise")
+        images = np.asarray(run("decode", partial(_decode, model), self.params, latents, rows=size))
+        clock.lap("decode")
+        seconds = {**clock.seconds, "total": time.perf_counter() - started}
         seconds = {name: value / len(people) for name, value in seconds.items()}
         return [
             self._result(person, image, garments, split, seconds)
@@ -318,15 +319,6 @@ class PersonEditor:
             seconds=seconds,
         )
 
-    def _run(self, name: str, function: Callable, *arguments):
-        """`function(params, *arguments)`, compiled once for each set of shapes; compiling is counted apart."""
-        key = (name, tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(arguments)))
-        if key not in self._programs:
-            start = time.perf_counter()
-            self._programs[key] = jax.jit(function).lower(self.params, *arguments).compile()
-            self._compiling += time.perf_counter() - start
-        return self._programs[key](self.params, *arguments)
-
 
 def seen_part(
     mask: Bool[np.ndarray, "h w"], size: tuple[int, int], window: float
@@ -389,7 +381,6 @@ def _denoise(model: FashionRAG, fusion, placeholder: int, plain_only: bool, para
         conditions,
         empty,
         1 if plain_only else scale,
-        batch_axes=conditions.batch_axes(),
     )
     return sample(denoise, table, inputs["noise"], key=jax.vmap(jax.random.key)(inputs["seeds"]))
 

@@ -1,6 +1,5 @@
 """Photos in, flat-lays out: `GarmentGenerator` holds model, parameters and memory and runs batches."""
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +17,10 @@ from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids, check_attribu
 from ragdiff_jax.data.images import square
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.data.tokenizer import Tokenizer
-from ragdiff_jax.diffusion import Sampler, SamplerName, guided, named_sampler, sample
+from ragdiff_jax.diffusion import Sampler, SamplerName, check_scale, guided, named_sampler, sample
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import mesh_context
 from ragdiff_jax.pipelines.doubts import Limits, fit_landmark, memory_limits, photo_doubts
+from ragdiff_jax.pipelines.programs import Clock, Programs
 from ragdiff_jax.retrieval import Memory, make_searcher
 from ragdiff_jax.retrieval.index import SearcherKind
 from ragdiff_jax.systems.attribute_head import HeadAttributes, read_photos
@@ -85,6 +84,7 @@ class GarmentGenerator:
 
     A photo's result depends on the photo, its description and the seed alone, not on its company: batches
     have one size (the last is padded; a single photo goes alone), every photo starts from the seed's noise.
+    On a mesh a batch is cut over `data` and `fsdp`, as in training; its size is rounded up to be divided by these.
     Latents to image are two programs, the sampling loop and the decoder, so that the time of each is known;
     nothing returns to the host between steps.
     """
@@ -120,26 +120,26 @@ class GarmentGenerator:
                 "add more: ragdiff memory add"
             )
         self.model, self.params, self.memory, self.tokenizers = model, params, memory, tuple(tokenizers)
-        self.batch_size, self.mesh = batch_size, mesh
+        self._programs = Programs(mesh)
+        self.batch_size = self._programs.whole_batches(batch_size)
         self._searcher = make_searcher(searcher, memory.embeddings)
         self.search_choice = self._searcher.choice
-        self._programs: dict[tuple, Callable] = {}
-        self._clock: _Clock | None = None
+        run = self._programs.run
         self._doubt_limits: Limits | None = None
         self._predictor: ZeroShotAttributes | HeadAttributes | None = None
         if model.image_encoder is not None:
             part = TEXT_PARTS[len(model.text_encoders) - 1]
             text, vision = (model.text_encoders[-1], params[part]), (model.image_encoder, params[IMAGE_ENCODER])
             self._predictor = ZeroShotAttributes(
-                lambda photos: self._run("clip photos", partial(clip_photos, vision[0]), vision[1], photos),
-                lambda ids: self._run("clip prompts", partial(clip_prompts, text[0]), text[1], ids),
+                lambda photos: run("clip photos", partial(clip_photos, vision[0]), vision[1], photos),
+                lambda ids: run("clip prompts", partial(clip_prompts, text[0]), text[1], ids),
                 self.tokenizers[-1],
                 calibration or {},
             )
         elif calibration and model.structure_net.reads_attributes:
             read = partial(read_photos, model.structure_net)
             own = params["structure_net"]
-            self._predictor = HeadAttributes(lambda photos: self._run("read", read, own, photos), calibration)
+            self._predictor = HeadAttributes(lambda photos: run("read", read, own, photos), calibration)
 
     @classmethod
     def from_folders(cls, model_folder: str | Path, memory_folder: str | Path, **options) -> "GarmentGenerator":
@@ -219,16 +219,18 @@ class GarmentGenerator:
         """The flat-lay of each photo (any size).
 
         `attributes`, `predict` and `landmark` as in `retrieve`; `captions`: of each photo (default: the empty prompt);
-        `guidance`, `sampler`: None takes the model's own. Raises `UserError` as `retrieve` does and for bad steps.
+        `guidance`, `sampler`: None takes the model's own. Raises `UserError` as `retrieve` does, and for bad steps
+        and scales.
         """
         self.check(landmark=landmark, steps=steps, sampler=sampler, predict=predict)
         table = named_sampler(sampler or self.model.sampler, self.model.schedule, steps)
-        scale = self.model.guidance_scale if guidance is None else guidance
+        scale = float(self.model.guidance_scale if guidance is None else guidance)
+        check_scale(scale)
         results = []
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
             inputs = self._batch(images[part], attributes and attributes[part], captions and captions[part])
-            results += self._generate(*inputs, len(images[part]), table, float(scale), seed, predict, landmark)
+            results += self._generate(*inputs, len(images[part]), table, scale, seed, predict, landmark)
         return results
 
     def _batch(self, images, attributes, captions):
@@ -254,15 +256,10 @@ class GarmentGenerator:
         return described
 
     def _limits(self) -> Limits:
-        """Where doubt begins for this memory; worked out once, off the clock."""
+        """Where doubt begins for this memory; worked out once."""
         if self._doubt_limits is None:
-            start, clock = time.perf_counter(), self._clock
-            self._clock = None  # compiling would stop it a second time
             size = self.model.image_size
             self._doubt_limits = memory_limits(self.memory, self.model.neighbours, size, self._highest_cosines)
-            self._clock = clock
-            if clock is not None:
-                clock.pause(time.perf_counter() - start)
         return self._doubt_limits
 
     def _highest_cosines(self, photos: UInt8[np.ndarray, "n s s 3"], rows: Int64[np.ndarray, " n"]):
@@ -271,7 +268,7 @@ class GarmentGenerator:
         found = []
         for start in range(0, len(photos), self.batch_size):
             part = np.arange(start, start + self.batch_size).clip(max=len(photos) - 1)
-            embedding = self._run("embed", partial(_embed, self.model), self.params, photos[part], unknown)
+            embedding = self._embedded(photos[part], unknown)
             found.append(np.asarray(self._searcher.search(embedding, 1, rows[part])[1])[:, 0])
         return np.concatenate(found)[: len(photos)]
 
@@ -280,14 +277,14 @@ class GarmentGenerator:
         model = self.model
         limits = self._limits()
         ids = np.stack([attribute_ids(attributes) for attributes, _ in described])
-        embedding = self._run("embed", partial(_embed, model), self.params, photos, ids)
+        embedding = self._embedded(photos, ids)
         rule = model.landmark_rule
         ranked, cosines = self._searcher.search(embedding, rule.considered(len(self.memory)))
         ranked, cosines = np.asarray(ranked), np.asarray(cosines)
         rows = ranked[:, : rule.k]
         neighbours = self.memory.embeddings[rows]
         masks = self.memory.landmarks[ranked]
-        weights, fused, choice = self._run("choose", rule, embedding, neighbours, cosines, masks)
+        weights, fused, choice = self._programs.run("choose", rule, embedding, neighbours, cosines, masks)
         fused, choice, weights = np.asarray(fused), np.asarray(choice).tolist(), np.asarray(weights)
         masks, cosines = masks[:, : rule.k], cosines[:, : rule.k]
         source, doubts = "likeliest" if rule.candidates else "fused", ()
@@ -297,7 +294,7 @@ class GarmentGenerator:
             own, doubts = fit_landmark(landmark, model.image_size)
             fused, choice, source = np.repeat(own[None], len(rows), axis=0), [None] * len(rows), "file"
         elif model.mask_unet is not None:
-            fused = np.asarray(self._run("landmark", partial(_predict_landmark, model), self.params, photos))
+            fused = np.asarray(self._run("landmark", _predict_landmark, photos, rows=len(rows)))
             choice, source = [None] * len(rows), "predicted"
         elif model.landmark_guider is None:
             choice, source = [None] * len(rows), "unused"
@@ -323,7 +320,9 @@ class GarmentGenerator:
         self, photos, given, texts, count, table: Sampler, scale: float, seed, predict, landmark
     ) -> list[Generated]:
         model, started = self.model, time.perf_counter()
-        self._clock = clock = _Clock()
+        clock = Clock(self._programs)
+        with clock.paused():
+            self._limits()
         described = self._describe(photos, given, predict)
         clock.lap("annotate")
         retrieved, pieces = self._retrieve(photos, described, landmark)
@@ -332,53 +331,28 @@ class GarmentGenerator:
         shape = (1, model.latent_size, model.latent_size, model.unet.in_channels)
         noise = jnp.repeat(jax.random.normal(jax.random.key(seed), shape), len(photos), axis=0)
         # Scale 1 has no second half: another program. Other scales are an argument, so they share one.
-        seeds = np.full(len(photos), seed % 2**32, np.uint32)
+        rows, seeds = len(photos), np.full(len(photos), seed % 2**32, np.uint32)
         arguments = (photos, *pieces, texts, empty, noise, seeds, table)
         name = "denoise with noise" if table.stochastic else "denoise"
         if scale == 1:
-            latents = self._run(f"{name} plain", partial(_denoise, model, scale=None), self.params, *arguments)
+            latents = self._run(f"{name} plain", partial(_denoise, scale=None), *arguments, rows=rows)
         else:
-            latents = self._run(name, partial(_denoise, model), self.params, *arguments, np.float32(scale))
+            latents = self._run(name, _denoise, *arguments, np.float32(scale), rows=rows)
         latents.block_until_ready()
         clock.lap("denoise")
-        images = np.asarray(self._run("decode", partial(_decode, model), self.params, latents))
+        images = np.asarray(self._run("decode", _decode, latents, rows=rows))
         clock.lap("decode")
         total = time.perf_counter() - started
         seconds = {name: clock.seconds[name] / count for name in ("annotate", "retrieve", "denoise", "decode")}
         seconds = {**seconds, "total": total / count}
         return [Generated(image=images[i], retrieved=retrieved[i], seconds=seconds) for i in range(count)]
 
-    def _run(self, name: str, function: Callable, *arguments):
-        """`function(*arguments)`, compiled once for each set of shapes; compiling stops the clock.
+    def _embedded(self, photos, ids) -> Float32[np.ndarray, "b d"]:
+        return np.asarray(self._run("embed", _embed, photos, ids, rows=len(photos)))
 
-        A first argument that is a tree of parameters always has the same shapes.
-        """
-        inputs = arguments[1:] if isinstance(arguments[0], Mapping) else arguments
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(inputs))
-        with mesh_context(self.mesh, ()) if self.mesh is not None else contextlib.nullcontext():
-            program = self._programs.get((name, shapes))
-            if program is None:
-                start = time.perf_counter()
-                program = jax.jit(function).lower(*arguments).compile()
-                self._programs[name, shapes] = program
-                if self._clock is not None:
-                    self._clock.pause(time.perf_counter() - start)
-            return program(*arguments)
-
-
-class _Clock:
-    """Laps of a stopwatch that is stopped while something compiles."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name], self._last = now - self._last, now
-
-    def pause(self, seconds: float) -> None:
-        self._last += seconds
+    def _run(self, name: str, function: Callable, *inputs, rows: int):
+        """`function(model, params, *inputs)` of a batch of so many rows."""
+        return self._programs.run(name, partial(function, self.model), self.params, *inputs, rows=rows)
 
 
 def _embed(model: RAGDiffusion, params, photos, attributes):
@@ -412,7 +386,6 @@ def _denoise(
         conditions,
         model.unconditional(params, conditions, nothing),
         1 if scale is None else scale,
-        batch_axes=conditions.batch_axes(),
     )
     return sample(denoise, table, noise, key=jax.vmap(jax.random.key)(seeds))
 

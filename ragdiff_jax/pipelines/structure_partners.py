@@ -46,8 +46,7 @@ class Partner:
                 "structure_partner": self.partner,
                 "similarity": round(self.similarity, 4),
                 "texture_difference": round(self.difference, 4),
-            },
-            ensure_ascii=False,
+            }
         )
 
 

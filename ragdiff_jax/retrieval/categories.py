@@ -39,13 +39,10 @@ class CategorySearcher:
         Raises `UserError` for a category with fewer than k rows (than k + 1 where one is left out).
         """
         found = np.zeros((len(queries), k), np.int32), np.zeros((len(queries), k), np.float32)
-        exclude = np.full(len(queries), -1, np.int32) if exclude is None else np.asarray(exclude, np.int32)
         for category in sorted(set(categories)):
             mine = np.flatnonzero([name == category for name in categories])
             rows = self._rows.get(category, np.zeros(0, np.int32))
-            # Row numbers of the whole as places in the category's own; one that isn't in it excludes nothing.
-            place = {int(row): number for number, row in enumerate(rows)}
-            leave = np.array([place.get(int(row), -1) for row in exclude[mine]], np.int32)
+            leave = np.full(len(mine), -1, np.int32) if exclude is None else _places(rows, np.asarray(exclude)[mine])
             need = k + int((leave >= 0).any())
             if len(rows) < need:
                 raise UserError(
@@ -60,6 +57,14 @@ class CategorySearcher:
                 ids, cosines = _search(searcher, queries[part], k, leave[start : start + _CHUNK], len(mine))
                 found[0][part], found[1][part] = rows[ids], cosines
         return found
+
+
+def _places(rows: Int32[np.ndarray, " m"], wanted: Int[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
+    """Row numbers of the whole as places in a category's own `rows`, which ascend; -1 for one that isn't in it."""
+    if not len(rows):
+        return np.full(len(wanted), -1, np.int32)
+    at = np.searchsorted(rows, wanted).clip(max=len(rows) - 1)
+    return np.where(rows[at] == wanted, at, -1).astype(np.int32)
 
 
 def _search(searcher, queries, k, leave, total):

@@ -46,8 +46,11 @@ class NeighbourTable:
         temporary = path.with_name(storage.temporary_name())
         with storage.writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            storage.write_synced(temporary, buffer.getvalue())
-            os.replace(temporary, path)
+            try:
+                storage.write_synced(temporary, buffer.getvalue())
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: str | Path, memory: Memory) -> "NeighbourTable":

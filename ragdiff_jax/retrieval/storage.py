@@ -60,8 +60,8 @@ def write_synced(path: Path, content: bytes) -> None:
 def create_exclusively(path: Path, content: bytes) -> None:
     """Creates `path` with its whole content at once. Raises `FileExistsError` if it is there already."""
     temporary = path.parent / temporary_name()
-    write_synced(temporary, content)
     try:
+        write_synced(temporary, content)
         # A link appears with all its content or fails: what a rename would do, but it never replaces.
         try:
             os.link(temporary, path)
@@ -70,7 +70,7 @@ def create_exclusively(path: Path, content: bytes) -> None:
                 raise
             write_synced(path, content)  # no hard links here; a reader passes over JSON that is cut off
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     sync(path.parent)
 
 

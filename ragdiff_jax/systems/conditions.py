@@ -56,8 +56,9 @@ class Conditions:
             hint=None if self.hint is None else 0,
         )
 
-    def unconditional(self, empty: Text) -> "Conditions":
-        """The other half of guidance: empty text, no structure, no photo, the same landmark (docs/papers.md).
+    def with_closed_gates(self, empty: Text) -> "Conditions":
+        """Empty text, no structure, no photo, the same landmark: what `RAGDiffusion.unconditional` makes of them where
+        training closes gates (docs/papers.md).
 
         `empty` is the empty prompt through the encoders, [1, l, d] and [1, p] or a whole batch of it.
         """

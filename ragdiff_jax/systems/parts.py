@@ -66,7 +66,8 @@ def networks(model: "RAGDiffusion") -> dict[str, nn.Module]:
         parts["photo_guider"] = LandmarkGuider(model.photo_guider, model.dtype)
     if model.mask_unet is not None:
         parts["mask_unet"] = UNet(model.mask_unet, **common)
-    parts["structure_net"] = StructureNet(model.structure_net, model.dtype)
+    # In fp32, as the memory was embedded: cosines are compared with those of a memory on the disk.
+    parts["structure_net"] = StructureNet(model.structure_net)
     parts["vae"] = AutoencoderKL(model.vae, model.dtype)
     for part, config in zip(TEXT_PARTS, model.text_encoders, strict=False):
         parts[part] = CLIPTextModel(config, model.dtype)
@@ -110,6 +111,8 @@ def check_parts(model: "RAGDiffusion") -> None:
     for name, kind in (("sampler", SamplerName), ("remat", Remat), ("attention", Implementation), ("null", Null)):
         check_choice(name, getattr(model, name), kind)
     last, width = model.text_encoders[-1], model.unet.cross_attention_dim
+    if model.image_size % model.vae.factor:
+        raise UserError(f"image_size={model.image_size}: must be a multiple of the VAE's factor, {model.vae.factor}")
     if model.text_pads and len(model.text_pads) != len(model.text_encoders):
         raise UserError(f"RAGDiffusion: {len(model.text_pads)} text_pads for {len(model.text_encoders)} text encoders")
     fits = [

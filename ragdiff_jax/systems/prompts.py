@@ -62,10 +62,6 @@ class Prompts:
         """The id of `$`, whose embeddings are replaced."""
         return int(self.tokenizer.encode([PLACEHOLDER])[0, 1])
 
-    def most_garments(self, caption: str, category: str) -> int:
-        """How many garments have room behind this caption."""
-        return max(0, self.tokenizer.max_length - self.tokenizer.length(self.text(caption, category, 1))) // self.tokens
-
     def encode(
         self, captions: Sequence[str], categories: Sequence[str], garments: int, *, cut: bool = False
     ) -> Int32[np.ndarray, "b l"]:
@@ -87,7 +83,7 @@ class Prompts:
             if length <= room:
                 continue
             if not cut:
-                fits = max(0, (self.tokenizer.max_length - length) // self.tokens)
+                fits = max(0, self.tokenizer.max_length - length) // self.tokens if garments and self.tokens else 0
                 fix = f"shorten it, use at most {fits} garments, or pool them" if fits else "shorten it"
                 beside = f", and {garments} garments need {garments * self.tokens}" if garments else ""
                 raise UserError(

@@ -105,7 +105,10 @@ class RAGDiffusion:
 
     @classmethod
     def from_config(cls, name: str, **changes: Any) -> "RAGDiffusion":
-        """A preset: `tiny`, `sdxl` (4-channel VAE) or `sdxl_flux` (16 channels). `changes` replaces fields."""
+        """A preset: `tiny` (64 px), `small` (128 px), `sdxl` (4-channel VAE) or `sdxl_flux` (16 channels).
+
+        `changes` replaces fields. Raises `UserError` for another name.
+        """
         from ragdiff_jax.systems.presets import preset
 
         return dataclasses.replace(preset(name), **changes)
@@ -312,13 +315,14 @@ class RAGDiffusion:
 
         `empty`: the empty prompt through the encoders.
         """
-        closed = conditions.unconditional(empty)
+        closed = conditions.with_closed_gates(empty)
         if self.null == "gate":
             return closed
-        rows, side = closed.gates.reference.shape[0], self.latent_size
+        rows, features = closed.gates.reference.shape[0], conditions.landmark_features
+        shape = (self.latent_size,) * 2 if features is None else features.shape[1:3]
         changes: dict[str, Any] = {"gates": jax.tree.map(jnp.ones_like, closed.gates)}
         if self.reference_net:
-            changes["reference"] = self.reference(params, jnp.zeros((rows, side, side, self.unet.in_channels)))
+            changes["reference"] = self.reference(params, jnp.zeros((rows, *shape, self.unet.in_channels)))
         if self.ep_adapter is not None:
             zeros = jnp.zeros((rows, self.structure_net.embed_dim))
             changes["adapter"] = self._apply(params, "ep_adapter", zeros)

@@ -31,6 +31,9 @@ from ragdiff_jax.training.state import TrainState
 logger = logging.getLogger(__name__)
 
 
+_LEAST_SLICE = 2**20  # bytes
+
+
 def _leaf_sum(leaf: jax.Array) -> jax.Array:
     """Sum of the bit patterns modulo 2^32: exact, and the same under every sharding."""
     if leaf.dtype == jnp.bool_:
@@ -96,8 +99,13 @@ class Checkpoints:
         self.directory = Path(directory).absolute()
         self._mesh = mesh
         self._failed = False
+        # What several devices hold, each writes a part of; cutting takes a program of each shape and device, hundreds
+        # in all, so that small arrays are written whole by one.
+        saving = ocp.options.ArrayOptions.Saving(min_slice_bytes_for_replica_parallel=_LEAST_SLICE)
+        self._context = ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving))
         self._manager = ocp.training.Checkpointer(
             self.directory,
+            context=self._context,
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,
         )
@@ -241,7 +249,7 @@ class Checkpoints:
         """Write the frozen parameters, once, before the first step."""
         if not jax.tree.leaves(frozen):
             return
-        with self._saving():
+        with self._saving(), self._context:
             ocp.save_checkpointables(self.directory / "frozen", self._with_sums(frozen), overwrite=True)
 
     def restore_frozen(self, target: Any) -> Any:

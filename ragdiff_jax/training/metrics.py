@@ -53,6 +53,19 @@ def step_line(
     return "  ".join(parts)
 
 
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """tensorboardX imports torch where it is installed: two seconds, and CUDA libraries of its own beside JAX's."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
 def _truncate(path: Path, last_step: int) -> None:
     """Drop the lines after `last_step`, and a last line that was cut off; the file is replaced in one go."""
     if not path.exists():
@@ -107,7 +120,8 @@ class MetricWriter:
     @functools.cached_property
     def _board(self) -> Any:
         """TensorBoard's writer, from the first line on: a first step needn't wait for its import."""
-        from tensorboardX import SummaryWriter
+        with _without_torch():
+            from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self._workdir / "tensorboard"), purge_step=self._start_step + 1)
 

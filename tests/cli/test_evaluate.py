@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ragdiff_jax.data.images import encode_png
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation import pair_run
 from ragdiff_jax.evaluation.folder_pairs import open_folders
+from ragdiff_jax.evaluation.result_file import read_results
 from ragdiff_jax.models.lpips import shapes
 
 
@@ -156,6 +158,19 @@ def test_logos_of_other_boxes_are_not_compared_and_few_pairs_decide_nothing(ragd
     assert code == 2 and "logo_psnr: measured with different --boxes" in err[0]
 
 
+def test_a_picture_that_is_not_square_keeps_its_garment_on_any_plain_ground(ragdiff, tmp_path):
+    """Padded with white first, a light grey ground would stand out and be the garment."""
+    for name, ground in (("real", 236), ("fake", 255)):
+        (tmp_path / name).mkdir()
+        picture = np.full((64, 40, 3), ground, np.uint8)
+        picture[16:48, 10:30] = (40, 60, 160)
+        Image.fromarray(picture).save(tmp_path / name / "a.png")
+    names = ("silhouette_iou", "ciede2000")
+    code, out, err = evaluate(ragdiff, tmp_path, "fake", "--metrics", *names)
+    assert code == 0, err
+    assert out[0]["silhouette_iou"] == 1 and out[0]["ciede2000"] == pytest.approx(0, abs=1e-6)
+
+
 def test_names_of_any_letters(ragdiff, folders):
     for name in ("real", "near"):
         os.rename(folders / name / "0.png", os.fsencode(folders / name) + b"/sm\xe5.png")
@@ -266,11 +281,15 @@ def test_a_data_sets_flat_lays_are_the_true_pictures(ragdiff, tmp_path):
     dataset = next((tmp_path / "data").rglob("dataset_info.json")).parent
     call = ("evaluate", "generation", "--real", dataset, "--fake", tmp_path / "fake", "--out", tmp_path / "out")
     more = ("--size", 32, "--metrics", "ssim", "--json")
+    verdicts = ("evaluate", "compare", tmp_path / "out", tmp_path / "out", "--json")
     code, out, err = ragdiff(*call, *more)
     assert code == 0, err
     assert out[0]["n"] == 6 and out[0]["ssim"] == pytest.approx(1, abs=1e-5)
     first = json.loads((tmp_path / "out" / "results.json").read_text())
     assert first["real"] == f"{dataset}:test"
+    assert first["bootstrap"]["method"] == "percentile, over groups of structure twins"  # drawn as twins of two
+    assert sorted(Counter(read_results(tmp_path / "out").groups).values()) == [2, 2, 2]
+    assert ragdiff(*verdicts)[1][0]["metrics"]["ssim"]["n"] == 6
     folder = tmp_path / "flats"
     (tmp_path / "out" / next((tmp_path / "out").glob("real-test-*")).name).rename(folder)
     assert ragdiff(*call[:3], folder, *call[4:], *more)[0] == 0  # as a folder the same pictures are the same split
@@ -287,7 +306,8 @@ def test_people_of_a_data_set_have_names_that_are_paths(tmp_path, monkeypatch):
     picture = encode_png(np.zeros((8, 8, 3), np.uint8))
     people = [SimpleNamespace(id=f"{where}/000123", person=picture) for where in ("upper_body", "dresses")]
     monkeypatch.setattr(module, "open_persons", lambda dataset, split: people)
-    folder = module.dataset_pictures(tmp_path / "people", "test", "editing", tmp_path)
+    folder, groups = module.dataset_pictures(tmp_path / "people", "test", "editing", tmp_path)
+    assert groups == {name: name for name in ("upper_body-000123", "dresses-000123")}
     assert sorted(file.name for file in folder.iterdir()) == ["dresses-000123.png", "upper_body-000123.png"]
     people.append(SimpleNamespace(id="dresses-000123", person=picture))
     with pytest.raises(UserError, match="two records would be the file 'dresses-000123'"):

@@ -64,6 +64,7 @@ def test_without_the_compiler_it_says_how_to_get_it(capsys):
 
 def test_chips_by_the_name_that_jax_gives_them():
     names = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e", "NVIDIA H200": "H200", "cpu": None}
+    names |= {"NVIDIA L4": "L4", "NVIDIA L40": "L40", "NVIDIA L40S": "L40S"}
     assert {kind: getattr(chip_of(kind), "name", None) for kind in names} == names
 
 

@@ -95,5 +95,8 @@ def test_what_is_wrong_with_edits_is_listed(tmp_path):
         assert words in line
     edit = Edit("a shirt", tmp_path / "mask.png", (), False)
     assert [part.shape for part in edit.read(tmp_path / "a.png", 16)] == [(16, 16, 3)] * 2
+    Image.fromarray(np.pad(np.ones((4, 4), np.uint8), 2)).save(tmp_path / "ones.png")  # 0 and 1, as contracts allow
+    crop, _ = Edit("a shirt", tmp_path / "ones.png", (), False).read(tmp_path / "a.png", 4)
+    assert (crop == 9).all()
     with pytest.raises(UserError, match="cannot be read"):
         read_edits(tmp_path / "none.jsonl", {}, wrong)

@@ -7,6 +7,7 @@ from ragdiff_jax.evaluation import retrieval
 from ragdiff_jax.evaluation.charts import PALETTE, draw_histograms, draw_pairs
 from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, retrieval_scores
 from ragdiff_jax.evaluation.similarity import similarity, tsne
+from ragdiff_jax.evaluation.twins import twin_groups
 from ragdiff_jax.retrieval import LandmarkRule
 
 NOBODY = np.array([-1, -1], np.int32)
@@ -81,12 +82,26 @@ def test_random_choice_and_oracle_are_exact(world):
 def test_similarity_tells_own_from_others():
     rng = np.random.default_rng(0)
     flats = unit(rng.normal(size=(40, 16)))
-    found = similarity(flats, flats, flats, np.arange(40))
+    alone = np.arange(40)
+    found = similarity(flats, flats, flats, np.arange(40), alone)
     assert found["auc"] == found["rank1"] == 1 and found["own"]["mean"] == pytest.approx(1)
     assert found["others"]["count"] == found["memory"]["count"] == 40 * 39
     assert sum(found["others"]["histogram"]) == pytest.approx(1, abs=1e-3)
-    lost = similarity(unit(rng.normal(size=(40, 16))), flats, flats, np.full(40, -1))
+    lost = similarity(unit(rng.normal(size=(40, 16))), flats, flats, np.full(40, -1), alone)
     assert abs(lost["auc"] - 0.5) < 0.1 and lost["memory"]["count"] == 40 * 40
+
+
+def test_a_twin_is_no_other():
+    """Every garment is there twice, in one shape: a tower that knows shapes alone is right about each."""
+    flats = np.repeat(unit(np.random.default_rng(0).normal(size=(20, 16))), 2, axis=0)
+    found = similarity(flats, flats, flats, np.full(40, -1), np.repeat(np.arange(20), 2))
+    assert found["auc"] == found["rank1"] == 1 and found["others"]["count"] == 40 * 38
+    assert similarity(flats[:2], flats[:2], flats, np.full(2, -1), np.zeros(2))["auc"] is None
+
+
+def test_twins_of_twins_are_one_group():
+    ids, partners = ("d", "a", "b", "c", "e"), ("x", "b", "c", None, "x")  # a-b-c, and two of one that isn't there
+    assert twin_groups(ids, partners) == ("d", "a", "a", "a", "d")
 
 
 def test_tsne_keeps_pairs_together_and_repeats_itself():

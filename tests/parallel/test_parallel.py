@@ -1,7 +1,9 @@
 """Mesh, rules, batches, partition."""
 
+import inspect
 import logging
 import os
+import types
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ from ragdiff_jax.parallel import (
     shardings_for,
     unboxed,
 )
+from ragdiff_jax.parallel.mesh import _arranged
 
 SIZES = {"data": 2, "fsdp": 4, "tensor": 1}
 
@@ -48,6 +51,25 @@ def test_mesh_fills_up_and_is_auto():
 def test_mesh_sizes_that_do_not_fit(sizes, words):
     with pytest.raises(UserError, match=words):
         make_mesh(**sizes)
+
+
+def fakes(platform, hosts, each):
+    """Devices as a cluster shows them: every host is a slice, on GPUs too."""
+    devices = [
+        types.SimpleNamespace(platform=platform, slice_index=host, id=host * each + card)
+        for host in range(hosts)
+        for card in range(each)
+    ]
+    return devices[::-1]
+
+
+def test_a_gpu_mesh_crosses_hosts_and_keeps_neighbours_together():
+    arranged = inspect.unwrap(_arranged)  # whose types want devices that are there
+    found = arranged((1, 8, 2), fakes("gpu", 2, 8), "")
+    assert found.shape == (1, 8, 2) and [card.id for card in found.ravel()] == list(range(16))
+    assert all(row[0].slice_index == row[1].slice_index for row in found[0])
+    with pytest.raises(UserError, match="must be a multiple of the 2 slices"):
+        arranged((1, 16, 1), fakes("tpu", 2, 8), "data=1")
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def asker(server, **options):
 
 def test_the_question_carries_picture_key_and_schema(serve):
     server = serve(GOOD)
-    annotator, _ = asker(server, api_key="secret")
+    annotator, _ = asker(server, api_key="secret\n")  # as a file of secrets gives it
     answer = annotator.annotate(PICTURE, "photo")
     assert answer.attributes == {"Category": "Hoodie", "Fit": "Loose"} and answer.caption == "A red hoodie."
     path, headers, body = server.seen[0]
@@ -116,6 +116,9 @@ def test_the_question_carries_picture_key_and_schema(serve):
     assert body["response_format"]["json_schema"]["schema"] == schema("photo")
     picture, text = body["messages"][0]["content"]
     assert picture["image_url"]["url"].startswith("data:image/jpeg;base64,") and "Down Jacket" in text["text"]
+    with pytest.raises(UserError) as refused:
+        asker(server, api_key="sec\nret")
+    assert "API key" in str(refused.value) and "ret" not in str(refused.value).replace("retr", "")
 
 
 def test_a_flat_lay_is_asked_for_less():

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from small_model import draw_garment, random_params, small_system, small_world
 
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import make_mesh
 from ragdiff_jax.pipelines.generate import GarmentGenerator
 from ragdiff_jax.systems.variants import with_conditions
 from ragdiff_jax.weights.model_folder import save_model
@@ -64,9 +66,25 @@ def test_the_same_program_serves_every_batch(generator, photos):
     assert len(generator._programs) == compiled
 
 
+def test_a_mesh_shares_a_batch_and_changes_no_result(generator, photos):
+    folder = generator.memory.path.parent / "model"
+    mesh = make_mesh(data=2, devices=jax.devices()[:2])
+    shared = GarmentGenerator.from_folders(folder, generator.memory.path, batch_size=1, mesh=mesh)
+    assert shared.batch_size == 2
+    # One photo a device, and then one alone, which both compute.
+    found, alone = (shared.generate(photos[at : at + 2], steps=2, seed=1) for at in (0, 2))
+    expected = generator.generate(photos, steps=2, seed=1)
+    for one, other in zip([*found, *alone], expected, strict=True):
+        assert one.retrieved.ids == other.retrieved.ids
+        assert np.abs(one.image.astype(int) - other.image).max() <= 1
+
+
 def test_steps_that_do_not_fit_the_schedule(generator, photos):
     with pytest.raises(UserError, match="steps"):
         generator.generate(photos[:1], steps=100_000)
+    for guidance in (float("nan"), -1.0):
+        with pytest.raises(UserError, match="guidance"):
+            generator.generate(photos[:1], guidance=guidance)
 
 
 def test_a_model_that_computes_in_bfloat16_serves_in_it_from_the_same_memory(generator, photos, tmp_path):

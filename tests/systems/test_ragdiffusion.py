@@ -180,7 +180,7 @@ def test_null_zero_feeds_zeros_where_null_gate_takes_away(texts):
 
 def test_unconditional_half_keeps_the_landmark_and_nothing_else(conditions, texts):
     empty = texts[1]
-    other = conditions.unconditional(empty)
+    other = conditions.with_closed_gates(empty)
     assert jax.tree.structure(other) == jax.tree.structure(conditions)
     assert_equal(other.landmark_features, conditions.landmark_features)
     for gate in jax.tree.leaves(other.gates):
@@ -351,9 +351,8 @@ def test_sampling_is_one_scan_with_the_unet_in_it_once(params, conditions, texts
         denoise = rd.guided(
             functools.partial(MODEL.denoise, params),
             conditions,
-            conditions.unconditional(empty),
+            MODEL.unconditional(params, conditions, empty),
             2.0,
-            batch_axes=conditions.batch_axes(),
         )
         return rd.sample(denoise, rd.ddim(MODEL.schedule, 7), noise)
 

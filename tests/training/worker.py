@@ -49,6 +49,7 @@ def main(arguments):
 if __name__ == "__main__":
     try:
         main(json.loads(sys.argv[1]))
+        assert "torch" not in sys.modules, "training imports torch"
     except UserError as error:  # as the command does
         print(f"ragdiff: {error}", file=sys.stderr, flush=True)
         os._exit(2)

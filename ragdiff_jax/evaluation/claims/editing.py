@@ -9,7 +9,7 @@ import numpy as np
 
 from ragdiff_jax.data.person_folder import open_persons
 from ragdiff_jax.evaluation.claims.people import People, open_tower
-from ragdiff_jax.evaluation.claims.store import Measured
+from ragdiff_jax.evaluation.claims.store import Measured, key_of
 from ragdiff_jax.evaluation.claims.world import GARMENTS, PEOPLE, World
 from ragdiff_jax.evaluation.nearest_words import nearest_words
 from ragdiff_jax.pipelines.edit import PersonEditor
@@ -127,7 +127,8 @@ def _open(world: World) -> People:
     ]
     model = read_fashion(world.editor)
     params = load_fashion(model, world.editor)
-    folder = world.out / "memories" / f"garments-{world.fingerprint('editor')[:12]}-{budget.garments}"
+    drawn = key_of({"drawn": world.drawn, "size": size, "garments": budget.garments})[:8]
+    folder = world.out / "memories" / f"garments-{world.fingerprint('editor')[:12]}-{drawn}"
     if not folder.is_dir():
         GarmentMemoryBuilder(model, params).build(folder, garments_of_people(open_persons(sets[1], "train"), "train"))
     editor = PersonEditor.from_folders(world.editor, folder, batch_size=budget.batch, window=0.0)  # as F does

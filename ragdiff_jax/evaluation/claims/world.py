@@ -21,6 +21,7 @@ from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.analyze import Pairs, Picked, read_pairs
 from ragdiff_jax.evaluation.claims.budget import Budget
+from ragdiff_jax.evaluation.claims.store import key_of
 from ragdiff_jax.evaluation.fingerprints import folder_fingerprint, memory_fingerprint
 from ragdiff_jax.pipelines.gated import Gated
 from ragdiff_jax.pipelines.generate import GarmentGenerator, load_model
@@ -82,10 +83,13 @@ class World:
             raise UserError(f"{stem}: is no whole RAGDiffusion; name one with --stem")
         self.image_size: int = settings["image_size"]
         self._parts: dict[str, Part] = {}
+        self._fingerprints: dict[str, str] = {}
 
     def fingerprint(self, name: str) -> str:
-        """Of one of the inputs: `stem`, `memory`, `editor`, `tower`."""
-        return _fingerprint(self, name)
+        """Of one of the inputs: `stem`, `memory`, `editor`, `tower`. Read once: that takes seconds."""
+        if name not in self._fingerprints:
+            self._fingerprints[name] = _fingerprint(self, name)
+        return self._fingerprints[name]
 
     @functools.cached_property
     def drawn(self) -> str:
@@ -157,7 +161,8 @@ class World:
         """
         if kind == "whole":
             return Memory.open(self.memory_path)
-        name = f"{kind}-{self.fingerprint('memory')[:12]}-{self.fingerprint('stem')[:12]}-{self.budget.added}"
+        drawn = key_of({"drawn": self.drawn, "size": self.image_size, "added": self.budget.added})[:8]
+        name = f"{kind}-{self.fingerprint('memory')[:12]}-{self.fingerprint('stem')[:12]}-{drawn}"
         place = self.out / "memories" / name
         if not place.is_dir():
             temporary = place.with_name(f".{name}.{secrets.token_hex(4)}.tmp")

@@ -57,9 +57,15 @@ class ServerAnnotator:
         per_minute: int | float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        """`url` ends with /v1. `timeout` in seconds; a picture is asked for at most 1 + `retries` times."""
+        """`url` ends with /v1. `timeout` in seconds; a picture is asked for at most 1 + `retries` times.
+
+        Raises `UserError` for another kind of address, and for a key that can't be sent (without repeating it).
+        """
         if not url.startswith(("http://", "https://")):
             raise UserError(f"--url {url}: must begin with http:// or https://, e.g. http://localhost:8000/v1")
+        api_key = api_key.strip()  # secrets from files end in a newline
+        if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+            raise UserError("the API key has characters that no header can carry; set it again, one line of ASCII")
         self.name = model
         self._url, self._key, self._timeout, self._retries = url.rstrip("/"), api_key, timeout, retries
         self._limit, self._sleep = RateLimit(per_minute, sleep=sleep), sleep

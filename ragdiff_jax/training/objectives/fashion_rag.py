@@ -288,7 +288,6 @@ class FashionRAGObjective(RematObjective):
             conditions,
             conditions.unconditional(empty),
             model.guidance_scale,
-            batch_axes=conditions.batch_axes(),
         )
         noise = jax.random.normal(key, (b, *model.latent_size, model.vae.latent_channels))
         table = named_sampler(model.sampler, model.schedule, self.sample_steps)

@@ -237,7 +237,6 @@ class RAGDiffusionObjective(PairObjective):
             conditions,
             model.unconditional(params, conditions, empty),
             model.guidance_scale,
-            batch_axes=conditions.batch_axes(),
         )
         shape = (photo.shape[0], model.latent_size, model.latent_size, model.unet.in_channels)
         table = named_sampler(model.sampler, model.schedule, self.sample_steps)
