@@ -2,6 +2,7 @@
 # PYTHON=/path/to/python chooses the interpreter of a new .venv.
 # EXTRA: the extra of what trains on an accelerator, cuda13 or tpu (default: cuda where nvidia-smi is, else none).
 
+unset PYTHONDONTWRITEBYTECODE  # every process would compile its packages anew
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/.venv"
 
@@ -37,9 +38,8 @@ prepare() {
         if [[ -f "$VENV/.installed-$stamp" && "$(cat "$VENV/.installed-$stamp")" == "$hash $ROOT" ]]; then return; fi
     done
     echo "Installing ragdiff_jax$spec into .venv (only when setup.py changes; the first time takes minutes)" >&2
-    # Compiled on all cores afterwards: pip does it on one, which is half of its time here.
+    # Python compiles what is imported, once; pip would compile all that is installed, which is half of its time here.
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --editable "$ROOT$spec" >&2
-    "$VENV/bin/python" -m compileall -qq -j 0 "$VENV/lib" || true  # packages carry templates that aren't Python
     echo "$hash $ROOT" > "$VENV/.installed-$1"
 }
 
