@@ -64,18 +64,19 @@ class Picked:
 
 def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], None] = lambda: None) -> Pairs:
     """The first `limit` pairs at `size` pixels; `step` is called after each. Raises `UserError` naming the record."""
-    rows = []
-    for row in range(min(limit, len(source))):
+    count = min(limit, len(source))
+    photos, flats = (np.empty((count, size, size, 3), np.uint8) for _ in range(2))
+    masks, rows = np.empty((count, size, size), bool), []
+    for row in range(count):
         record = source[row]
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
-        mask = square_mask(silhouette_of(record, flat), size)
-        if not mask.any():
+        masks[row] = square_mask(silhouette_of(record, flat), size)
+        if not masks[row].any():
             raise UserError(f"record {record.id}: the garment is less than a pixel; leave it out")
+        photos[row] = square(decode_image(record.photo, f"photo of record {record.id}"), size, fill="edge")
+        flats[row] = square(flat, size, fill="white")
         rows.append(
             (
-                square(decode_image(record.photo, f"photo of record {record.id}"), size, fill="edge"),
-                square(flat, size, fill="white"),
-                mask,
                 attribute_ids(record.photo_attributes, f"record {record.id}"),
                 attribute_ids(record.flat_attributes, f"record {record.id}"),
                 record.id,
@@ -84,8 +85,7 @@ def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], Non
             )
         )
         step()
-    *arrays, ids, partners, categories = zip(*rows, strict=True)
-    photos, flats, masks, photo_ids, flat_ids = map(np.stack, arrays)
+    photo_ids, flat_ids, ids, partners, categories = zip(*rows, strict=True)
     return Pairs(
         ids=ids,
         groups=twin_groups(ids, partners),
@@ -93,8 +93,8 @@ def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], Non
         photos=photos,
         flats=flats,
         masks=masks,
-        photo_ids=photo_ids,
-        flat_ids=flat_ids,
+        photo_ids=np.stack(photo_ids),
+        flat_ids=np.stack(flat_ids),
     )
 
 

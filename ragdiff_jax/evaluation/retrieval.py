@@ -12,7 +12,8 @@ from ragdiff_jax.retrieval import LandmarkRule, exact_search
 from ragdiff_jax.retrieval.stored_landmarks import StoredLandmarks
 
 ACCURATE = 0.85
-_ROWS = 256  # silhouettes of the memory compared at a time
+_ROWS = 256  # silhouettes compared at a time, with as many of the memory
+_FLOATS = 2**26  # of their pixels, at most
 _PHOTOS = 64  # whose landmarks are chosen at a time, at most
 _PIXELS = 2**28  # of their candidates at a time: of 256 px and 256 candidates those of 16 photos
 
@@ -21,13 +22,16 @@ Landmarks = Bool[np.ndarray, "m h w"] | StoredLandmarks
 
 def mask_ious(truth: Bool[np.ndarray, "n h w"], masks: Landmarks) -> Float[np.ndarray, "n m"]:
     """IoU of each true silhouette with each of the memory's, in [0, 1]."""
-    ours = truth.reshape(len(truth), -1).astype(np.float32)
-    scores = np.empty((len(truth), len(masks)), np.float32)
-    for start in range(0, len(masks), _ROWS):
-        theirs = masks[start : start + _ROWS].reshape(-1, ours.shape[1]).astype(np.float32)
-        both = ours @ theirs.T
-        either = ours.sum(axis=1)[:, None] + theirs.sum(axis=1)[None] - both
-        scores[:, start : start + _ROWS] = both / np.maximum(either, 1)
+    truth = truth.reshape(len(truth), -1)
+    at_a_time = max(1, min(_ROWS, _FLOATS // truth.shape[1]))
+    scores, areas = np.empty((len(truth), len(masks)), np.float32), truth.sum(axis=1, dtype=np.float32)
+    for start in range(0, len(masks), at_a_time):
+        theirs = masks[start : start + at_a_time].reshape(-1, truth.shape[1]).astype(np.float32)
+        for first in range(0, len(truth), at_a_time):
+            rows = slice(first, first + at_a_time)
+            both = truth[rows].astype(np.float32) @ theirs.T
+            either = areas[rows, None] + theirs.sum(axis=1)[None] - both
+            scores[rows, start : start + at_a_time] = both / np.maximum(either, 1)
     return scores
 
 
