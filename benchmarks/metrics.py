@@ -11,6 +11,7 @@ draws two folders of plain shapes and watches the command's memory from outside;
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -117,7 +118,7 @@ def draw_folders(out: Path, count: int, side: int) -> tuple[Path, Path]:
     """Two folders of `count` pictures: a coloured shape on white, and the same a little moved and off in colour."""
     from PIL import Image, ImageDraw
 
-    folders = out / f"real{count}", out / f"fake{count}"
+    folders = out / f"real{count}-{side}px", out / f"fake{count}-{side}px"
     rng = np.random.default_rng(0)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,10 +139,12 @@ def pairs(out: Path, count: int, side: int, extra: list[str]) -> dict:
     """The command's resident memory, seen from outside once a second."""
     real, fake = draw_folders(out, count, side)
     command = [sys.executable, "-m", "ragdiff_jax.cli.main", "evaluate", "generation", "--real", str(real)]
-    command += ["--fake", str(fake), "--out", str(out / f"results{count}"), "--size", str(side), "--json", *extra]
+    results = out / f"results{count}-{side}px"
+    shutil.rmtree(results, ignore_errors=True)  # the command goes on with parts that are there
+    command += ["--fake", str(fake), "--out", str(results), "--size", str(side), "--json", *extra]
     start, seen = time.perf_counter(), []
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    parts = out / f"results{count}" / "parts"
+    parts = results / "parts"
     status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
         time.sleep(1)

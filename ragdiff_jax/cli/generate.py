@@ -3,6 +3,7 @@
   ragdiff generate hoodie.jpg --out out
   ragdiff generate photos/*.jpg --out out --attributes photos.jsonl --seed 7
   ragdiff generate hoodie.jpg --out out --landmark my_mask.png
+  ragdiff generate photos --out out --batch 64 --devices 8
 
 Writes for hoodie.jpg: hoodie.png (the flat-lay), hoodie_panel.png (photo, neighbours with cosine and weight,
 the landmark used, the result) and hoodie_landmark.png (the silhouette used). A bad input is reported and the
@@ -26,6 +27,7 @@ from ragdiff_jax.cli.inputs import (
     read_landmark,
     read_photos,
     result_stems,
+    shared_mesh,
     split_attributes,
     will_predict,
 )
@@ -47,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="leave out photos whose results are in --out, as the same call names them"
     )
     parser.add_argument("--sampler", choices=("ddim", "ddpm", "dpm"), help="default: the model's own")
+    parser.add_argument(
+        "--batch", type=at_least(1), default=4, metavar="N", help="photos made at a time (default %(default)s)"
+    )
+    parser.add_argument(
+        "--devices", type=at_least(1), default=1, metavar="N", help="that share a batch (default %(default)s)"
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -64,7 +72,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
             return
         paths, stems = map(list, zip(*left, strict=True))
     landmark = read_landmark(arguments.landmark)
-    generator = load_generator(arguments, report)
+    mesh = shared_mesh(arguments.devices)
+    generator = load_generator(arguments, report, batch_size=arguments.batch, mesh=mesh)
     predict = will_predict(generator, rest, model_folder(arguments.model))
     generator.check(landmark=landmark, steps=arguments.steps, sampler=arguments.sampler)
     chunks = read_photos(paths, stems, described, report, chunk=generator.batch_size)

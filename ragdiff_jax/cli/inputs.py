@@ -17,6 +17,7 @@ from ragdiff_jax.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from jax.sharding import Mesh
 
     from ragdiff_jax.pipelines.generate import GarmentGenerator
 
@@ -145,6 +146,20 @@ def load_generator(arguments: argparse.Namespace, report: Report, **options) -> 
     return GarmentGenerator.from_folders(
         model_folder(arguments.model), arguments.memory or shipped("memory"), **options
     )
+
+
+def shared_mesh(devices: int) -> "Mesh | None":
+    """A mesh of so many of this machine's devices; None for one. Raises UserError where there are fewer."""
+    if devices == 1:
+        return None
+    import jax
+
+    from ragdiff_jax.parallel import make_mesh
+
+    there = jax.local_devices()
+    if devices > len(there):
+        raise UserError(f"--devices {devices}: JAX sees {len(there)} here ({there[0].device_kind})")
+    return make_mesh(devices=there[:devices])
 
 
 def listed_photos(paths: Sequence[Path], out: Path | None = None) -> list[Path]:

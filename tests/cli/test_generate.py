@@ -190,6 +190,11 @@ def test_places_that_cannot_be_used_are_found_before_any_work(ragdiff, world, ph
             *(part for pair in others.items() for part in pair),
         )
         assert code == 2 and len(err) == 1 and "absent" in err[0] and path.exists()
+    code, _, err = ragdiff("generate", *photos, "--out", tmp_path / "out", *QUICK, "--devices", 99)
+    assert code == 2 and err == ["ragdiff: --devices 99: JAX sees 8 here (cpu)"]
+    long = tmp_path / ("x" * 300)  # too long a name for the system, which says so wherever it is asked
+    code, lines, err = ragdiff("generate", *photos, "--out", tmp_path / "out", *QUICK, "--model", long)
+    assert code == 2 and len(err) == 1 and "File name too long" in lines[0]["error"]
 
 
 def test_a_memory_of_another_encoder_is_refused(ragdiff, world, photos, tmp_path):
