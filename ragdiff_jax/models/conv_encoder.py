@@ -47,7 +47,9 @@ class ConvEncoder(nn.Module):
                 x = x + Conv(width, dtype=self.dtype, name=f"conv_{i}_{j}_1")(h)
         x = LayerNorm(dtype=self.dtype, name="norm_out")(x)
         x = Dense(self.features, dtype=self.dtype, name="proj_out")(x)
-        places = Dense(self.features, dtype=self.dtype, name="place")(_places(*x.shape[1:3]).astype(x.dtype))
+        waves = _places(*x.shape[1:3]).astype(x.dtype)
+        waves = jnp.broadcast_to(waves, (x.shape[0], *waves.shape))  # the first axis of what a Dense gives is the batch
+        places = Dense(self.features, dtype=self.dtype, name="place")(waves)
         tokens = (x + places).reshape(x.shape[0], -1, self.features)
         return jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
 

@@ -26,7 +26,6 @@ from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.loop import TrainResult, train
 from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
-from ragdiff_jax.training.objectives.fashion_rag import FashionRAGObjective
 from ragdiff_jax.training.resident import ResidentObjective
 from ragdiff_jax.training.settings import TrainSettings
 
@@ -103,9 +102,7 @@ def wrapped(objective: Objective, config: Any) -> Objective:
     if not lora.get("rank"):
         return objective
     adapted = LoRAObjective(base=objective, **lora)
-    if isinstance(objective, FashionRAGObjective):  # F_theta's dropout follows what is trained
-        adapted = dataclasses.replace(adapted, base=dataclasses.replace(objective, trainable=adapted.trainable))
-    return adapted
+    return dataclasses.replace(adapted, base=objective.training_only(adapted.trainable))
 
 
 def make_objective(config: Any) -> Objective:

@@ -43,6 +43,11 @@ class Objective(Protocol):
         del params
         return None
 
+    def training_only(self, trainable: str) -> "Objective":
+        """The same objective inside of one that trains what `trainable` matches, in the place of its own choice."""
+        del trainable
+        return self
+
     def init(self, key: jax.Array) -> Params:
         """The tree of boxed parameters (`nn.Partitioned` leaves, as Flax's `init` gives it).
 

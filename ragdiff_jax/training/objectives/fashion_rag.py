@@ -83,6 +83,9 @@ class FashionRAGObjective(RematObjective):
     export_dtype: str = "float32"
     trainable: str = "^(unet|inversion)/"
 
+    def training_only(self, trainable):
+        return dataclasses.replace(self, trainable=trainable)  # F_theta's dropout follows what is trained
+
     def init(self, key):
         tree = blank(self.model.init, key)
         filled = {"reference_net", *self.parts}
