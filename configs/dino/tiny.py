@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             "image_size": 64,
             "cache": True,
             "decoded": "",  # a folder that keeps the decoded pairs for the next stage
-            "resident": False,  # the whole data set on the device: for a card, 7 s^2 bytes a pair of s pixels
+            "resident": False,  # the whole data set on the device: for a card, 8 s^2 bytes a pair of s pixels
             "also": "",
             "also_repeat": 1,
             "categories": (),

@@ -47,7 +47,7 @@ def get_config(start: str = "") -> ConfigDict:
             "image_size": 64,
             "cache": True,
             "decoded": "",  # a folder that keeps the decoded pairs for the next stage
-            "resident": False,  # the whole data set on the device: for a card, 7 s^2 bytes a pair of s pixels
+            "resident": False,  # the whole data set on the device: for a card, 8 s^2 bytes a pair of s pixels
             "also": "",  # a folder of more pairs (photos/, flats/, masks/), each also_repeat times an epoch
             "also_repeat": 1,
             "encodings": "",  # a folder that keeps what the frozen networks make of each sample

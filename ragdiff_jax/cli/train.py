@@ -79,7 +79,10 @@ def read_config(name: str) -> Any:
     except TypeError as error:
         advice = f"leave :{argument} out" if separator else f"write {file}:ARGUMENT"
         raise UserError(f"--config {name}: its get_config doesn't take that ({error}); {advice}") from error
-    config = get_config(*given)
+    try:
+        config = get_config(*given)
+    except ValueError as error:
+        raise UserError(f"--config {name}: {error}; see the head of {file}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"{file}: get_config() must return an ml_collections.ConfigDict")
     return config.lock()

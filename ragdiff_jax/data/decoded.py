@@ -9,11 +9,13 @@ changed data set is decoded anew; it is written beside its place and renamed, so
 
 import contextlib
 import functools
+import glob
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -91,11 +93,14 @@ def decoded_pairs(
     mark = fingerprint(folders)[:12]
     place = Path(directory) / f"{name}-{image_size}px-{mark}"
     if not place.is_dir():
-        temporary = place.with_name(f".{place.name}.{secrets.token_hex(6)}.tmp")
+        own = f".{place.name}.{socket.gethostname()}."
+        temporary = place.with_name(f"{own}{secrets.token_hex(6)}.tmp")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            with _one_at_a_time(place.parent):
+            with _one_at_a_time(place.parent) as alone:
                 if not place.is_dir():  # another process may have been first
+                    for left in place.parent.glob(f"{glob.escape(own)}*.tmp") if alone else ():
+                        shutil.rmtree(left, ignore_errors=True)  # of one that was killed: as large as the data set
                     temporary.mkdir()
                     _decode(open_source, temporary, image_size, processes or usable_cores())
                     os.rename(temporary, place)
@@ -108,8 +113,8 @@ def decoded_pairs(
 
 
 @contextlib.contextmanager
-def _one_at_a_time(directory: Path) -> Iterator[None]:
-    """Of this host's processes one decodes, with all cores, while the others wait.
+def _one_at_a_time(directory: Path) -> Iterator[bool]:
+    """Of this host's processes one decodes, with all cores, while the others wait; whether that is sure.
 
     The lock is the folder's own, so that nothing is left behind; file systems without such locks do without.
     """
@@ -117,9 +122,12 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
 
     handle = os.open(directory, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        except OSError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(handle)
 
@@ -128,11 +136,23 @@ def fingerprint(folders: Sequence[str | os.PathLike]) -> str:
     """SHA-256 over the names, sizes and times of all files in `folders`, of which some may be files."""
     digest = hashlib.sha256(str(SCHEMA).encode())
     for folder in map(Path, folders):
-        inside = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
-        for path in inside:
+        for path in [folder] if folder.is_file() else sorted(_files_in(folder)):
             status = path.stat()
-            digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            digest.update(os.fsencode(path.relative_to(folder)))
+            digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return digest.hexdigest()
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Those of linked folders too, which data sets on clusters are made of; of a loop each once."""
+    seen = set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(top)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from (path for name in names if (path := Path(top, name)).is_file())
 
 
 def _decode(open_source, folder: Path, size: int, processes: int) -> None:

@@ -22,6 +22,7 @@ from jaxtyping import Int
 
 from ragdiff_jax.array_records import record_writer
 from ragdiff_jax.data.pipeline import Batch
+from ragdiff_jax.data.records import named_records
 from ragdiff_jax.errors import UserError
 
 SCHEMA = 4
@@ -76,6 +77,9 @@ def read_info(folder: str | os.PathLike) -> EncodedInfo | None:
         raise UserError(f"{path}: damaged ({error}); remove the folder, it is made anew") from error
 
 
+_ANEW = "remove the folder, the encodings are made anew"
+
+
 class EncodedPairs:
     """A batch source (`data.pipeline`) of kept encodings: `row`, `mask` and what the writer put there."""
 
@@ -84,13 +88,14 @@ class EncodedPairs:
 
         self.folder, info = Path(folder), read_info(folder)
         if info is None:
-            raise UserError(f"{self.folder / INFO}: missing; remove the folder, the encodings are made anew")
+            raise UserError(f"{self.folder / INFO}: missing; {_ANEW}")
         self.info = info
         paths = [self.folder / _shard(number) for number in range(-(-len(self) // SHARD))]
         for path in paths:
             if not path.is_file():
-                raise UserError(f"{path}: missing; remove the folder, the encodings are made anew")
-        self._source = ArrayRecordDataSource([str(path) for path in paths])
+                raise UserError(f"{path}: missing; {_ANEW}")
+        with named_records(str(self.folder), _ANEW):
+            self._source = ArrayRecordDataSource([str(path) for path in paths])
         if len(self._source) != len(self):
             raise UserError(f"{self.folder}: {len(self._source)} records in place of {len(self)}; remove the folder")
 
@@ -99,9 +104,11 @@ class EncodedPairs:
 
     def batch(self, rows: Int[np.ndarray, " b"]) -> Batch:
         """The records of these places; `row` is the sample's row in the data set."""
+        with named_records(str(self.folder), _ANEW):
+            contents = self._source.__getitems__([int(place) for place in rows])
         items = [
             from_record(content, f"{self.folder}, record {place}")
-            for place, content in zip(rows, self._source.__getitems__([int(place) for place in rows]), strict=True)
+            for place, content in zip(rows, contents, strict=True)
         ]
         batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
         return batch | {"row": np.asarray(rows % self.info.rows, np.int32)}

@@ -56,7 +56,7 @@ class FolderPairs:
         ]
         for image, line in lines.items():
             partner = line.get("structure_partner")
-            if partner is not None and partner not in flats:
+            if partner is not None and not (isinstance(partner, str) and partner in flats):
                 problems.append(
                     f"attributes.jsonl gives {image!r} the partner {partner!r}, which isn't there"
                 )

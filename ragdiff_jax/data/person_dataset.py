@@ -129,6 +129,15 @@ def _bytes(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the file") from error
 
 
+def _state(path: Path) -> tuple[str, int, int]:
+    """Name, size and time: of files that were replaced another data set is made."""
+    try:
+        status = path.stat()
+    except OSError:  # told when it is read
+        return path.name, 0, 0
+    return path.name, status.st_size, status.st_mtime_ns
+
+
 def _shrunk(data, height, name):
     """The bytes to store, and the picture's size (height, width) in them."""
     size = image_size(data, name)
@@ -136,7 +145,7 @@ def _shrunk(data, height, name):
         decode_image(data, name, max_side=64)  # reads it to its end, quickly
         return data, size
     size = height, max(1, round(size[1] * height / size[0]))
-    return encode_jpeg(resize(decode_image(data, name), size), quality=95), size
+    return encode_jpeg(resize(decode_image(data, name, max_side=max(size)), size), quality=95), size
 
 
 def prepare_rows(
@@ -163,7 +172,7 @@ def prepare_rows(
     if same_pictures:
         rows, gone = drop_same_pictures(rows)
         left_out = left_out + gone
-    text = repr([(split, row.id, row.garment.name, row.chunks) for split, own in rows.items() for row in own])
+    text = repr([(split, row.id, row.chunks, *map(_state, row.files)) for split, own in rows.items() for row in own])
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     config = PersonConfig(
         name=f"{name}_{height or 'full'}_{digest}",

@@ -90,7 +90,7 @@ class FolderPersons:
     def _read_lines(self, problems) -> dict[str, dict]:
         file, lines = self.folder / "people.jsonl", {}
         try:
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{one_line(file)}: cannot be read ({' '.join(str(error).split())[:80]}); write a line a person, "

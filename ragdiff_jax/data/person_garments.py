@@ -210,8 +210,3 @@ class PersonShapes:
         return {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
 
 
-def category_names(source: PersonSource) -> list[str]:
-    """The category of each record."""
-    return [source[row].category for row in range(len(source))]
-
-

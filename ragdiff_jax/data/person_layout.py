@@ -29,6 +29,10 @@ class PersonRow:
     keypoints: Path
     chunks: tuple[str, ...] = ()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.person, self.garment, self.label_map, self.keypoints
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -70,7 +74,7 @@ class Rows:
             self._seen.add((split, row.person.name))
             missing = [
                 path
-                for path in (row.person, row.garment, row.label_map, row.keypoints)
+                for path in row.files
                 if path.name not in self._names(path.parent)
             ]
             self.problems += [f"{path.relative_to(self.source)} is missing" for path in missing]

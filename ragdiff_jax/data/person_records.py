@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ragdiff_jax.data.inpainting_masks import CATEGORIES
-from ragdiff_jax.data.records import opened_split
+from ragdiff_jax.data.records import named_records, opened_split
 from ragdiff_jax.errors import UserError
 
 Joint = tuple[float, float, float]
@@ -182,7 +182,8 @@ class TfdsPersons:
         return len(self._source)
 
     def __getitem__(self, row: int) -> PersonRecord:
-        return person_from_example(self._source[row])
+        with named_records(f"{self.folder}: record {row} of split {self.split}"):
+            return person_from_example(self._source[row])
 
     def __iter__(self) -> Iterator[PersonRecord]:
         return (self[row] for row in range(len(self)))

@@ -83,7 +83,7 @@ class PairArrays:
         size = self.image_size
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
         photo = decode_image(record.photo, f"photo of record {record.id}")
-        mask = silhouette_of(record, flat)
+        mask = silhouette_of(record, flat, size)
         in_photo = np.zeros((size, size), np.uint8)
         if record.photo_mask is not None:
             visible = decode_mask(record.photo_mask, f"photo_mask of record {record.id}")
@@ -93,7 +93,7 @@ class PairArrays:
         return {
             "photo": square(photo, size, fill="edge"),
             "flat": square(flat, size, fill="white"),
-            "mask": square_mask(mask, size).astype(np.uint8),
+            "mask": mask.astype(np.uint8),
             "photo_mask": in_photo,
             "has_photo_mask": np.bool_(record.photo_mask is not None),
             "photo_attributes": attribute_ids(record.photo_attributes, f"record {record.id}"),

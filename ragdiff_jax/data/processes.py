@@ -1,6 +1,7 @@
 """Draw data in several processes: records in order, one pool for all splits."""
 
-import concurrent.futures
+import collections
+import concurrent.futures.process
 import functools
 import itertools
 import multiprocessing
@@ -10,6 +11,9 @@ from collections.abc import Callable, Iterator
 
 import tqdm
 
+from ragdiff_jax.errors import UserError
+
+_AHEAD = 4  # items a process
 _CHUNK = 16  # records a worker draws at a time: few enough that all end together, an even number for twins
 
 
@@ -32,7 +36,11 @@ def end_with_parent() -> None:
 
 
 def map_processes(function: Callable, items, processes: int) -> Iterator:
-    """`map`, in order, by this many processes. `function` is a module's, or a partial of one."""
+    """`map`, in order, by this many processes. `function` is a module's, or a partial of one.
+
+    Workers are at most a few items ahead of who takes the results, so that these don't fill the memory. Raises
+    `UserError` where a worker is killed.
+    """
     if processes <= 1:
         yield from map(function, items)
         return
@@ -41,8 +49,20 @@ def map_processes(function: Callable, items, processes: int) -> Iterator:
     # Imported once, by the server; every worker would import it again.
     named = function.func if isinstance(function, functools.partial) else function
     context.set_forkserver_preload([named.__module__])
+    waiting: collections.deque[concurrent.futures.Future] = collections.deque()
     with concurrent.futures.ProcessPoolExecutor(processes, context, end_with_parent) as pool:
-        yield from pool.map(function, items)
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > _AHEAD * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise UserError("a worker process was killed, as for want of memory; use fewer --processes") from error
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def drawn_splits(

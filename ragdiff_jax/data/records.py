@@ -3,6 +3,7 @@
 The same record comes out of ArrayRecord files (TFDS's, without TensorFlow) and of users' folders.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -206,6 +207,15 @@ def opened_split(builder: Any, split: str) -> Any:
     return builder.as_data_source(split=split)
 
 
+@contextlib.contextmanager
+def named_records(what: str, advice: str = "copy the file again, or write the data set anew") -> Iterator[None]:
+    """Reading inside of it raises `UserError` for what is damaged: the library's own error names no file."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(f"{what}: damaged ({str(error).partition(';')[0]}); {advice}") from error
+
+
 def prepared_folder(folder: str | Path) -> Path | None:
     """The prepared data set that `folder` is, or the one in it, as `ragdiff data ... --out` lays it; None: neither.
 
@@ -245,7 +255,8 @@ class TfdsPairs:
         return len(self._source)
 
     def __getitem__(self, row: int) -> PairRecord:
-        return from_example(self._source[row])
+        with named_records(f"{self.folder}: record {row} of split {self.split}"):
+            return from_example(self._source[row])
 
     def __iter__(self) -> Iterator[PairRecord]:
         return (self[row] for row in range(len(self)))

@@ -80,7 +80,7 @@ def read_partners(file: str | Path) -> dict[str, str | None]:
     """Garment -> partner of a JSONL file with `id` and `structure_partner`. Raises `UserError` naming file and line."""
     file = Path(file)
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: can't read the partners ({error}); make them: ragdiff data partners") from error
     partners: dict[str, str | None] = {}

@@ -138,6 +138,8 @@ def quiet_tfds():
 
 def split_ranges(count: int, splits: Mapping[str, float]) -> tuple[tuple[str, int, int], ...]:
     """(name, first, stop) of each split's garments, whole twins. Raises `UserError` for shares that can't be."""
+    if count % 2:
+        raise UserError(f"count {count}: twins come by twos; use an even number")
     if count < 2 * len(splits):
         raise UserError(f"count {count} is too small for {len(splits)} splits of twins; use at least {2 * len(splits)}")
     if any(share <= 0 for share in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:

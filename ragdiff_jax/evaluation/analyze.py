@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, UInt8
 
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
-from ragdiff_jax.data.images import decode_image, square, square_mask
+from ragdiff_jax.data.images import decode_image, square
 from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairRecord, PairSource
 from ragdiff_jax.data.silhouettes import silhouette_of
@@ -70,7 +70,7 @@ def read_pairs(source: PairSource, limit: int, size: int, step: Callable[[], Non
     for row in range(count):
         record = source[row]
         flat = decode_image(record.flat, f"flat-lay of record {record.id}")
-        masks[row] = square_mask(silhouette_of(record, flat), size)
+        masks[row] = silhouette_of(record, flat, size)
         if not masks[row].any():
             raise UserError(f"record {record.id}: the garment is less than a pixel; leave it out")
         photos[row] = square(decode_image(record.photo, f"photo of record {record.id}"), size, fill="edge")

@@ -45,7 +45,7 @@ class GarmentMemoryBuilder(MemoryBuilder):
 
     def _silhouette(self, flat):
         # A flat-lays' memory has checked its own; here they are kept, and nothing looks at them.
-        return super()._silhouette(flat) if flat.mask is None else flat.mask
+        return super()._silhouette(flat) if flat.mask is None else square_mask(flat.mask, self.size)
 
     def _seen(self, image):
         return garment_square(image, self.size, self.model.garment_fit)

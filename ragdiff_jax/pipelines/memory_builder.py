@@ -26,11 +26,10 @@ from ragdiff_jax.data.images import (
     one_line,
     picture_files,
     square,
-    square_mask,
 )
 from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.data.records import PairSource
-from ragdiff_jax.data.silhouettes import flat_silhouette
+from ragdiff_jax.data.silhouettes import square_silhouette
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
 from ragdiff_jax.retrieval.items import check_id, encode_landmark
@@ -265,14 +264,14 @@ class MemoryBuilder:
     def _prepare(self, flat: FlatLay) -> _Prepared:
         check_id(flat.id)  # the memory's own check comes when all are encoded, and would cost all of them
         size = self.size
-        mask = square_mask(self._silhouette(flat), size)
+        mask = self._silhouette(flat)
         if not mask.any():
             raise UserError(f"{flat.id}: the garment is less than a pixel of {size}x{size}; give a larger picture")
         thumbnail = encode_avif(self._shown(flat.image))
         return _Prepared(flat, self._seen(flat.image), mask, attribute_ids(flat.attributes, flat.id), thumbnail)
 
-    def _silhouette(self, flat: FlatLay) -> Bool[np.ndarray, "h w"]:
-        return flat_silhouette(flat.image, flat.mask, str(flat.id))
+    def _silhouette(self, flat: FlatLay) -> Bool[np.ndarray, "s s"]:
+        return square_silhouette(flat.image, flat.mask, str(flat.id), self.size)
 
     def _seen(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
         """What the encoder sees of a picture."""

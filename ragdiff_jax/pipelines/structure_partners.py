@@ -16,7 +16,7 @@ from jaxtyping import Float32
 
 from ragdiff_jax.data.canny import SIDE, colour_histogram, structure_descriptor
 from ragdiff_jax.data.folder import open_pairs
-from ragdiff_jax.data.images import decode_image, square, square_mask
+from ragdiff_jax.data.images import decode_image, square
 from ragdiff_jax.data.processes import map_processes
 from ragdiff_jax.data.silhouettes import silhouette_of
 from ragdiff_jax.errors import UserError
@@ -57,8 +57,8 @@ def describe(folder: str, split: str, rows: tuple[int, int]):
     for row in range(*rows):
         record = source[row]
         flat = decode_image(record.flat, f"flat-lay of record {record.id}", max_side=2 * SIDE)
-        mask = silhouette_of(record, flat)
-        flat, mask = square(flat, SIDE, fill="white"), square_mask(mask, SIDE)
+        mask = silhouette_of(record, flat, SIDE)
+        flat = square(flat, SIDE, fill="white")
         ids.append(record.id)
         edges.append(structure_descriptor(flat))
         colours.append(colour_histogram(flat, mask))

@@ -40,11 +40,6 @@ def mirror(polygon: np.ndarray) -> np.ndarray:
     return polygon[::-1] * np.array([-1.0, 1.0])
 
 
-def circle(x: float, y: float, rx: float, ry: float, n: int = 20) -> np.ndarray:
-    t = np.linspace(0, 2 * np.pi, n, endpoint=False)
-    return np.stack([x + rx * np.cos(t), y + ry * np.sin(t)], -1)
-
-
 def band(low: float, high: float, half: float = 3.0) -> np.ndarray:
     """Everything between two heights."""
     return np.array([[-half, low], [half, low], [half, high], [-half, high]])

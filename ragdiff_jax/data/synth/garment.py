@@ -52,7 +52,7 @@ def structure_partner(spec: GarmentSpec, seed: int) -> GarmentSpec:
 def laid_anew(spec: GarmentSpec, seed: int) -> GarmentSpec:
     """The same garment, laid down another time: how straight it lies and how its sleeves are bent is drawn anew."""
     shape = spec.shape
-    lay = _draw_lay(np.random.default_rng([seed, 78]), RECIPES[shape.category], vars(shape))
+    lay = _draw_lay(np.random.default_rng([seed, 78]), vars(shape))
     return dataclasses.replace(spec, shape=dataclasses.replace(shape, **lay))
 
 
@@ -67,9 +67,9 @@ def draw_shape(rng: np.random.Generator, category: str) -> Shape:
         sleeve = "Sleeveless"
     parts = _draw_body(rng, recipe, category, fit, gender, collar, sleeve, length)
     parts |= _draw_sleeves(rng, recipe, fit, collar, sleeve, parts)
-    parts |= _draw_front(rng, recipe, category, collar, fabric, gender, parts)
-    parts |= _draw_bottom(rng, recipe, category, parts)
-    parts |= _draw_lay(rng, recipe, parts)
+    parts |= _draw_front(rng, recipe, category, collar, fabric, parts)
+    parts |= _draw_bottom(rng, recipe, category)
+    parts |= _draw_lay(rng, parts)
     return Shape(
         category=category,
         family=recipe.family,
@@ -213,7 +213,7 @@ def _draw_sleeves(rng, recipe: Recipe, fit, collar, sleeve, parts) -> dict:
     }
 
 
-def _draw_front(rng, recipe: Recipe, category, collar, fabric, gender, parts) -> dict:
+def _draw_front(rng, recipe: Recipe, category, collar, fabric, parts) -> dict:
     u = rng.uniform
     opening = pick(rng, recipe.openings)
     if category == "Sweater" and opening == "quarter" and collar != "Stand-up":
@@ -250,7 +250,7 @@ def _draw_front(rng, recipe: Recipe, category, collar, fabric, gender, parts) ->
     }
 
 
-def _draw_bottom(rng, recipe: Recipe, category, parts) -> dict:
+def _draw_bottom(rng, recipe: Recipe, category) -> dict:
     """What skirts, dresses and legs have; every garment draws it, so that one's numbers don't depend on another's."""
     u = rng.uniform
     flowing = recipe.family in ("skirt", "dress")
@@ -276,7 +276,7 @@ def _draw_bottom(rng, recipe: Recipe, category, parts) -> dict:
     }
 
 
-def _draw_lay(rng, recipe: Recipe, parts) -> dict:
+def _draw_lay(rng, parts) -> dict:
     """How it was laid down: nobody lays a garment quite straight."""
     u = rng.uniform
     lean, bow, tilt = rng.normal(0.0, (0.018, 0.012, 0.02))

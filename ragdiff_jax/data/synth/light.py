@@ -49,7 +49,7 @@ def photograph(rng: np.random.Generator, image: Image.Image, exposure: str | Non
     exposure = exposure or EXPOSURES[pick_index(rng, (0.87, 0.07, 0.06))]
     image = _blur(rng, image)
     pixels = np.array(image, np.float32).reshape(size, 3 * size)  # rows of numbers: much faster than by channels
-    light = _field(rng, size, exposure)
+    light = _field(rng, size)
     red, blue = list(CASTS.values())[pick_index(rng, _CAST_CHANCES)]
     tint = rng.normal(0, 0.025, 3)
     gain = np.array([red + tint[0], 1 + tint[1], blue + tint[2]], np.float32)
@@ -95,7 +95,7 @@ def _blur(rng, image: Image.Image) -> Image.Image:
     return image
 
 
-def _field(rng, size: int, exposure: str) -> np.ndarray:
+def _field(rng, size: int) -> np.ndarray:
     """The light on the scene, around 1: [size, size] float32."""
     u = rng.uniform
     ticks = np.linspace(-1, 1, size, dtype=np.float32)

@@ -91,8 +91,8 @@ def paint_hand(painter: Painter, wrist: np.ndarray, way: np.ndarray, person: Per
         painter.ellipse(wrist + way * 0.22, (0.016, 0.016), person.nails)
 
 
-def paint_legs(painter: Painter, stance: Stance, person: Person, cloth: RGB | None, cloth_to: float = ANKLE) -> None:
-    """Legs and shoes; `cloth` colours plain trousers down to `cloth_to`."""
+def paint_legs(painter: Painter, stance: Stance, person: Person, cloth: RGB | None) -> None:
+    """Legs and shoes; `cloth` colours plain trousers."""
     skin = person.tights or person.skin
     for side, sign in ((0, -1), (1, 1)):
         hip, knee, ankle = stance.legs[side]
@@ -101,7 +101,7 @@ def paint_legs(painter: Painter, stance: Stance, person: Person, cloth: RGB | No
         toe = ankle + np.array([(sign * 0.04 + 0.1 * np.sin(stance.yaw)), 0.12])
         painter.limb([ankle + [0, 0.01], toe], (0.075, 0.095), person.shoes, _SHOE[side])
         if cloth is not None:
-            keep = line[:, 1] <= max(cloth_to, line[1, 1]) + 0.02
+            keep = line[:, 1] <= max(ANKLE, line[1, 1]) + 0.02
             widths = np.array([0.2, 0.19, 0.15, 0.13, 0.11])[keep]
             painter.limb(line[keep], widths, cloth, LABELS["pants"])
     if cloth is not None:

@@ -96,10 +96,6 @@ class Shape:
         """Worn over other clothes, so never tucked in."""
         return self.category in _OUTER
 
-    @property
-    def can_tuck(self) -> bool:
-        return self.family == "top" and not self.is_outer and self.category not in ("Innerwear", "Swimsuit")
-
 
 _OUTER = (
     "Vest", "Windbreaker", "Down Jacket", "Jacket", "Suit", "Waistcoat", "Shawl", "Knitted Coat", "Leather Short Coat",

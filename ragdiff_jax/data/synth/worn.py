@@ -78,7 +78,7 @@ def stage_worn(
         dressing.outfit_bottom(spec, ready, wear, label, plan)
     else:
         dressing.outfit_top(spec, ready, wear, label, plan)
-    dressing.front(spec, plan)
+    dressing.front(spec)
     inner = False
     if plan.under is not None:
         labels = np.asarray(stage.labels)
@@ -229,7 +229,7 @@ class _Dressing:
             if self.rng.random() < 0.4:
                 occluders.paint_belt(self.painter, self.rng, self.stance.narrow)
         if plan.over is not None:
-            self.over(plan.over, spec, ready, wear, label)
+            self.over(plan.over)
         else:
             self.arms_before(None, self.sleeve(plan, spec))
             self.garment(ready, wear, label, True, groups=late)
@@ -268,7 +268,7 @@ class _Dressing:
         """The legs of one who sits, in plain trousers unless the garment is a dress: before a tucked top."""
         paint_legs(self.painter, self.stance, self.person, self.person.under if label != LABELS["dress"] else None)
 
-    def over(self, piece: Piece, spec, ready, wear, label) -> None:
+    def over(self, piece: Piece) -> None:
         """An open jacket over the garment; its sleeves cover the garment's."""
         gap = self.rng.uniform(0.1, 0.24, 2) + (0.0, 0.06)
         worn = dataclasses.replace(
@@ -320,7 +320,7 @@ class _Dressing:
                         LABELS["left arm" if side else "right arm"],
                     )
 
-    def front(self, spec: GarmentSpec, plan: Plan) -> None:
+    def front(self, spec: GarmentSpec) -> None:
         """What hides the garment now and then."""
         rng, painter = self.rng, self.painter
         if self.person.hair_length and rng.random() < 0.55:
