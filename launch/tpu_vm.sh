@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Cloud TPU: asks for a slice as a queued resource, waits until it is there, and starts the same line on every host.
 #   NAME=run1 ZONE=us-east5-a TYPE=v5p-16 launch/tpu_vm.sh [--dry-run] CONFIG WORKDIR [--set KEY=VALUE ...]
-# WORKDIR lies on a file system that all hosts mount (Filestore, a bucket through gcsfuse). SPOT=1 is cheaper and may be
+# WORKDIR lies on a file system that all hosts mount: Filestore, or a bucket with hierarchical namespace through gcsfuse
+# (a flat one can't rename folders, by which checkpoints and models become whole). SPOT=1 is cheaper and may be
 # taken back: run the line again, it waits for the request that is there, or asks anew in the place of one that was
 # suspended or failed, and the run resumes.
 # PACKAGE: a wheel of ragdiff_jax (default: built from this checkout by a Python 3.11 or newer; PYTHON chooses it).

@@ -176,7 +176,8 @@ def make_batches(
 
     `places`: which rows of the global batch, in this order (None: all); what the global batch of a step is doesn't
     depend on them. Every epoch shows each record once, in its own order. Batches are prepared ahead by `num_threads`
-    threads (0: none; None: one a core of this process, 2 to 16); close the iterator, or drop it, to stop them.
+    threads (0: none; None: one a core of this process, 2 to 16), fewer where these batches would take more than
+    `AHEAD` bytes; close the iterator, or drop it, to stop them.
     `order`: the rows of an epoch, where some come more than once. `rows_only`: batches hold `row` alone.
     """
     if batch_size < 1:
@@ -190,6 +191,9 @@ def make_batches(
         return {"row": rows} if rows_only else arrays.batch(rows)
 
     threads = max(2, min(16, usable_cores())) if num_threads is None else num_threads
+    if threads and not rows_only:
+        row = sum(x.nbytes for x in arrays.batch(order[:1]).values())
+        threads = min(threads, max(1, AHEAD // (row * (batch_size if places is None else len(places))) - 2))
     return _prefetch(load, start_step, threads)
 
 
@@ -255,6 +259,8 @@ def _arrays(source, image_size, tokenizer, cache):
 
 
 _ENDLESS = 2**40
+AHEAD = 8 * 2**30
+"""Bytes of batches that are prepared ahead, at most, where two fit: each thread makes a whole one."""
 
 
 def _prefetch(load, start, num_threads, stop=_ENDLESS):

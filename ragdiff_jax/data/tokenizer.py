@@ -67,7 +67,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> Int32[np.ndarray, "b l"]:
         """The ids of each text."""
         ids = np.full((len(texts), self.max_length), self.pad_id, np.int32)
-        for row, encoding in zip(ids, self._backend.encode_batch(list(map(_text, texts))), strict=True):
+        for row, encoding in zip(ids, self._backend.encode_batch(list(map(_sayable, texts))), strict=True):
             row[: len(encoding.ids)] = encoding.ids
         return ids
 
@@ -77,15 +77,15 @@ class Tokenizer:
 
     def length(self, text: str) -> int:
         """How many tokens the text needs, BOS and EOS with it, more than `max_length` if it would lose its end."""
-        encoding = self._backend.encode(_text(text))
+        encoding = self._backend.encode(_sayable(text))
         return len(encoding.ids) + sum(len(part.ids) - 2 for part in encoding.overflowing)
 
     def tokens(self, text: str) -> list[str]:
         """The pieces that a text falls into, with BOS and EOS; for messages and tests."""
-        return self._backend.encode(_text(text)).tokens
+        return self._backend.encode(_sayable(text)).tokens
 
 
-def _text(text: str) -> str:
+def _sayable(text: str) -> str:
     """What the backend takes: bytes that were no text, which Python keeps as half a surrogate pair, become `?`."""
     return text.encode("utf-8", "replace").decode()
 

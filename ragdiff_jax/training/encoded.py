@@ -7,6 +7,7 @@ be had without it. Made on the run's own mesh, kept in `folder`, and refused whe
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ragdiff_jax.parallel import (
     barrier,
     batch_sharding,
     batch_shards,
+    flatten,
     from_first_process,
     make_mesh,
     mesh_context,
@@ -58,6 +60,14 @@ class EncodedObjective(Objective):
         return self.base.trainable
 
     @property
+    def exact(self) -> str:
+        return self.base.exact
+
+    @property
+    def rows_interact(self) -> bool:
+        return self.base.rows_interact
+
+    @property
     def encodings(self) -> str:
         return f"read from {self.folder}, {self.variants} variants a sample"
 
@@ -71,6 +81,12 @@ class EncodedObjective(Objective):
         return self.base.constants(mesh)
 
     def prepared(self, params, constants, mesh):
+        for path, _ in flatten(params):
+            if path.split("/")[0] in _ENCODERS and re.search(self.trainable, path):
+                raise UserError(
+                    f"data.encodings: {path} is to be trained, and no step would run it; freeze it, or leave "
+                    "data.encodings empty"
+                )
         constants = self.base.prepared(params, constants, mesh)
         constants = constants | {"empty_text": self._empty(params, constants, mesh)}
         info = EncodedInfo(len(self.base.pairs), self.variants, self._fingerprint())

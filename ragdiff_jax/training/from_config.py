@@ -28,6 +28,7 @@ from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.training.resident import ResidentObjective
 from ragdiff_jax.training.settings import TrainSettings
+from ragdiff_jax.weights.names import FLOATS
 
 _DAY = 24 * 60  # minutes: a large data set is decoded for hours
 
@@ -109,7 +110,9 @@ def make_objective(config: Any) -> Objective:
     """The objective of a config, with its data opened. Raises UserError for what isn't there."""
     from ragdiff_jax.training import builders
 
-    data = config["data"]
+    data, dtype = config["data"], config["model"].get("export_dtype", "float32")
+    if dtype not in FLOATS:
+        raise UserError(f"model.export_dtype={dtype}: choose one of {', '.join(sorted(FLOATS))}")
     if config["objective"] in builders.PERSON_BUILDERS:
         return wrapped(builders.PERSON_BUILDERS[config["objective"]](config["model"], data), config)
     build = builder_of(config)

@@ -82,7 +82,9 @@ def make_plan(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Plan
     params = _placed(unboxed(boxed), shardings_for(boxed, mesh))
     trainable, frozen = partition(params, objective.trainable)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainable)
-    frozen = _placed(frozen, jax.tree.map(lambda x: x.sharding, frozen), jnp.dtype(settings.frozen_dtype))
+    exact, rounded = partition(frozen, objective.exact) if objective.exact else ({}, frozen)
+    rounded = _placed(rounded, jax.tree.map(lambda x: x.sharding, rounded), jnp.dtype(settings.frozen_dtype))
+    frozen = merge(exact, rounded)
     return Plan(mesh, params, state_targets(settings, trainable, shardings, mesh), frozen)
 
 
@@ -165,6 +167,11 @@ class _Run:
         self.objective, self.workdir, self.settings, self.mesh = objective, workdir, settings, mesh
         self.signals = signals
         self.evaluators = chosen_evaluators(objective, settings)
+        if settings.accumulate > 1 and objective.rows_interact:
+            raise UserError(
+                f"accumulate={settings.accumulate}: {type(objective).__name__} compares the rows of a batch, and would "
+                "compare fewer; leave it 1, and cut the towers' work by model.micro_batches where the config has it"
+            )
         changed = check_config(workdir, config)
         self.plan = make_plan(objective, settings, mesh)
         check_replicated(self.plan, settings)
@@ -172,6 +179,10 @@ class _Run:
         self.checkpoints = Checkpoints(workdir / "checkpoints", mesh, keep=settings.keep)
         stack.callback(self.checkpoints.close)
         self.start, self.state, self.frozen = self._begin()
+        if self.start > settings.steps:
+            raise UserError(
+                f"{workdir} has {self.start} steps already; set train.steps to at least that, or start in a new workdir"
+            )
         if jax.process_index() == 0:
             write_config(workdir, config)
         self.writer = MetricWriter(
@@ -310,7 +321,7 @@ class _Run:
             return False
         over = time.monotonic() - began >= seconds
         if jax.process_count() > 1:
-            return agree(over, False)[0] if step % max(1, self.settings.log_every) == 0 else False
+            return agree(over, False)[0] if step % (self.settings.log_every or 50) == 0 else False
         return over
 
     def _save(self, step: int) -> None:

@@ -49,6 +49,14 @@ class LoRAObjective(Objective):
         return f"^{PART}/|{self.also}" if self.also else f"^{PART}/"
 
     @property
+    def exact(self) -> str:
+        return self.base.exact
+
+    @property
+    def rows_interact(self) -> bool:
+        return self.base.rows_interact
+
+    @property
     def scale(self) -> float:
         """The factor of A B."""
         return self.alpha / self.rank

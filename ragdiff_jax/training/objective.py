@@ -38,6 +38,12 @@ class Objective(Protocol):
     wants_average: ClassVar[bool] = False
     """Whether `loss` takes `average` too: the whole tree with the averaged parameters (EMA), a teacher."""
 
+    exact: ClassVar[str] = ""
+    """Regular expression of frozen parameters that stay fp32 whatever `train.frozen_dtype` says; empty for none."""
+
+    rows_interact: ClassVar[bool] = False
+    """Whether a row's loss depends on the other rows, so that micro-batches one after another would change it."""
+
     def rate_multipliers(self, params: Params) -> Any:
         """Factors of the learning rate, a tree like the trainable one whose leaves broadcast; None: all 1."""
         del params

@@ -66,6 +66,14 @@ class ResidentObjective(Objective):
         }
 
     @property
+    def exact(self) -> str:
+        return self.base.exact
+
+    @property
+    def rows_interact(self) -> bool:
+        return self.base.rows_interact
+
+    @property
     def wants_average(self) -> bool:
         return self.base.wants_average
 

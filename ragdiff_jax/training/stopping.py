@@ -42,14 +42,14 @@ class Signals:
     def asked(self, step: int, every: int, *flags: bool) -> tuple[bool, ...]:
         """(stop after this step, each of `flags`), the same on every process.
 
-        Flags (clocks differ between processes) are asked about every `every` steps.
+        Flags (clocks differ between processes) are asked about every `every` steps (0: 50).
         """
         if jax.process_count() == 1:
             return self.stop is not None, *flags
         if preempted(step):
             self.stop = "SIGTERM"
             return True, *(False for _ in flags)
-        if step % max(1, every):
+        if step % (every or 50):
             return False, *(False for _ in flags)
         stop, *rest = agree(self.stop == "SIGINT", *flags)
         if stop:

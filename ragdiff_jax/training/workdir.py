@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -15,6 +16,8 @@ import jax
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import barrier
 from ragdiff_jax.training.settings import MAY_CHANGE, TrainSettings
+
+logger = logging.getLogger(__name__)
 
 # What a resumed run may have otherwise of its config's `data` and `model`: where caches lie, how a step is computed,
 # what is drawn, measured and exported. All else decides what is learned.
@@ -188,10 +191,12 @@ def locked(workdir: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(
                 f"another run is training in {workdir}; wait for it or choose another workdir"
             ) from error
+        except OSError as error:  # Lustre and NFS may be mounted without locks
+            logger.warning("%s can't be locked (%s): see to it that no second run trains there", workdir, error)
         yield
 
 

@@ -187,13 +187,15 @@ def save_model(
     """Writes a model folder; `model.json` last, so that a folder that has one is whole.
 
     `tokenizers`: a folder for each text encoder. `calibration`: of the attributes that the model predicts. `dtype` of
-    the files (None: each leaf's own). With several processes all must call it; the first writes. Raises `UserError` if
-    the folder cannot be written.
+    the files (None: each leaf's own); StructureNet keeps its own where rounding would change it, since a memory belongs
+    to it to the bit. With several processes all must call it; the first writes. Raises `UserError` if the folder cannot
+    be written.
     """
     folder = Path(folder)
     configs = part_configs(model)
     for part, config in configs.items():
-        save_part(folder / part, config, params[part], dtype)
+        exact = part in _KEPT and not survives(params[part], dtype)
+        save_part(folder / part, config, params[part], None if exact else dtype)
     if jax.process_index() != 0:
         return
     try:
@@ -210,6 +212,12 @@ def save_model(
     parts = {part: _CLASSES.get(part, "CLIPTextModelWithProjection") for part in configs}
     settings = {name: fields[name] for name in SETTINGS} | {"dtype": np.dtype(model.dtype).name}
     write_model_json(folder, ModelFile(system=SYSTEM, parts=parts, settings=settings))
+
+
+def survives(params: Mapping[str, Any], dtype: DTypeLike | None) -> bool:
+    """Whether no number of the tree is another after rounding to `dtype`."""
+    leaves = jax.tree.leaves(params) if dtype is not None else ()
+    return all(bool((leaf.astype(dtype).astype(leaf.dtype) == leaf).all()) for leaf in leaves)
 
 
 def predictor_part(model: RAGDiffusion) -> str:

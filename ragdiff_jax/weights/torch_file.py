@@ -231,9 +231,11 @@ def _call(function: Any, arguments: Any) -> Any:
         raise _Refused("it calls something that is no function")
     match function.name:
         case "collections OrderedDict":
+            if arguments and len(arguments[0]) > MAX_ENTRIES:
+                raise _Refused(f"its dictionaries have more than {MAX_ENTRIES} entries")
             return dict(arguments[0]) if arguments else {}
         case "torch Size":
-            return tuple(arguments[0])
+            return _sizes(arguments[0])
         case "torch._utils _rebuild_parameter":
             if not isinstance(arguments[0], _Tensor):
                 raise _Refused("one of its parameters is no tensor")
@@ -242,9 +244,16 @@ def _call(function: Any, arguments: Any) -> Any:
             storage, offset, shape, strides = arguments[:4]
             if not isinstance(storage, _Storage):
                 raise _Refused("one of its tensors has no storage")
-            return _Tensor(storage, offset, tuple(shape), tuple(strides))
+            return _Tensor(storage, offset, _sizes(shape), _sizes(strides))
         case other:
             raise _Refused(f"it calls {other}")
+
+
+def _sizes(numbers: Any) -> tuple:
+    """A shape or strides: a pickle of six bytes may name a list again that has millions."""
+    if len(numbers) > 64:
+        raise _Refused("one of its shapes has more than 64 axes")
+    return tuple(numbers)
 
 
 def _run(data: Any, storages: dict[str, _Storage]) -> Any:

@@ -36,6 +36,9 @@ def test_an_argument_that_get_config_does_not_take_is_one_line(tmp_path):
     assert read_config(str(path)).size == "small"
     with pytest.raises(UserError, match="leave :large out"):
         read_config(f"{path}:large")
+    path.write_text(CONFIG.replace("def get_config", "import math\n\ndef get_config").replace("arg,", "math.sqrt(-1),"))
+    with pytest.raises(UserError, match="math domain error; see the head of"):
+        read_config(f"{path}:large")
 
 
 def test_values_keep_their_fields_type(file):

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import socket
 
 import jax
 import numpy as np
@@ -89,6 +90,28 @@ def test_pairs_are_decoded_once_and_anew_when_the_files_change(folders, tmp_path
     write_folder(folders[1], ["b0", "b1", "b2", "b3"])
     again = decode(folders, tmp_path, processes=1)
     assert again.folder != first.folder and len(again) == 16
+
+
+def test_a_linked_folder_is_looked_into_and_a_loop_has_an_end(tmp_path):
+    real, data = tmp_path / "elsewhere", tmp_path / "pairs"
+    for folder in (real, data):
+        folder.mkdir()
+    (real / "a.png").write_bytes(b"1")
+    (data / "photos").symlink_to(real)
+    (data / "photos" / "again").symlink_to(data)
+    (real / os.fsdecode(b"m\xe4.png")).write_bytes(b"")  # a name that is no UTF-8
+    first = module.fingerprint([data])
+    assert module.fingerprint([data]) == first
+    (real / "b.png").write_bytes(b"2")
+    assert module.fingerprint([data]) != first
+
+
+def test_what_a_killed_run_left_is_swept(folders, tmp_path):
+    place = decode(folders, tmp_path, processes=1).folder
+    left = place.with_name(f".{place.name}.{socket.gethostname()}.0123.tmp")
+    place.rename(left)
+    assert decode(folders, tmp_path, processes=1).folder == place
+    assert list(place.parent.iterdir()) == [place]
 
 
 def test_two_at_once_decode_once(folders, tmp_path, monkeypatch):

@@ -107,6 +107,7 @@ def test_every_mismatch_is_listed_at_once(folder):
     with (folder / "attributes.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"image": "g7.JPG", "attributes": {}}))
         file.write("\n" + json.dumps({"image": "flats/g8.png", "attributes": {}, "structure_partner": "zz"}))
+        file.write("\n" + json.dumps({"image": "flats/g7.png", "attributes": {}, "structure_partner": ["g8"]}))
     with pytest.raises(UserError) as error:
         FolderPairs(folder)
     for words in (
@@ -117,6 +118,7 @@ def test_every_mismatch_is_listed_at_once(folder):
         "lost.png belongs to no pair",
         "'g7.JPG'",
         "partner 'zz'",
+        "partner ['g8']",
     ):
         assert words in str(error.value), words
     assert "\n" not in str(error.value)

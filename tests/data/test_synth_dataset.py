@@ -143,6 +143,7 @@ def test_no_tensorflow_is_needed(prepared):
     ("numbers", "words"),
     [
         ({"count": 2}, "count 2 is too small"),
+        ({"count": 7}, "count 7: twins come by twos"),
         ({"size": 4}, "size 4 is too small"),
         ({"splits": {"train": 0.5}}, "sum to 1"),
         ({"extreme": 3}, "extreme 3 must be an even number"),
@@ -188,3 +189,15 @@ def test_a_missing_file_is_named(prepared, tmp_path):
     with pytest.raises(UserError, match=r"train.array_record-00000: .*missing \(1 of 1"):
         open_pairs(folder, "train")
     assert len(open_pairs(folder, "test")) == 4
+
+
+def test_a_file_that_was_cut_short_is_named(prepared, tmp_path):
+    folder = tmp_path / "cut"
+    shutil.copytree(prepared[1], folder)
+    file = next(folder.glob("*-train.array_record*"))
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)  # the index at its end is whole: it opens
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="cut: record [0-9]+ of split train: damaged"):
+        list(open_pairs(folder, "train"))

@@ -88,6 +88,7 @@ def test_trained_vocabulary_is_clips_layout(folder):
 
 def test_truncation_keeps_the_end(folder):
     tokenizer = Tokenizer.from_folder(folder)
+    assert tokenizer.encode(["\udcff"]).tolist() == tokenizer.encode(["?"]).tolist()  # a byte that was no text
     ids = tokenizer.encode(["dress " * 300])[0]
     assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id and tokenizer.eos_id not in ids[:-1]
 

@@ -1,7 +1,13 @@
+import operator
 import os
 import subprocess
 import sys
 import time
+
+import pytest
+
+from ragdiff_jax.data.processes import map_processes
+from ragdiff_jax.errors import UserError
 
 WORK = """
 import os
@@ -36,6 +42,25 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     while left := [pid for pid in workers if _runs(pid)]:
         assert time.monotonic() < end, f"still there: {left}"
         time.sleep(0.1)
+
+
+def test_workers_are_a_few_items_ahead_and_no_more():
+    taken = []
+
+    def items():
+        for number in range(1000):
+            taken.append(number)
+            yield number
+
+    found = map_processes(operator.neg, items(), 2)
+    assert [next(found) for _ in range(3)] == [0, -1, -2]
+    assert len(taken) < 20
+    found.close()
+
+
+def test_a_worker_that_is_killed_is_one_line():
+    with pytest.raises(UserError, match="a worker process was killed"):
+        list(map_processes(os._exit, [1, 1], 2))
 
 
 def _runs(pid: int) -> bool:

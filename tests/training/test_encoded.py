@@ -72,6 +72,9 @@ def test_losses_on_kept_encodings_are_those_on_the_fly(world, tmp_path):
     kept = EncodedObjective(base=quiet, folder=str(tmp_path / "kept"), variants=1)
     mesh, params = make_mesh(devices=jax.devices()[:1]), rag_world.params()
     np.testing.assert_allclose(first_loss(kept, mesh, params), first_loss(quiet, mesh, params), rtol=2e-3)
+    trains = dataclasses.replace(kept, base=dataclasses.replace(quiet, trainable="^(unet|vae)/"))
+    with pytest.raises(UserError, match="data.encodings: vae/.* is to be trained"):
+        trains.prepared(params, {}, mesh)
     # They are made once, and not taken for another model's.
     made = (tmp_path / "kept" / "encodings-00000.array_record").stat().st_mtime_ns
     constants = kept.prepared(params, kept.constants(mesh), mesh)

@@ -223,6 +223,23 @@ def test_settings_that_make_no_sense(settings, changes, words):
         replace(settings, **changes)
 
 
+class Crowd(Toy):
+    """As a contrastive loss, whose rows are each other's negatives."""
+
+    rows_interact = True
+
+
+def test_rows_that_are_compared_are_not_cut_apart(tmp_path, settings, one):
+    with pytest.raises(UserError, match="accumulate=2: Crowd compares the rows.*micro_batches"):
+        train(Crowd(), tmp_path, replace(settings, accumulate=2), one)
+
+
+def test_fewer_steps_than_there_are_is_refused(tmp_path, settings, one):
+    train(Toy(), tmp_path, replace(settings, steps=4), one)
+    with pytest.raises(UserError, match="has 4 steps already; set train.steps"):
+        train(Toy(), tmp_path, replace(settings, steps=2), one)
+
+
 def test_a_batch_that_does_not_fit_the_mesh(tmp_path, settings):
     with pytest.raises(UserError, match="multiple of 8: the nearest batch_size is 8 or 16"):
         train(Toy(), tmp_path, replace(settings, batch_size=12), make_mesh())

@@ -90,6 +90,16 @@ def test_ragdiffusion_exports_a_model_folder(ragdiffusion_run, world, tmp_path):
     assert Tokenizer.from_folder(tmp_path / "tokenizer").encode([""])[0].tolist() == list(world.empty_ids)
 
 
+def test_a_model_exported_in_bfloat16_still_finds_in_its_memory(world, ragdiffusion_run, tmp_path):
+    """The memory belongs to StructureNet to the bit: rounding would make it another's."""
+    objective = dataclasses.replace(ragdiffusion(world), export_dtype="bfloat16")
+    objective.export(ragdiffusion_run.after, tmp_path)
+    params = rd.load(MODEL, tmp_path)
+    rd.Memory.open(world.memory, rd.encoder_fingerprint(MODEL, params))
+    kernel = ragdiffusion_run.after["unet"]["conv_in"]["kernel"]
+    np.testing.assert_array_equal(params["unet"]["conv_in"]["kernel"], kernel.astype(jnp.bfloat16).astype(np.float32))
+
+
 def test_an_image_encoder_travels_into_the_model_folder_and_is_calibrated_there(world, tmp_path):
     vision = MODEL.structure_net.vision
     model = dataclasses.replace(MODEL, image_encoder=vision)

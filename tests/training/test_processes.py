@@ -1,5 +1,7 @@
 """Runs in processes of their own: killed, stopped, and two that train as one."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -204,3 +206,12 @@ def test_who_cannot_join_stops(tmp_path, settings, cache, monkeypatch):
 def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, settings, one):
     with locked(tmp_path), pytest.raises(UserError, match="another run"):
         train(Toy(), tmp_path, settings, one)
+
+
+def test_a_file_system_without_locks_trains_and_says_so(tmp_path, settings, one, monkeypatch, caplog):
+    def none(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert train(Toy(), tmp_path, replace(settings, steps=1), one).finished
+    assert "can't be locked" in caplog.text

@@ -69,6 +69,12 @@ def test_frozen_parts_are_kept_in_their_dtype(settings, one):
     assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype(jnp.float32)}
     assert set(state.params) == {"head", "narrow"} and set(frozen) == {"backbone"}
 
+    class Kept(Toy):
+        exact = "^backbone/"
+
+    plan = make_plan(Kept(), replace(settings, frozen_dtype="bfloat16"), one)
+    assert {x.dtype for x in jax.tree.leaves(plan.frozen)} == {jnp.dtype(jnp.float32)}
+
 
 def test_norms_and_biases_do_not_decay(settings):
     params, _ = partition({"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(2)}}, "a")

@@ -12,6 +12,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,7 @@ class CLIPObjective(PairObjective):
     parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     photo_share: float = 0.5
     trainable: str = "."
+    rows_interact: ClassVar[bool] = True
 
     @property
     def pair_loss(self) -> PairLoss:

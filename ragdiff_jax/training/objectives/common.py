@@ -84,12 +84,11 @@ def load_parts(params: Mapping[str, Any], folders: Mapping[str, str | Path]) -> 
 
 
 def check_memory(
-    memory: str, config: StructureNetConfig, params: Mapping[str, Any], trainable: str, folder: str | None = None
+    memory: str, config: StructureNetConfig, params: Mapping[str, Any], trainable: str
 ) -> None:
     """Refuse a memory that another StructureNet than that of `params` built, at the start of a fresh and a resumed run.
 
-    `folder`: where the run has its StructureNet from. Frozen parameters may be kept in bfloat16: those that are the
-    folder's own, rounded, may have a memory of the folder's own. Every process calls it. Raises `UserError`.
+    Every process calls it. Raises `UserError`.
     """
     own = params["structure_net"]
     tower = {name: own[name] for name in ("flat", "attributes")}
@@ -98,12 +97,6 @@ def check_memory(
     mark = structure_fingerprint(config, own)
     if read_latest(Path(memory)).fingerprint == mark:
         return
-    if folder and any(leaf.dtype != jnp.float32 for leaf in jax.tree.leaves(tower)):
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), own)
-        whole = load_part(folder, abstract, shardings=jax.tree.map(lambda x: x.sharding, own))
-        rounded = jax.tree.map(lambda x, kept: x.astype(kept.dtype), whole, own)
-        if structure_fingerprint(config, rounded) == mark:
-            mark = structure_fingerprint(config, whole)
     Memory.open(memory, mark, verify=False)
 
 

@@ -68,6 +68,7 @@ class DINOObjective(PairObjective):
     remat: bool = False
     trainable: str = "^(?!.*visual_projection)"  # CLIP's projection has no part in this, and is exported as it came
     wants_average: ClassVar[bool] = True
+    rows_interact: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.local_views < 1 or self.local_size % self.vision.patch_size:

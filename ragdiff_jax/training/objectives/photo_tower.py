@@ -9,6 +9,8 @@ knows shapes and has to learn to find them in a photo.
 
 import dataclasses
 import math
+import re
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ from ragdiff_jax.training.objectives.calibration import calibrated
 from ragdiff_jax.training.objectives.common import check_memory, equal_parts
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
-from ragdiff_jax.weights.model_folder import structure_fingerprint
+from ragdiff_jax.weights.model_folder import structure_fingerprint, survives
 
 SIDE = 32  # pixels a side at which silhouettes are compared
 
@@ -60,6 +62,14 @@ class PhotoTowerObjective(StructureNetObjective):
     mask_weight: float = 1.0
     attribute_weight: float = 0.0
     trainable: str = "^(structure_net/(photo|attribute_head)|mask_head)/"
+    rows_interact: ClassVar[bool] = False  # each photo is held against the memory
+    exact: ClassVar[str] = "^structure_net/"
+
+    def file_dtype(self, params):
+        # The memory belongs to the frozen tower to the bit.
+        frozen = not re.search(self.trainable, "structure_net/flat/")
+        tower = {name: params[name] for name in ("flat", "attributes")}
+        return None if frozen and not survives(tower, self.export_dtype) else self.export_dtype
 
     def __post_init__(self):
         super().__post_init__()
@@ -85,7 +95,7 @@ class PhotoTowerObjective(StructureNetObjective):
 
     def prepared(self, params, constants, mesh):
         # A memory may have been built anew since the run began.
-        check_memory(self.memory, self.config, params, self.trainable, f"{self.init_from}/structure_net")
+        check_memory(self.memory, self.config, params, self.trainable)
         return constants
 
     def abstract_constants(self, mesh, memory_rows):

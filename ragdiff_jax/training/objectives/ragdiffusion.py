@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +66,7 @@ class RAGDiffusionObjective(PairObjective):
     sample_steps: int = 20
     export_dtype: str = "float32"
     trainable: str = f"^({'|'.join(TRAINED_PARTS)})/"
+    exact: ClassVar[str] = "^structure_net/"  # a memory belongs to it to the bit
 
     def init(self, key):
         # What restore_parts fills needs no random numbers.
@@ -102,7 +103,7 @@ class RAGDiffusionObjective(PairObjective):
 
     def prepared(self, params, constants, mesh):
         # A memory may have been built anew since the run began.
-        check_memory(self.memory, self.model.structure_net, params, self.trainable, self.parts.get("structure_net"))
+        check_memory(self.memory, self.model.structure_net, params, self.trainable)
         return constants
 
     def abstract_constants(self, mesh, memory_rows):

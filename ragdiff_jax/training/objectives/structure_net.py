@@ -8,7 +8,7 @@ equal colours, so that each picture may get colours of its own (`recolour`).
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +89,7 @@ class StructureNetObjective(PairObjective):
     tile: int = 1024
     method: str = "auto"
     trainable: str = "."
+    rows_interact: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.contrast == "sigmoid" and (self.shape_temperature or not self.learn_temperature):
@@ -264,8 +265,14 @@ class StructureNetObjective(PairObjective):
 
         return {"iou_top1": iou(top, truth), "iou_random": iou(random, truth)}
 
+    def file_dtype(self, params) -> str | None:
+        """Of the exported weights; None: their own."""
+        del params
+        return self.export_dtype
+
     def export(self, params, directory):
-        save_part(directory / "structure_net", self.config.to_dict(), params["structure_net"], self.export_dtype)
+        own = params["structure_net"]
+        save_part(directory / "structure_net", self.config.to_dict(), own, self.file_dtype(own))
         calibration = self.calibration(params)
         if jax.process_index() == 0:
             if calibration:

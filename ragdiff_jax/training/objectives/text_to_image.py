@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion.ddim import ddim
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
+from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.transformer import Gates
+from ragdiff_jax.parallel import flatten
 from ragdiff_jax.systems.conditions import Conditions
 from ragdiff_jax.systems.encodings import flat_latents, text_of
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
@@ -85,6 +88,12 @@ class TextToImageObjective(PairObjective):
     def denoising_loss(self, params, batch, key, timesteps=None, empty_text=None):
         """Text-to-image loss of each row, at random times or at `timesteps`."""
         return self.model.denoising_loss(params, *self.draw(params, batch, key, empty_text), timesteps)
+
+    def prepared(self, params, constants, mesh):
+        for path, _ in flatten(params):
+            if not path.startswith("unet/") and re.search(self.trainable, path):
+                raise UserError(f"trainable={self.trainable}: finds {path}, and this stage writes its U-Net alone")
+        return constants
 
     def loss(self, params, constants, batch, key):
         kept = constants.get("empty_text") if "flat_mean" in batch else None
