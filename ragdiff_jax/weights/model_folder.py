@@ -194,7 +194,7 @@ def save_model(
     folder = Path(folder)
     configs = part_configs(model)
     for part, config in configs.items():
-        exact = part in _KEPT and not survives(params[part], dtype)
+        exact = dtype is not None and part in _KEPT and not survives(params[part], dtype)
         save_part(folder / part, config, params[part], None if exact else dtype)
     if jax.process_index() != 0:
         return
@@ -214,10 +214,9 @@ def save_model(
     write_model_json(folder, ModelFile(system=SYSTEM, parts=parts, settings=settings))
 
 
-def survives(params: Mapping[str, Any], dtype: DTypeLike | None) -> bool:
+def survives(params: Mapping[str, Any], dtype: DTypeLike) -> bool:
     """Whether no number of the tree is another after rounding to `dtype`."""
-    leaves = jax.tree.leaves(params) if dtype is not None else ()
-    return all(bool((leaf.astype(dtype).astype(leaf.dtype) == leaf).all()) for leaf in leaves)
+    return all(bool((leaf.astype(dtype).astype(leaf.dtype) == leaf).all()) for leaf in jax.tree.leaves(params))
 
 
 def predictor_part(model: RAGDiffusion) -> str:

@@ -18,6 +18,7 @@ from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.retrieval import stored_landmarks
 from ragdiff_jax.training import TrainSettings
 from ragdiff_jax.training import train as train_run
+from ragdiff_jax.training.loop import make_plan
 from ragdiff_jax.training.objectives.contrastive import overlaps
 from ragdiff_jax.training.objectives.flat_tower import FlatTowerObjective, shape_basis, shape_codes
 from ragdiff_jax.training.objectives.photo_tower import PhotoTowerObjective, coarse, coarse_landmarks
@@ -101,14 +102,14 @@ def test_a_memory_is_checked_through_every_wrapper_but_not_where_any_tower_will_
     assert dataclasses.replace(photo, trainable="^structure_net/").prepared(params, {}, one) == {}
 
 
-def test_a_tower_kept_in_half_precision_has_the_memory_of_the_whole_one(world, tmp_path, one):
-    half = {"structure_net": jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), world.params["structure_net"])}
-    assert photo_tower(world).prepared(half, {}, one) == {}
-    with pytest.raises(rd.UserError, match="built by encoder 000000000000"):
-        photo_tower(world, memory=rebuilt(tmp_path / "other", "0" * 64, world.memory)).prepared(half, {}, one)
-    moved = jax.tree.map(lambda x: x * 2, half)  # another tower than the folder's
-    with pytest.raises(rd.UserError, match="built by encoder"):
-        photo_tower(world).prepared(moved, {}, one)
+def test_the_tower_of_a_memory_is_never_rounded(world, one):
+    settings = TrainSettings(steps=1, batch_size=8, frozen_dtype="bfloat16")
+    frozen = make_plan(photo_tower(world), settings, one).frozen
+    assert {x.dtype for x in jax.tree.leaves(frozen["structure_net"])} == {jnp.dtype(jnp.float32)}
+    own = world.params["structure_net"]
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(np.float32), own)
+    objective = dataclasses.replace(photo_tower(world), export_dtype="bfloat16")
+    assert objective.file_dtype(own) is None and objective.file_dtype(half) == "bfloat16"  # which loses nothing
 
 
 def test_the_nearest_code_is_nearly_the_silhouette_of_largest_overlap(world):

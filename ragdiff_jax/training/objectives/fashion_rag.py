@@ -33,6 +33,7 @@ from ragdiff_jax.systems.initialise import adapter_from_unet, narrow_inputs, ref
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import RematObjective, load_parts, sheet
 from ragdiff_jax.training.objectives.noise_start import noise_start
+from ragdiff_jax.training.rows import of_rows
 from ragdiff_jax.weights.fashion_folder import save_fashion
 from ragdiff_jax.weights.folder import read_config
 
@@ -238,27 +239,34 @@ class FashionRAGObjective(RematObjective):
         """The loss of held-out people without garments, with the retrieved ones, with their own among these."""
         batch = self._example_batch()
 
-        def loss(params, batch, key, garments, own):
+        def loss(params, key, garments, own, batch):
             none = dict.fromkeys(("text", "pose", "everything", "reference"), 0.0)
             chances = none | {"garments": garments, "own": own}
-            return self.edit_loss(params, batch, key, chances, 0.0, training=False).mean()
+            return self.edit_loss(params, batch, key, chances, 0.0, training=False)
 
-        loss = self.program("validation", loss)
+        def mean(chances):
+            return float(of_rows(self, "validation", loss, (params, key, *chances), (batch,)).mean())
+
         kinds = {"text": (1.0, 0.0)}
         if self.most:
             kinds |= {"retrieved": (0.0, 0.0), "own": (0.0, 1.0)}
-        return {f"loss_{name}": float(loss(params, batch, key, *chances)) for name, chances in kinds.items()}
+        return {f"loss_{name}": mean(chances) for name, chances in kinds.items()}
 
     def sample(self, params, constants, key):
         """Held-out person, mask, nearest garment, the edit with all retrieved ones, own garment, the edit with it."""
         batch = self._example_batch()
         hole = np.where(batch["mask"][..., None] > 0, np.uint8(127), batch["person"])
-        columns, edit, most = [batch["person"], hole], self.program("edit", self.edit), self.most
+        columns, most = [batch["person"], hole], self.most
+
+        def edit(params, key, batch, first, count):
+            return self.edit(params, batch, first, count, key)
+
         for first, count in ((1, most), (0, 1)) if most else ((0, 0),):
             places = np.full(len(hole), first, np.int32)
             if most:
                 columns.append(_fitted(batch["garments"][:, first], batch["person"].shape[1:3]))
-            columns.append(to_uint8(edit(params, batch, places, np.full(len(hole), count, np.int32), key)))
+            rows = batch, places, np.full(len(hole), count, np.int32)
+            columns.append(to_uint8(jnp.asarray(of_rows(self, "edit", edit, (params, key), rows))))
         return {"edited": sheet(*columns)}
 
     def generate(self, params, constants, batch, key):

@@ -37,6 +37,7 @@ from ragdiff_jax.systems.zero_shot import Calibration, ZeroShotAttributes
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.calibration import calibrated
 from ragdiff_jax.training.objectives.common import PairObjective, check_memory, load_parts, losses_by_time, sheet
+from ragdiff_jax.training.rows import of_rows
 from ragdiff_jax.weights.model_folder import IMAGE_ENCODER, encoder_fingerprint, read_calibration, save_model
 
 
@@ -177,12 +178,14 @@ class RAGDiffusionObjective(PairObjective):
         batch = self._held_out()
         objective = dataclasses.replace(self, augment=False, paste_share=0.0)
 
-        def losses(params, constants, batch, key, timesteps):
+        def losses(params, constants, key, batch, timesteps):
             nobody = constants | {"own_rows": jnp.full_like(constants["own_rows"], -1)}
             return objective.loss(params, nobody, batch, key, timesteps)[0]
 
-        losses, times = self.program("validation", losses), self.model.schedule.num_train_timesteps
-        return losses_by_time(functools.partial(losses, params, constants, batch, key), len(batch["row"]), times)
+        def at(timesteps):
+            return of_rows(self, "validation", losses, (params, constants, key), (batch, timesteps))
+
+        return losses_by_time(at, len(batch["row"]), self.model.schedule.num_train_timesteps)
 
     def evaluators(self):
         return {"retrieval": self.measure_retrieval, "generation": self.measure_generation}
@@ -199,14 +202,14 @@ class RAGDiffusionObjective(PairObjective):
             landmark = self.model.landmark(params, photo, constants["memory"].landmarks[ids], weights)
             return iou(landmark, batch["mask"]), cosines[:, 0]
 
-        overlap, cosine = self.program("retrieval", run)(params, constants, batch)
+        overlap, cosine = of_rows(self, "retrieval", run, (params, constants), (batch,))
         return {"landmark_iou": float(overlap.mean()), "cosine": float(cosine.mean())}
 
     def measure_generation(self, params, constants, key) -> dict[str, float]:
         """Mean absolute error, in 0..255, of the generated flat-lays of the examples, and IoU of their silhouettes."""
         batch = self._held_out()
         images, _ = self._generate(params, constants, batch, key)
-        images = to_uint8(images)
+        images = to_uint8(jnp.asarray(images))
         error = np.abs(np.asarray(images, np.float32) - batch["flat"]).mean()
         masks = np.stack([flat_mask(image) for image in np.asarray(images)])
         return {"error": float(error), "iou": float(np.mean(iou(jnp.asarray(masks), jnp.asarray(batch["mask"] > 0))))}
@@ -216,15 +219,15 @@ class RAGDiffusionObjective(PairObjective):
         batch = self._held_out()
         images, landmarks = self._generate(params, constants, batch, key)
         shown = np.repeat(np.where(np.asarray(landmarks), 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
-        return {"generated": sheet(batch["photo"], shown, to_uint8(images), batch["flat"])}
+        return {"generated": sheet(batch["photo"], shown, to_uint8(jnp.asarray(images)), batch["flat"])}
 
     def generate(self, params, constants, batch, key):
-        return self._generated(params, constants, batch, key)[0]
+        return self._generated(params, constants, key, batch)[0]
 
     def _generate(self, params, constants, batch, key):
-        return self.program("generate", self._generated)(params, constants, batch, key)
+        return of_rows(self, "generate", self._generated, (params, constants, key), (batch,))
 
-    def _generated(self, params, constants, batch, key):
+    def _generated(self, params, constants, key, batch):
         """(pictures [b,H,W,3] of the batch's photos, landmarks [b,H,W]), attributes unknown."""
         model, photo = self.model, to_float(batch["photo"])
         e = model.embed(params, photo, jnp.zeros_like(batch["photo_attributes"]))

@@ -20,6 +20,7 @@ from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, losses_by_time, sheet
 from ragdiff_jax.training.objectives.noise_start import noise_start
+from ragdiff_jax.training.rows import of_rows
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -101,9 +102,14 @@ class TextToImageObjective(PairObjective):
 
     def validation(self, params, constants, key):
         batch = self.example_batch()
-        losses = self.program("validation", self.denoising_loss)
-        times = self.model.schedule.num_train_timesteps
-        return losses_by_time(functools.partial(losses, params, batch, key), len(batch["flat"]), times)
+
+        def losses(params, key, batch, timesteps):
+            return self.denoising_loss(params, batch, key, timesteps)
+
+        def at(timesteps):
+            return of_rows(self, "validation", losses, (params, key), (batch, timesteps))
+
+        return losses_by_time(at, len(batch["flat"]), self.model.schedule.num_train_timesteps)
 
     def generate(self, params, constants, batch, key):
         model, ids = self.model, batch["text_ids"]
@@ -116,8 +122,12 @@ class TextToImageObjective(PairObjective):
 
     def sample(self, params, constants, key):
         batch = self.example_batch()
-        drawn = self.program("generate", self.generate)(params, constants, batch, key)
-        return {"flat": sheet(batch["flat"], to_uint8(drawn))}
+
+        def draw(params, key, batch):
+            return self.generate(params, {}, batch, key)
+
+        drawn = of_rows(self, "generate", draw, (params, key), (batch,))
+        return {"flat": sheet(batch["flat"], to_uint8(jnp.asarray(drawn)))}
 
     def export(self, params, directory):
         save_part(directory / "unet", self.model.unet.to_dict(), params["unet"])
