@@ -52,7 +52,7 @@ class Store:
     def read(self, name: str, what: Mapping[str, Any]) -> Measured | None:
         """What is kept, or None; a damaged file counts as none."""
         try:
-            with np.load(self.path(name, what), allow_pickle=False) as stored:
+            with open(self.path(name, what), "rb") as file, np.load(file, allow_pickle=False) as stored:
                 parts = {key: stored[key] for key in stored.files}
             record = json.loads(str(parts[_RECORD]))
             columns = {key.removeprefix(_COLUMN): parts[key] for key in parts if key.startswith(_COLUMN)}
