@@ -31,7 +31,7 @@ from ragdiff_jax.parallel import (
     replicated,
 )
 from ragdiff_jax.systems.parts import TEXT_PARTS
-from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.training.objective import Around
 
 # What `encode` looks at: the parts, and the model's fields.
 _ENCODERS = ("vae", *TEXT_PARTS, "structure_net")
@@ -40,7 +40,7 @@ ROWS = 16  # a batch of the encoders; fixed, because augmentations are drawn for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EncodedObjective(Objective):
+class EncodedObjective(Around):
     """`base` must say how a batch is encoded (`encode`, `empty_text`); its loss takes encodings for pictures."""
 
     base: Any
@@ -58,14 +58,6 @@ class EncodedObjective(Objective):
     @property
     def trainable(self) -> str:
         return self.base.trainable
-
-    @property
-    def exact(self) -> str:
-        return self.base.exact
-
-    @property
-    def rows_interact(self) -> bool:
-        return self.base.rows_interact
 
     @property
     def encodings(self) -> str:

@@ -9,7 +9,7 @@ import jax
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.lora import TARGETS, init_lora, merge_lora
-from ragdiff_jax.training.objective import Objective
+from ragdiff_jax.training.objective import Around, Objective
 from ragdiff_jax.weights.lora_file import load_lora, open_lora, save_lora
 
 PART = "lora"
@@ -17,7 +17,7 @@ FOLDER = "lora"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoRAObjective(Objective):
+class LoRAObjective(Around):
     """`base` trained through adapters, which lie in the tree under `lora` and are merged into the kernels in each step.
 
     At the end the model folder holds the merged model, and `lora/` in it the adapters alone, as diffusers reads them.
@@ -47,14 +47,6 @@ class LoRAObjective(Objective):
     def trainable(self) -> str:
         """The adapters, and what `also` says."""
         return f"^{PART}/|{self.also}" if self.also else f"^{PART}/"
-
-    @property
-    def exact(self) -> str:
-        return self.base.exact
-
-    @property
-    def rows_interact(self) -> bool:
-        return self.base.rows_interact
 
     @property
     def scale(self) -> float:

@@ -163,6 +163,20 @@ class Objective(Protocol):
         ...
 
 
+class Around(Objective):
+    """A stage around another, `base`, whose loss it computes on other batches or through other parameters."""
+
+    base: Any
+
+    @property
+    def exact(self) -> str:
+        return self.base.exact
+
+    @property
+    def rows_interact(self) -> bool:
+        return self.base.rows_interact
+
+
 class Summing(Objective):
     """A stage without a gradient: its trainable tree holds sums over the data, and what it exports follows from them.
 

@@ -10,12 +10,12 @@ import jax
 from ragdiff_jax.data.pipeline import with_partners
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
-from ragdiff_jax.training.objective import Objective, Summing
+from ragdiff_jax.training.objective import Around, Summing
 from ragdiff_jax.training.objectives.common import PairObjective
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ResidentObjective(Objective):
+class ResidentObjective(Around):
     """`base` with the decoded pairs among its constants, whole on every device (128 px: 131 kB a pair).
 
     Losses are those of `base`, which sees the same batches.
@@ -64,14 +64,6 @@ class ResidentObjective(Objective):
             name: lambda params, constants, key, run=run: run(params, constants["base"], key)
             for name, run in self.base.evaluators().items()
         }
-
-    @property
-    def exact(self) -> str:
-        return self.base.exact
-
-    @property
-    def rows_interact(self) -> bool:
-        return self.base.rows_interact
 
     @property
     def wants_average(self) -> bool:
