@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
             "tokenizers": ("weights/sdxl/tokenizer", "weights/sdxl/tokenizer_2"),
             "memory": "memory",
             "augment": True,
-            "examples": 8,  # held-out rows that are measured and drawn; each device computes all of them
+            "examples": 8,  # held-out rows that are measured and drawn
             "sample_steps": 20,
             "export_dtype": "bfloat16",
             "dropout": {

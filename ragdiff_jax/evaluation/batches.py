@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Shaped
 
-from ragdiff_jax.parallel import batch_sharding, batch_shards, compiler_options, mesh_context, replicated
+from ragdiff_jax.parallel import batch_sharding, compiler_options, divided_rows, filled, mesh_context, replicated
 
 Program = Callable[..., Any]
 
@@ -24,7 +24,7 @@ class Batched:
         """`mesh`: rows are cut over `data` and `fsdp`, and `batch` is rounded up to fit; None: one device."""
         self.batch, self._rows = batch, None
         if mesh is not None:
-            self.batch = -(-batch // batch_shards(mesh)) * batch_shards(mesh)
+            self.batch = divided_rows(mesh, batch)
             self._rows = batch_sharding(mesh)
             params = jax.device_put(params, replicated(mesh))
         else:
@@ -42,7 +42,7 @@ class Batched:
         waiting = None
         for arrays in batches:
             rows = len(arrays[0])
-            found = self._run([_padded(np.asarray(array), self.batch) for array in arrays])
+            found = self._run([filled(np.asarray(array), self.batch) for array in arrays])
             if waiting is not None:
                 yield _numpy(*waiting)
             waiting = found, rows
@@ -60,13 +60,6 @@ class Batched:
         if len(sizes) != 1 or 0 in sizes:
             raise ValueError(f"arrays of {sorted(sizes)} rows; all need the same number, at least one")
         return range(0, sizes.pop(), self.batch)
-
-
-def _padded(array: np.ndarray, rows: int) -> np.ndarray:
-    """With the last row repeated up to `rows`."""
-    if len(array) > rows:
-        raise ValueError(f"a batch of {len(array)} rows; at most {rows}")
-    return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)]) if len(array) < rows else array
 
 
 def _numpy(found: Any, rows: int) -> Any:

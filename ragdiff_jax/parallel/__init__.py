@@ -1,6 +1,14 @@
 """Mesh, partition rules, processes: the only room that knows on how many devices the rest runs."""
 
-from ragdiff_jax.parallel.arrays import batch_sharding, batch_shards, own_places, replicated, shard_batch
+from ragdiff_jax.parallel.arrays import (
+    batch_sharding,
+    batch_shards,
+    divided_rows,
+    filled,
+    own_places,
+    replicated,
+    shard_batch,
+)
 from ragdiff_jax.parallel.compiling import compiler_options
 from ragdiff_jax.parallel.mesh import AXES, make_mesh, mesh_context
 from ragdiff_jax.parallel.partition import flatten, merge, partition
@@ -26,8 +34,10 @@ __all__ = [
     "batch_sharding",
     "batch_shards",
     "compiler_options",
+    "divided_rows",
     "enable_compilation_cache",
     "ending_as_one",
+    "filled",
     "flatten",
     "found_cluster",
     "from_first_process",

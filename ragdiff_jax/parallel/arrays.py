@@ -16,6 +16,18 @@ def batch_shards(mesh: Mesh) -> int:
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 
 
+def divided_rows(mesh: Mesh, rows: int) -> int:
+    """The least number of at least `rows` that `data` and `fsdp` divide."""
+    return -(-rows // batch_shards(mesh)) * batch_shards(mesh)
+
+
+def filled(array: np.ndarray, rows: int) -> np.ndarray:
+    """With the last row repeated up to `rows`. Raises `ValueError` for an array of more."""
+    if len(array) > rows:
+        raise ValueError(f"a batch of {len(array)} rows; at most {rows}")
+    return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)]) if len(array) < rows else array
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

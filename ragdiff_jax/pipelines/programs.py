@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from ragdiff_jax.parallel import RULES, batch_sharding, batch_shards, mesh_context, replicated
+from ragdiff_jax.parallel import RULES, batch_sharding, divided_rows, mesh_context, replicated
 
 
 class Programs:
@@ -32,8 +32,7 @@ class Programs:
 
     def whole_batches(self, size: int) -> int:
         """The least batch of at least `size` that the mesh divides."""
-        shards = 1 if self.mesh is None else batch_shards(self.mesh)
-        return -(-size // shards) * shards
+        return size if self.mesh is None else divided_rows(self.mesh, size)
 
     def run(self, name: str, function: Callable, params: Any, *inputs: Any, rows: int = 0) -> Any:
         """`function(params, *inputs)`. A function of a name is always the same, and so are the shapes of its `params`.
@@ -56,7 +55,7 @@ class Programs:
         if self.mesh is None:
             yield lambda tree: tree
             return
-        divides = rows > 0 and rows % batch_shards(self.mesh) == 0
+        divides = rows > 0 and rows == divided_rows(self.mesh, rows)
         cut, whole = batch_sharding(self.mesh), replicated(self.mesh)
 
         def one(leaf):

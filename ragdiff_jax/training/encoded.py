@@ -56,21 +56,8 @@ class EncodedObjective(Around):
             raise UserError(f"data.encoding_variants={self.variants}: must be at least 1")
 
     @property
-    def trainable(self) -> str:
-        return self.base.trainable
-
-    @property
     def encodings(self) -> str:
         return f"read from {self.folder}, {self.variants} variants a sample"
-
-    def init(self, key):
-        return self.base.init(key)
-
-    def restore_parts(self, params):
-        return self.base.restore_parts(params)
-
-    def constants(self, mesh):
-        return self.base.constants(mesh)
 
     def prepared(self, params, constants, mesh):
         for path, _ in flatten(params):
@@ -175,9 +162,6 @@ class EncodedObjective(Around):
 
     def remat_modes(self):
         return {mode: dataclasses.replace(self, base=base) for mode, base in self.base.remat_modes().items()}
-
-    def without_remat(self):
-        return dataclasses.replace(self, base=self.base.without_remat())
 
     def loss(self, params, constants, batch, key):
         return self.base.loss(params, constants, batch, key)

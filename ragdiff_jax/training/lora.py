@@ -70,9 +70,6 @@ class LoRAObjective(Around):
             adapters = load_lora(open_lora(self.start), adapters, base, scale=self.scale)
         return {**base, PART: adapters}
 
-    def constants(self, mesh):
-        return self.base.constants(mesh)
-
     def prepared(self, params, constants, mesh):
         return self.base.prepared(self.merged(params), constants, mesh)
 
@@ -100,9 +97,6 @@ class LoRAObjective(Around):
 
     def remat_modes(self):
         return {mode: dataclasses.replace(self, base=base) for mode, base in self.base.remat_modes().items()}
-
-    def without_remat(self):
-        return dataclasses.replace(self, base=self.base.without_remat())
 
     def loss(self, params, constants, batch, key):
         return self.base.loss(self.merged(params), constants, batch, key)

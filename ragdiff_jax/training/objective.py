@@ -1,5 +1,6 @@
 """What a stage of training has to say for itself; the loop does everything else."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -164,9 +165,16 @@ class Objective(Protocol):
 
 
 class Around(Objective):
-    """A stage around another, `base`, whose loss it computes on other batches or through other parameters."""
+    """A stage around another, `base`, whose loss it computes on other batches or through other parameters.
+
+    A frozen dataclass like any; what it says nothing of is the base's.
+    """
 
     base: Any
+
+    @property
+    def trainable(self) -> str:
+        return self.base.trainable
 
     @property
     def exact(self) -> str:
@@ -175,6 +183,18 @@ class Around(Objective):
     @property
     def rows_interact(self) -> bool:
         return self.base.rows_interact
+
+    def init(self, key):
+        return self.base.init(key)
+
+    def restore_parts(self, params):
+        return self.base.restore_parts(params)
+
+    def constants(self, mesh):
+        return self.base.constants(mesh)
+
+    def without_remat(self):
+        return dataclasses.replace(self, base=self.base.without_remat())
 
 
 class Summing(Objective):

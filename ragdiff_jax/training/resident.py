@@ -27,16 +27,6 @@ class ResidentObjective(Around):
         if isinstance(self.base, Summing):
             raise UserError(f"data.resident: {type(self.base).__name__} reads each pair once; leave resident out")
 
-    @property
-    def trainable(self) -> str:
-        return self.base.trainable
-
-    def init(self, key):
-        return self.base.init(key)
-
-    def restore_parts(self, params):
-        return self.base.restore_parts(params)
-
     def constants(self, mesh):
         def place(array):
             return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
@@ -55,9 +45,6 @@ class ResidentObjective(Around):
     def abstract_batch(self, rows):
         row = {"row": jax.ShapeDtypeStruct((rows,), "int32")}
         return row | {name: x for name, x in self.base.abstract_batch(rows).items() if name == "step"}
-
-    def without_remat(self):
-        return dataclasses.replace(self, base=self.base.without_remat())
 
     def evaluators(self):
         return {

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ragdiff_jax.parallel import batch_sharding, batch_shards, mesh_context, replicated
+from ragdiff_jax.parallel import batch_sharding, divided_rows, filled, mesh_context, replicated
 from ragdiff_jax.training.objective import Objective
 
 
@@ -22,9 +22,8 @@ def of_rows(
     mesh, count = jax.sharding.get_mesh(), len(jax.tree.leaves(rows)[0])
     if mesh.size <= 1:
         return jax.tree.map(np.asarray, objective.program(name, function)(*fixed, *rows))
-    fill = -count % batch_shards(mesh)
-    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(np.asarray(x)[-1:], fill, axis=0)]), rows)
-    placed = jax.device_put(filled, batch_sharding(mesh))
+    whole = jax.tree.map(lambda x: filled(np.asarray(x), divided_rows(mesh, count)), rows)
+    placed = jax.device_put(whole, batch_sharding(mesh))
     with mesh_context(mesh):
         found = objective.program(name, function, out_shardings=replicated(mesh))(*fixed, *placed)
     return jax.tree.map(lambda x: np.asarray(x)[:count], found)
