@@ -190,11 +190,11 @@ def make_batches(
         rows = order[global_batch(step, places)]
         return {"row": rows} if rows_only else arrays.batch(rows)
 
-    threads = max(2, min(16, usable_cores())) if num_threads is None else num_threads
-    if threads and not rows_only:
+    size = 0
+    if num_threads != 0 and not rows_only:
         row = sum(x.nbytes for x in arrays.batch(order[:1]).values())
-        threads = min(threads, max(1, AHEAD // (row * (batch_size if places is None else len(places))) - 2))
-    return _prefetch(load, start_step, threads)
+        size = row * (batch_size if places is None else len(places))
+    return ahead(load, start=start_step, num_threads=num_threads, size=size)
 
 
 def global_rows(length: int, batch_size: int, seed: int) -> Callable[..., np.ndarray]:
@@ -220,36 +220,6 @@ def global_rows(length: int, batch_size: int, seed: int) -> Callable[..., np.nda
     return rows
 
 
-def evaluation_batches(
-    source: PairSource | BatchSource,
-    *,
-    batch_size: int,
-    image_size: int | None = None,
-    tokenizer=None,
-    process_index: int = 0,
-    process_count: int = 1,
-    num_threads: int = 2,
-) -> Iterator[Batch]:
-    """One pass in row order. `valid` bool [B] is False on the rows that fill up the last batch (copies of row
-    0).
-
-    Every process gets the same number of batches. Raises `UserError` when the batch doesn't divide.
-    """
-    if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch size {batch_size} doesn't divide among {process_count} processes; use a multiple"
-        )
-    arrays = _arrays(source, image_size, tokenizer, False)
-    local, length = batch_size // process_count, len(arrays)
-
-    def load(step):
-        rows = step * batch_size + process_index * local + np.arange(local)
-        valid = rows < length
-        return arrays.batch(np.where(valid, rows, 0)) | {"valid": valid}
-
-    return _prefetch(load, 0, num_threads, stop=-(-length // batch_size))
-
-
 def _arrays(source, image_size, tokenizer, cache):
     if isinstance(source, BatchSource):
         return source
@@ -263,8 +233,21 @@ AHEAD = 8 * 2**30
 """Bytes of batches that are prepared ahead, at most, where two fit: each thread makes a whole one."""
 
 
-def _prefetch(load, start, num_threads, stop=_ENDLESS):
-    """`load(step)` for start <= step < stop, in order, prepared ahead by Grain's threads."""
+def ahead(
+    load: Callable[[int], Batch],
+    *,
+    start: int = 0,
+    stop: int = _ENDLESS,
+    num_threads: int | None = None,
+    size: int = 0,
+) -> Iterator[Batch]:
+    """`load(step)` for start <= step < stop, in order, prepared by Grain's threads.
+
+    `num_threads` as in `make_batches`; fewer where batches of `size` bytes would take more than `AHEAD`.
+    """
+    num_threads = max(2, min(16, usable_cores())) if num_threads is None else num_threads
+    if size:
+        num_threads = min(num_threads, max(1, AHEAD // size - 2))
     # Each thread prepares a whole batch: few wait beside those under way.
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads and num_threads + 2)
     steps = grain.MapDataset.source(_Steps(start, stop)).map(load).to_iter_dataset(options)

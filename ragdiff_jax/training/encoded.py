@@ -5,7 +5,9 @@ before the first step; the steps then have no picture and none of these networks
 be had without it. Made on the run's own mesh, kept in `folder`, and refused where weights or data have changed since.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -17,18 +19,19 @@ import numpy as np
 
 from ragdiff_jax.data.decoded import fingerprint
 from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, read_info, samples_there, write_encoded
-from ragdiff_jax.data.pipeline import global_rows, make_batches
+from ragdiff_jax.data.pipeline import ahead, global_rows, make_batches
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import (
     agree,
     barrier,
-    batch_sharding,
     batch_shards,
     flatten,
     from_first_process,
     make_mesh,
     mesh_context,
+    own_places,
     replicated,
+    shard_batch,
 )
 from ragdiff_jax.systems.parts import TEXT_PARTS
 from ragdiff_jax.training.objective import Around
@@ -36,7 +39,7 @@ from ragdiff_jax.training.objective import Around
 # What `encode` looks at: the parts, and the model's fields.
 _ENCODERS = ("vae", *TEXT_PARTS, "structure_net")
 _ENCODER_FIELDS = ("vae", "text_encoders", "structure_net", "image_size", "dtype", "sees_photo")
-ROWS = 16  # a batch of the encoders; fixed, because augmentations are drawn for a batch
+ROWS = 16  # a device's batch of the encoders; fixed, because augmentations are drawn for a batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,27 +109,43 @@ class EncodedObjective(Around):
         from tqdm import tqdm
 
         pairs, count = self.base.pairs, len(self.base.pairs)
-        with mesh_context(mesh, rules=()):
-            encode = jax.jit(self.base.encode, out_shardings=replicated(mesh))
-            key = jax.random.key(self.seed)
-            quiet = None if jax.process_index() == 0 else True
-            total = count * self.variants
-            with tqdm(total=total, initial=first, desc="encoding", unit=" samples", disable=quiet) as bar:
-                for variant in range(self.variants):
-                    for start in range(0, count, ROWS):
-                        end = min(start + ROWS, count)
-                        there = max(0, first - variant * count - start)
-                        if start + there >= end:
-                            continue
-                        rows = np.arange(start, start + ROWS)
-                        batch = pairs.batch(rows.clip(max=count - 1))  # the last batch is filled up with its last row
-                        own = jax.random.fold_in(jax.random.fold_in(key, variant), start)
-                        if ROWS % batch_shards(mesh) == 0:  # or each device would encode all of them
-                            batch = jax.device_put(batch, batch_sharding(mesh))
-                        found = jax.device_get(encode(params, constants, batch, own))
-                        for place in range(there, end - start):
-                            yield {name: value[place] for name, value in found.items()}
-                        bar.update(end - start - there)
+        groups = batch_shards(mesh)  # each device takes a batch of its own
+        rows = groups * ROWS
+        calls = -(-count // rows)  # a variant
+        places = own_places(mesh, rows)
+
+        def load(call):  # the last batch is filled up with its last row
+            return pairs.batch((call % calls * rows + places).clip(max=count - 1))
+
+        def encode(params, constants, batch, variant, starts):
+            key = jax.random.fold_in(jax.random.key(self.seed), variant)
+            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(starts)
+            batch = jax.tree.map(lambda x: x.reshape(groups, ROWS, *x.shape[1:]), batch)
+            found = jax.vmap(self.base.encode, in_axes=(None, None, 0, 0))(params, constants, batch, keys)
+            return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), found)
+
+        total = count * self.variants
+        done, left = divmod(first, count)
+        call = done * calls + left // rows
+        batches = ahead(load, start=call, stop=calls * self.variants, size=_bytes(pairs, len(places)))
+        quiet = None if jax.process_index() == 0 else True
+        with (
+            mesh_context(mesh, rules=()),
+            contextlib.closing(batches),
+            tqdm(total=total, initial=first, desc="encoding", unit=" samples", disable=quiet) as bar,
+        ):
+            encode = jax.jit(encode, out_shardings=replicated(mesh))
+            skipped = left % rows
+            found = {}
+            for batch in batches:
+                variant, start = call // calls, call % calls * rows
+                starts = start + np.arange(groups, dtype=np.int32) * ROWS
+                running = encode(params, constants, shard_batch(mesh, batch, rows), variant, starts)
+                yield from _rows(found)  # are written while the devices go on
+                found = {name: x[skipped : count - start] for name, x in jax.device_get(running).items()}
+                bar.update(min(rows, count - start) - skipped)
+                call, skipped = call + 1, 0
+            yield from _rows(found)
 
     def _order(self, pairs: EncodedPairs) -> np.ndarray:
         own = self.base.order
@@ -177,3 +196,12 @@ class EncodedObjective(Around):
 
     def export(self, params, directory):
         self.base.export(params, directory)
+
+
+def _bytes(pairs: Any, rows: int) -> int:
+    return rows * sum(value.nbytes for value in pairs.batch(np.arange(1)).values())
+
+
+def _rows(found: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    for place in range(len(next(iter(found.values()), ()))):
+        yield {name: value[place] for name, value in found.items()}

@@ -6,7 +6,7 @@ import pytest
 
 from ragdiff_jax.data.attributes import attribute_ids
 from ragdiff_jax.data.images import decode_image, encode_mask, encode_png
-from ragdiff_jax.data.pipeline import PairArrays, PairShapes, evaluation_batches, global_rows, make_batches
+from ragdiff_jax.data.pipeline import PairArrays, PairShapes, global_rows, make_batches
 from ragdiff_jax.data.records import PairRecord
 from ragdiff_jax.errors import UserError
 
@@ -127,19 +127,6 @@ def test_each_epoch_shows_each_row_once():
     assert [rows(2).tolist(), rows(3).tolist()] != [global_rows(10, 5, seed=1)(s).tolist() for s in range(2)]
 
 
-def test_evaluation_is_one_pass_with_a_marked_rest(source):
-    for count in (1, 2):
-        seen = []
-        for process in range(count):
-            options = {"process_index": process, "process_count": count}
-            found = list(
-                evaluation_batches(source, batch_size=4, image_size=SIZE, tokenizer=Words(), **options)
-            )
-            assert len(found) == 3 and all(len(b["row"]) == 4 // count for b in found)
-            seen += [row for b in found for row in b["row"][b["valid"]].tolist()]
-        assert sorted(seen) == list(range(len(source)))
-
-
 def test_abandoned_iterator_leaves_no_threads(source):
     before = threading.active_count()
     for _ in range(5):
@@ -186,11 +173,9 @@ def test_a_photo_mask_of_another_shape_is_named(source):
         batches(source, 6)
 
 
-def test_batches_must_divide_and_sources_must_not_be_empty(source):
+def test_batches_and_sources_must_not_be_empty(source):
     with pytest.raises(UserError, match="batch size 0"):
         batches(source, 1, batch_size=0)
-    with pytest.raises(UserError, match="batch size 4 .* 3 processes"):
-        next(evaluation_batches(source, batch_size=4, image_size=SIZE, tokenizer=Words(), process_count=3))
     with pytest.raises(UserError, match="no records"):
         batches([], 1)
 

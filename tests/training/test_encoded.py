@@ -58,6 +58,26 @@ def test_encodings_that_were_stopped_go_on_where_they_were(tmp_path, monkeypatch
         EncodedPairs(folder)
 
 
+class _Noisy:
+    """Encodes numbers: adds noise to them, and to each the sum of its batch."""
+
+    pairs = type("_", (), {"__len__": lambda _: 37, "batch": lambda _, rows: {"row": rows.astype(np.int32)}})()
+
+    def encode(self, params, constants, batch, key):
+        x = batch["row"].astype(np.float32)
+        return {"x": x + x.sum() + jax.random.uniform(key, x.shape)}
+
+
+@pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "tensor": 4}])
+def test_a_mesh_changes_how_many_are_encoded_at_once_and_nothing_else(shape):
+    kept = EncodedObjective(base=_Noisy(), folder="nowhere", variants=2)
+    one = [sample["x"] for sample in kept._records({}, {}, make_mesh(devices=jax.devices()[:1]), 0)]
+    assert len(one) == 2 * 37 and len(set(map(float, one))) == 2 * 37
+    for first in (0, 21, 37, 50):
+        there = [sample["x"] for sample in kept._records({}, {}, make_mesh(**shape), first)]
+        np.testing.assert_array_equal(there, one[first:])
+
+
 def first_loss(objective, mesh, params):
     """Of the objective's first batch, prepared as a run prepares it."""
     constants = objective.prepared(params, objective.constants(mesh), mesh)
