@@ -16,7 +16,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from jaxtyping import Int
 
 from ragdiff_jax.data.attributes import ATTRIBUTE_SIZES
 from ragdiff_jax.data.person_layout import raise_problems
-from ragdiff_jax.data.pipeline import Batch, PairArrays, with_partners
+from ragdiff_jax.data.pipeline import FIELDS, Batch, PairArrays, gathered
 from ragdiff_jax.data.processes import map_processes, usable_cores
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
@@ -69,9 +69,9 @@ class DecodedPairs:
         """Every field of `PairArrays.batch` but the partner's, of all rows."""
         return dict(self._arrays)
 
-    def batch(self, rows: Int[np.ndarray, " b"]) -> Batch:
-        """The batch of these rows."""
-        return with_partners(self._arrays, rows)
+    def batch(self, rows: Int[np.ndarray, " b"], fields: Collection[str] = FIELDS) -> Batch:
+        """These fields of these rows."""
+        return gathered(self._arrays, rows, fields)
 
 
 def decoded_pairs(

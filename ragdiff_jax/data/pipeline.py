@@ -10,7 +10,7 @@ fields are the record's own.
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -26,6 +26,12 @@ from ragdiff_jax.data.silhouettes import check_shape, silhouette_of
 from ragdiff_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+OF_PARTNERS = {f"partner_{name}": name for name in ("flat", "mask", "flat_attributes")}
+FIELDS = (
+    *("photo", "flat", "mask", "photo_mask", "has_photo_mask", "photo_attributes", "flat_attributes", "text_ids"),
+    *("row", "partner_row", "has_partner", *OF_PARTNERS),
+)
+"""Of a batch of pairs. Who reads some of them says so: a picture of 1,024 pixels takes longer to decode than to use."""
 
 
 @runtime_checkable
@@ -34,7 +40,7 @@ class BatchSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, rows: np.ndarray) -> Batch: ...
+    def batch(self, rows: np.ndarray, fields: Collection[str] = ...) -> Batch: ...
 
 
 class PairArrays:
@@ -78,46 +84,65 @@ class PairArrays:
             self._cache[row] = item
         return item
 
-    def item(self, row: int, record: PairRecord) -> Batch:
-        """The fields of a record that stands in this row."""
-        size = self.image_size
-        flat = decode_image(record.flat, f"flat-lay of record {record.id}")
-        photo = decode_image(record.photo, f"photo of record {record.id}")
-        mask = silhouette_of(record, flat, size)
-        in_photo = np.zeros((size, size), np.uint8)
-        if record.photo_mask is not None:
-            visible = decode_mask(record.photo_mask, f"photo_mask of record {record.id}")
-            check_shape(visible, photo, f"record {record.id}: the photo_mask", "the photo")
-            in_photo = square_mask(visible, size).astype(np.uint8)
-        partner_row = self.row_of(record.structure_partner) if self.partners and record.structure_partner else None
-        return {
-            "photo": square(photo, size, fill="edge"),
-            "flat": square(flat, size, fill="white"),
-            "mask": mask.astype(np.uint8),
-            "photo_mask": in_photo,
-            "has_photo_mask": np.bool_(record.photo_mask is not None),
-            "photo_attributes": attribute_ids(record.photo_attributes, f"record {record.id}"),
-            "flat_attributes": attribute_ids(record.flat_attributes, f"record {record.id}"),
-            "text_ids": self.tokenizer.encode([record.caption])[0],
-            "row": np.int32(row),
-            "partner_row": np.int32(row if partner_row is None else partner_row),
-            "has_partner": np.bool_(partner_row is not None and partner_row != row),
-        }
+    def item(self, row: int, record: PairRecord, fields: Collection[str] = FIELDS) -> Batch:
+        """Those of the fields that are a record's own, of the one that stands in this row; no picture else is read."""
+        size, name = self.image_size, f"record {record.id}"
+        item = {"row": np.array(row, np.int32)}
+        if "flat" in fields or "mask" in fields:
+            flat = decode_image(record.flat, f"flat-lay of {name}")
+            if "flat" in fields:
+                item["flat"] = square(flat, size, fill="white")
+            if "mask" in fields:
+                item["mask"] = silhouette_of(record, flat, size).astype(np.uint8)
+        if "photo" in fields or "photo_mask" in fields:
+            photo = decode_image(record.photo, f"photo of {name}")
+            if "photo" in fields:
+                item["photo"] = square(photo, size, fill="edge")
+            if "photo_mask" in fields:
+                item["photo_mask"] = self._in_photo(record, photo)
+        if "has_photo_mask" in fields:
+            item["has_photo_mask"] = np.array(record.photo_mask is not None)
+        for field, attributes in (
+            ("photo_attributes", record.photo_attributes),
+            ("flat_attributes", record.flat_attributes),
+        ):
+            if field in fields:
+                item[field] = attribute_ids(attributes, name)
+        if "text_ids" in fields:
+            item["text_ids"] = self.tokenizer.encode([record.caption])[0]
+        if "partner_row" in fields:
+            partner = self.row_of(record.structure_partner) if self.partners and record.structure_partner else None
+            item["partner_row"] = np.array(row if partner is None else partner, np.int32)
+            item["has_partner"] = np.array(partner not in (None, row))
+        return item
+
+    def _in_photo(self, record: PairRecord, photo: np.ndarray) -> np.ndarray:
+        if record.photo_mask is None:
+            return np.zeros((self.image_size, self.image_size), np.uint8)
+        visible = decode_mask(record.photo_mask, f"photo_mask of record {record.id}")
+        check_shape(visible, photo, f"record {record.id}: the photo_mask", "the photo")
+        return square_mask(visible, self.image_size).astype(np.uint8)
 
     def arrays(self) -> Batch:
         """Every field of `batch` but the partner's, of all rows."""
         items = [self[row] for row in range(len(self))]
         return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """The batch of these rows."""
-        items = [self[int(row)] for row in rows]
-        batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
-        partners = [self[int(item["partner_row"])] if item["has_partner"] else item for item in items]
-        batch["partner_flat"] = np.stack([item["flat"] for item in partners])
-        batch["partner_mask"] = np.stack([item["mask"] for item in partners])
-        batch["partner_flat_attributes"] = np.stack([item["flat_attributes"] for item in partners])
+    def batch(self, rows: np.ndarray, fields: Collection[str] = FIELDS) -> Batch:
+        """These fields of these rows."""
+        partners = [of for name, of in OF_PARTNERS.items() if name in fields]
+        own = {*fields, *partners, *(("partner_row",) if partners or "has_partner" in fields else ())}
+        items = [self._fields(int(row), own) for row in rows]
+        batch = {name: np.stack([item[name] for item in items]) for name in fields if name not in OF_PARTNERS}
+        if partners:
+            others = [
+                self._fields(int(item["partner_row"]), partners) if item["has_partner"] else item for item in items
+            ]
+            batch |= {f"partner_{name}": np.stack([item[name] for item in others]) for name in partners}
         return batch
+
+    def _fields(self, row: int, fields: Collection[str]) -> Batch:
+        return self[row] if self._cache is not None else self.item(row, self.source[row], fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +160,7 @@ class PairShapes:
     def ids(self) -> list[str]:
         return [""] * self.count
 
-    def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    def abstract_batch(self, rows: int, of: Collection[str] = FIELDS) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of `PairArrays.batch`."""
         s, n = self.image_size, len(STRUCTURAL)
         picture, mask = ((s, s, 3), np.uint8), ((s, s), np.uint8)
@@ -147,14 +172,16 @@ class PairShapes:
             "flat_attributes": attributes, "partner_flat_attributes": attributes,
             "text_ids": ((self.text_length,), np.int32), "row": number, "partner_row": number,
         }  # fmt: skip
-        return {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
+        return {name: jax.ShapeDtypeStruct((rows, *fields[name][0]), fields[name][1]) for name in of}
 
 
-def with_partners(arrays: Mapping[str, Any], rows: Any) -> dict[str, Any]:
-    """The batch of these rows of `arrays()`, partner's fields included: of NumPy arrays, or of JAX's in a step."""
-    batch = {name: array[rows] for name, array in arrays.items()}
-    for name in ("flat", "mask", "flat_attributes"):
-        batch[f"partner_{name}"] = arrays[name][batch["partner_row"]]
+def gathered(arrays: Mapping[str, Any], rows: Any, fields: Collection[str] = FIELDS) -> dict[str, Any]:
+    """These fields of these rows of `arrays()`, partners' included: of NumPy arrays, or of JAX's in a step."""
+    batch = {name: arrays[name][rows] for name in fields if name not in OF_PARTNERS}
+    partners = [name for name in fields if name in OF_PARTNERS]
+    if partners:
+        of = arrays["partner_row"][rows]
+        batch |= {name: arrays[OF_PARTNERS[name]][of] for name in partners}
     return batch
 
 
@@ -171,6 +198,7 @@ def make_batches(
     cache: bool = False,
     order: Int32[np.ndarray, " rows"] | None = None,
     rows_only: bool = False,
+    fields: Collection[str] | None = None,
 ) -> Iterator[Batch]:
     """Endless training batches from `start_step` on: this process' part of each global batch of `batch_size`.
 
@@ -178,21 +206,23 @@ def make_batches(
     depend on them. Every epoch shows each record once, in its own order. Batches are prepared ahead by `num_threads`
     threads (0: none; None: one a core of this process, 2 to 16), fewer where these batches would take more than
     `AHEAD` bytes; close the iterator, or drop it, to stop them.
-    `order`: the rows of an epoch, where some come more than once. `rows_only`: batches hold `row` alone.
+    `order`: the rows of an epoch, where some come more than once. `rows_only`: batches hold `row` alone; `fields`:
+    these of the source's (None: all that it has).
     """
     if batch_size < 1:
         raise UserError(f"batch size {batch_size}: must be at least 1")
     arrays = _arrays(source, image_size, tokenizer, cache)
     order = np.arange(len(arrays), dtype=np.int32) if order is None else order
     global_batch = global_rows(len(order), batch_size, seed)
+    read = arrays.batch if fields is None else functools.partial(arrays.batch, fields=fields)
 
     def load(step: int) -> Batch:
         rows = order[global_batch(step, places)]
-        return {"row": rows} if rows_only else arrays.batch(rows)
+        return {"row": rows} if rows_only else read(rows)
 
     size = 0
     if num_threads != 0 and not rows_only:
-        row = sum(x.nbytes for x in arrays.batch(order[:1]).values())
+        row = sum(x.nbytes for x in read(order[:1]).values())
         size = row * (batch_size if places is None else len(places))
     return ahead(load, start=start_step, num_threads=num_threads, size=size)
 

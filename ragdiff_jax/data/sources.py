@@ -11,7 +11,7 @@ from jaxtyping import Int, Int32
 from ragdiff_jax.data.attributes import ATTRIBUTES, STRUCTURAL, attribute_ids
 from ragdiff_jax.data.decoded import DecodedPairs
 from ragdiff_jax.data.folder import FolderPairs, open_pairs
-from ragdiff_jax.data.pipeline import Batch, PairArrays
+from ragdiff_jax.data.pipeline import FIELDS, Batch, PairArrays
 from ragdiff_jax.data.records import PairRecord, PairSource, record_ids
 from ragdiff_jax.errors import UserError
 
@@ -72,8 +72,8 @@ class SomePairs:
         ids = self.pairs.ids
         return [ids[row] for row in self.rows]
 
-    def batch(self, rows: Int[np.ndarray, " b"]) -> Batch:
-        return self.pairs.batch(self.rows[rows])
+    def batch(self, rows: Int[np.ndarray, " b"], fields: Collection[str] = FIELDS) -> Batch:
+        return self.pairs.batch(self.rows[rows], fields)
 
 
 def read_partners(file: str | Path) -> dict[str, str | None]:

@@ -108,14 +108,14 @@ class EncodedObjective(Around):
         """The samples from the `first` on, as they are in a run that wasn't stopped."""
         from tqdm import tqdm
 
-        pairs, count = self.base.pairs, len(self.base.pairs)
+        pairs, count, reads = self.base.pairs, len(self.base.pairs), self.base.reads
         groups = batch_shards(mesh)  # each device takes a batch of its own
         rows = groups * ROWS
         calls = -(-count // rows)  # a variant
         places = own_places(mesh, rows)
 
         def load(call):  # the last batch is filled up with its last row
-            return pairs.batch((call % calls * rows + places).clip(max=count - 1))
+            return pairs.batch((call % calls * rows + places).clip(max=count - 1), reads)
 
         def encode(params, constants, batch, variant, starts):
             key = jax.random.fold_in(jax.random.key(self.seed), variant)
@@ -127,7 +127,7 @@ class EncodedObjective(Around):
         total = count * self.variants
         done, left = divmod(first, count)
         call = done * calls + left // rows
-        batches = ahead(load, start=call, stop=calls * self.variants, size=_bytes(pairs, len(places)))
+        batches = ahead(load, start=call, stop=calls * self.variants, size=_bytes(pairs, reads, len(places)))
         quiet = None if jax.process_index() == 0 else True
         with (
             mesh_context(mesh, rules=()),
@@ -155,6 +155,10 @@ class EncodedObjective(Around):
     def batches(self, **arguments):
         pairs = EncodedPairs(self.folder)
         return make_batches(pairs, order=self._order(pairs), **arguments)
+
+    @property
+    def epoch_rows(self) -> int:
+        return self.variants * self.base.epoch_rows
 
     def batch_ids(self, step, *, batch_size, seed):
         pairs, ids = EncodedPairs(self.folder), self.base.pairs.ids
@@ -198,8 +202,8 @@ class EncodedObjective(Around):
         self.base.export(params, directory)
 
 
-def _bytes(pairs: Any, rows: int) -> int:
-    return rows * sum(value.nbytes for value in pairs.batch(np.arange(1)).values())
+def _bytes(pairs: Any, reads: tuple[str, ...], rows: int) -> int:
+    return rows * sum(value.nbytes for value in pairs.batch(np.arange(1), reads).values())
 
 
 def _rows(found: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

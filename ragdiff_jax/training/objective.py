@@ -116,6 +116,13 @@ class Objective(Protocol):
         """Where the encodings of frozen networks come from; the run says it at its start."""
         return "made in each step"
 
+    @property
+    def epoch_rows(self) -> int:
+        """How many rows an epoch shows, 0 where nobody says. Which rows a step sees depends on it: processes must
+        agree, and a resumed run says where it changed.
+        """
+        return 0
+
     def batch_ids(self, step: int, *, batch_size: int, seed: int) -> list[str]:
         """The names in the data of the rows of a step's global batch, to say which one was bad; empty: none."""
         del step, batch_size, seed
@@ -192,6 +199,10 @@ class Around(Objective):
 
     def constants(self, mesh):
         return self.base.constants(mesh)
+
+    @property
+    def epoch_rows(self) -> int:
+        return self.base.epoch_rows
 
     def without_remat(self):
         return dataclasses.replace(self, base=self.base.without_remat())

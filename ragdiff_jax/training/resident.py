@@ -7,7 +7,7 @@ import dataclasses
 
 import jax
 
-from ragdiff_jax.data.pipeline import with_partners
+from ragdiff_jax.data.pipeline import OF_PARTNERS, gathered
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.training.objective import Around, Summing
@@ -16,7 +16,7 @@ from ragdiff_jax.training.objectives.common import PairObjective
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResidentObjective(Around):
-    """`base` with the decoded pairs among its constants, whole on every device (128 px: 131 kB a pair).
+    """`base` with the decoded pairs among its constants, whole on every device (128 px: 131 kB a pair at most).
 
     Losses are those of `base`, which sees the same batches.
     """
@@ -31,7 +31,9 @@ class ResidentObjective(Around):
         def place(array):
             return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
 
-        return {"base": self.base.constants(mesh), "pairs": jax.tree.map(place, self.base.pairs.arrays())}
+        read = {OF_PARTNERS.get(name, name) for name in self.base.reads}
+        pairs = {name: array for name, array in self.base.pairs.arrays().items() if name in read}
+        return {"base": self.base.constants(mesh), "pairs": jax.tree.map(place, pairs)}
 
     def prepared(self, params, constants, mesh):
         return constants | {"base": self.base.prepared(params, constants["base"], mesh)}
@@ -60,7 +62,7 @@ class ResidentObjective(Around):
         return self.base.rate_multipliers(params)
 
     def loss(self, params, constants, batch, key, **average):
-        pairs = with_partners(constants["pairs"], batch["row"])
+        pairs = gathered(constants["pairs"], batch["row"], self.base.reads)
         return self.base.loss(params, constants["base"], dict(batch) | pairs, key, **average)
 
     def sample(self, params, constants, key):

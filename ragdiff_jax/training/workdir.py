@@ -58,6 +58,7 @@ def _described(objective: Any) -> dict[str, Any]:
 def describe(objective: Any, settings: TrainSettings, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What `config.json` of a workdir holds; `config`: the plain one that the objective was made of, if there is."""
     record = {"schema": 1, "objective": _described(objective), "settings": settings.as_dict()}
+    record["epoch_rows"] = objective.epoch_rows
     if not config:
         return record
     return record | {"config": {name: config[name] for name in _RECORDED if name in config}}
@@ -96,6 +97,9 @@ def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:
                 changed.append(f"{name} {old_settings[name]} -> {value}")
             else:
                 refused.append(f"{name}={old_settings[name]} (now {value})")
+    rows, now = old.get("epoch_rows", 0), config.get("epoch_rows", 0)
+    if learned and rows and now != rows:
+        changed.append(f"an epoch has {now} rows, had {rows}: they are drawn in another order from here on")
     same = []
     if "config" in config and recorded:
         free, bound = _differences(recorded, config["config"])

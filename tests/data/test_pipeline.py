@@ -127,6 +127,24 @@ def test_each_epoch_shows_each_row_once():
     assert [rows(2).tolist(), rows(3).tolist()] != [global_rows(10, 5, seed=1)(s).tolist() for s in range(2)]
 
 
+def test_what_is_not_asked_for_is_not_read(source):
+    whole = PairArrays(source, image_size=SIZE, tokenizer=Words())
+    rows = np.array([4, 8, 10])
+    full = whole.batch(rows)
+    wanted = ({"flat", "row"}, {"mask"}, {"photo", "has_photo_mask"}, {"has_partner"}, {"partner_mask"}, {"text_ids"})
+    for fields in wanted:
+        assert same(whole.batch(rows, fields), {name: full[name] for name in fields})
+        cached = PairArrays(source, image_size=SIZE, tokenizer=Words(), cache=True)
+        assert same(cached.batch(rows, fields), {name: full[name] for name in fields})
+    # Of a record whose photo can't be read the flat-lay still can, and no partner is looked at.
+    source[4] = dataclasses.replace(source[4], photo=b"none", structure_partner="r5")
+    source[5] = dataclasses.replace(source[5], flat=b"none")
+    whole.batch(rows, {"flat", "mask"})
+    for fields, words in (({"photo"}, "photo of record r4"), ({"flat", "partner_flat"}, "flat-lay of record r5")):
+        with pytest.raises(UserError, match=words):
+            whole.batch(rows, fields)
+
+
 def test_abandoned_iterator_leaves_no_threads(source):
     before = threading.active_count()
     for _ in range(5):

@@ -61,7 +61,8 @@ def test_encodings_that_were_stopped_go_on_where_they_were(tmp_path, monkeypatch
 class _Noisy:
     """Encodes numbers: adds noise to them, and to each the sum of its batch."""
 
-    pairs = type("_", (), {"__len__": lambda _: 37, "batch": lambda _, rows: {"row": rows.astype(np.int32)}})()
+    reads = ("row",)
+    pairs = type("_", (), {"__len__": lambda _: 37, "batch": lambda _, rows, fields: {"row": rows.astype(np.int32)}})()
 
     def encode(self, params, constants, batch, key):
         x = batch["row"].astype(np.float32)

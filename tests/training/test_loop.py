@@ -188,6 +188,14 @@ def test_other_data_and_model_on_an_old_workdir(tmp_path, settings, one, capsys)
     assert json.loads((tmp_path / "config.json").read_text())["config"]["data"]["decoded"] == "kept"
 
 
+def test_a_run_that_goes_on_with_more_data_says_so(tmp_path, settings, one, capsys):
+    train(Toy(rows=40), tmp_path, replace(settings, steps=2), one)
+    for rows, words in ((40, False), (44, True), (44, False)):
+        steps = json.loads((tmp_path / "config.json").read_text())["settings"]["steps"] + 1
+        train(Toy(rows=rows), tmp_path, replace(settings, steps=steps), one)
+        assert (f"an epoch has {rows} rows, had 40" in capsys.readouterr().err) == words
+
+
 def test_a_workdir_without_a_record_or_a_step_binds_nobody(tmp_path, settings, one, capsys):
     two = replace(settings, steps=2)
     train(Toy(), tmp_path / "old", two, one)  # as workdirs were written before

@@ -172,7 +172,7 @@ def test_clip_learns_the_prompts_that_serving_asks(world, one):
     assert {name: tables[name].shape[-2] for name in STRUCTURAL} == {n: len(ATTRIBUTES[n]) for n in STRUCTURAL}
     scores = objective.validation(run.after, tables, None)
     assert scores == {} or 0 <= scores["all"] <= 1
-    unknown = world.pairs.batch(np.arange(8))
+    unknown = world.pairs.batch(np.arange(8), objective.reads)
     unknown["photo_attributes"] = np.zeros_like(unknown["photo_attributes"])
     assert float(run.go_on(unknown)["loss"]) == 0.0
 

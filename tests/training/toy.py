@@ -38,6 +38,11 @@ class Toy(Objective):
     slow: float = 0.0
     broken_at: int = -1
     part: Path | None = None
+    rows: int = 0
+
+    @property
+    def epoch_rows(self):
+        return self.rows
 
     def init(self, key):
         return Net().init(key, jnp.zeros((1, 8, 8, 3)))["params"]

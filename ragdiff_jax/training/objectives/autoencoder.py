@@ -7,7 +7,7 @@ export.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,7 @@ class AutoencoderObjective(PairObjective):
     decoder_only: bool = False
     latent_noise: float = 0.0
     trainable: str = "^vae/"
+    reads: ClassVar[tuple[str, ...]] = ("photo", "flat", "row")
 
     def __post_init__(self):
         if not self.decoder_only:
@@ -142,7 +143,7 @@ class AutoencoderObjective(PairObjective):
         encode = jax.jit(functools.partial(self.network.apply, method="encode"))
         latents = {"photo": [], "flat": []}
         for start in range(0, min(256, len(self.pairs)), 32):
-            batch = self.pairs.batch(np.arange(start, min(start + 32, len(self.pairs))))
+            batch = self.pairs.batch(np.arange(start, min(start + 32, len(self.pairs))), self.reads)
             for name, of_name in latents.items():
                 of_name.append(np.float32(on_host(encode({"params": params["vae"]}, to_float(batch[name]))[0])))
         vae, scale = params["vae"], 1.0 / np.mean([x.std() for x in (*latents["photo"], *latents["flat"])])

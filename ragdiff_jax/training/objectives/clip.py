@@ -57,6 +57,7 @@ class CLIPObjective(PairObjective):
     photo_share: float = 0.5
     trainable: str = "."
     rows_interact: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("photo", "flat", "text_ids", "row")
 
     @property
     def pair_loss(self) -> PairLoss:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32, UInt8
 
 from ragdiff_jax.data.decoded import DecodedPairs
-from ragdiff_jax.data.pipeline import PairArrays, PairShapes, global_rows, make_batches
+from ragdiff_jax.data.pipeline import FIELDS, PairArrays, PairShapes, global_rows, make_batches
 from ragdiff_jax.models.structure_net import StructureNetConfig
 from ragdiff_jax.parallel import flatten
 from ragdiff_jax.retrieval.manifest import read_latest
@@ -128,15 +128,21 @@ class PairObjective(RematObjective):
       pairs: the training set.
       held_out: what is drawn and measured; the training set again where there is none.
       order: the rows of an epoch where some pairs come more than once; None: each once.
+      reads: the fields of a batch that the loss looks at; no others are decoded, nor sent to the devices.
     """
 
     pairs: PairArrays | DecodedPairs | PairShapes
     held_out: PairArrays | DecodedPairs | PairShapes | None = None
     order: Int32[np.ndarray, " rows"] | None = None
     examples: int = 8
+    reads: ClassVar[tuple[str, ...]] = FIELDS
 
     def batches(self, **arguments):
-        return make_batches(self.pairs, order=self.order, **arguments)
+        return make_batches(self.pairs, order=self.order, fields=self.reads, **arguments)
+
+    @property
+    def epoch_rows(self) -> int:
+        return len(self.pairs) if self.order is None else len(self.order)
 
     def trained_rows(self, count: int) -> np.ndarray:
         """The first `count` rows, or as many as there are, of those that an epoch shows."""
@@ -149,8 +155,8 @@ class PairObjective(RematObjective):
 
     def abstract_batch(self, rows):
         if isinstance(self.pairs, PairShapes):
-            return self.pairs.abstract_batch(rows)
-        first = self.pairs.batch(np.zeros(1, np.int32))
+            return self.pairs.abstract_batch(rows, self.reads)
+        first = self.pairs.batch(np.zeros(1, np.int32), self.reads)
         return {name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype) for name, x in first.items()}
 
     def example_batch(self) -> dict[str, np.ndarray]:

@@ -69,6 +69,7 @@ class DINOObjective(PairObjective):
     trainable: str = "^(?!.*visual_projection)"  # CLIP's projection has no part in this, and is exported as it came
     wants_average: ClassVar[bool] = True
     rows_interact: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("photo", "flat", "row")
 
     def __post_init__(self):
         if self.local_views < 1 or self.local_size % self.vision.patch_size:

@@ -122,6 +122,10 @@ class FashionRAGObjective(RematObjective):
     def batches(self, **arguments):
         return make_batches(self.people, order=self.people.rows(), **arguments)
 
+    @property
+    def epoch_rows(self) -> int:
+        return len(self.people.rows())
+
     def abstract_batch(self, rows):
         if isinstance(self.people, PersonShapes):
             return self.people.abstract_batch(rows)

@@ -8,6 +8,7 @@ silhouettes are like its own. The memory is built with the tower that comes out,
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,7 @@ class FlatTowerObjective(PhotoTowerObjective):
     landmarks: int = 4096
     code_weight: float = 1.0
     trainable: str = "^structure_net/flat/"
+    reads: ClassVar[tuple[str, ...]] = ("flat", "mask", "flat_attributes", "row")
 
     def init(self, key):
         return StructureNetObjective.init(self, key)
@@ -76,7 +78,7 @@ class FlatTowerObjective(PhotoTowerObjective):
         else:
             rows = self.trained_rows(self.landmarks)
             parts = np.array_split(rows, -(-len(rows) // 64))
-            masks = np.asarray(coarse(np.concatenate([self.pairs.batch(rows)["mask"] for rows in parts])))
+            masks = np.asarray(coarse(np.concatenate([self.pairs.batch(rows, ("mask",))["mask"] for rows in parts])))
         mean, basis = shape_basis(masks, self.config.embed_dim)
         codes = np.asarray(shape_codes(masks, mean, basis))
         held = {"embeddings": codes, "masks": masks, "mean": mean, "basis": basis}

@@ -5,7 +5,7 @@ with `trainable` conv_in and conv_out, then the whole U-Net.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +39,7 @@ class LatentChange(TextToImageObjective):
     old_vae: VAEConfig
     noise: str = "matched"
     ridge: float = 1e-6
+    reads: ClassVar[tuple[str, ...]] = ("photo", "flat", "text_ids", "row")
 
     def __post_init__(self):
         needed = ("unet", "vae", "old_vae", *TEXT_PARTS[: len(self.model.text_encoders)])

@@ -116,7 +116,7 @@ class PGEAConvInSGD(_ConvIn):
         count = min(self.map_pairs, len(self.pairs))
         rows = np.linspace(0, len(self.pairs) - 1, count).astype(int)
         size = min(16, count)  # of one compiled shape; the rest of the division is left out
-        batches = (self.pairs.batch(rows[i : i + size]) for i in range(0, count - size + 1, size))
+        batches = (self.pairs.batch(rows[i : i + size], self.reads) for i in range(0, count - size + 1, size))
         gram = sum_pictures(self, params, batches)
         isometry = nearest_isometry(gram, self.model.vae.latent_channels, self.old_vae.latent_channels)
         return params | {"isometry": jax.device_put(isometry.astype(np.float32), params["isometry"].sharding)}

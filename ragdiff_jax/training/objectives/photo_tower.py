@@ -64,6 +64,9 @@ class PhotoTowerObjective(StructureNetObjective):
     trainable: str = "^(structure_net/(photo|attribute_head)|mask_head)/"
     rows_interact: ClassVar[bool] = False  # each photo is held against the memory
     exact: ClassVar[str] = "^structure_net/"
+    reads: ClassVar[tuple[str, ...]] = (
+        *("photo", "flat", "mask", "photo_mask", "has_photo_mask", "photo_attributes", "row"),
+    )
 
     def file_dtype(self, params):
         # The memory belongs to the frozen tower to the bit.

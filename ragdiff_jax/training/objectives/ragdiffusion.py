@@ -68,6 +68,7 @@ class RAGDiffusionObjective(PairObjective):
     export_dtype: str = "float32"
     trainable: str = f"^({'|'.join(TRAINED_PARTS)})/"
     exact: ClassVar[str] = "^structure_net/"  # a memory belongs to it to the bit
+    reads: ClassVar[tuple[str, ...]] = ("photo", "flat", "mask", "photo_attributes", "text_ids", "row")
 
     def init(self, key):
         # What restore_parts fills needs no random numbers.

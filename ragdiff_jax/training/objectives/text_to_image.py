@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,7 @@ class TextToImageObjective(PairObjective):
     noise_start: bool = False
     sample_steps: int = 20
     trainable: str = "^unet/"
+    reads: ClassVar[tuple[str, ...]] = ("flat", "text_ids", "row")
 
     def init(self, key):
         tree = {part: value for part, value in blank(self.model.init, key).items() if part in PARTS}

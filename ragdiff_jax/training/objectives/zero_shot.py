@@ -8,6 +8,7 @@ the zero-shot head). The picture tower starts from a photo tower of StructureNet
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,7 @@ class ZeroShotObjective(CLIPObjective):
     """
 
     trainable: str = "^image_encoder/|^scales"
+    reads: ClassVar[tuple[str, ...]] = ("photo", "photo_attributes", "row")
 
     def __post_init__(self):
         if not self.parts.get("text_encoder"):
