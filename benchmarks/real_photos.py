@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks.real_pairs import SHARES
 from ragdiff_jax.data.folder import split_of
-from ragdiff_jax.data.images import decode_mask, flat_mask, load_image, resize, save_image, square_mask
+from ragdiff_jax.data.images import decode_mask, load_image, resize, save_image, square_mask
+from ragdiff_jax.data.silhouettes import flat_mask
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.pipelines.generate import GarmentGenerator
 from ragdiff_jax.pipelines.panel import Cell, draw_panel, result_cells

@@ -6,8 +6,11 @@ Most of the suite's time is XLA optimising what runs once or twice, here and in 
 import gc
 import os
 
+import checked
 import jax
 from quick import OPTIONS
+
+checked.install()
 
 FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()

@@ -13,7 +13,7 @@ import numpy as np
 
 from ragdiff_jax.cli.inputs import model_folder, shipped
 from ragdiff_jax.data.folder import open_pairs
-from ragdiff_jax.data.images import flat_mask
+from ragdiff_jax.data.silhouettes import flat_mask
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.analyze import Pairs, read_pairs

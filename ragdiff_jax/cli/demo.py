@@ -163,8 +163,8 @@ def _chunks(arguments: argparse.Namespace, pairs: list, generator, report: Repor
 
 def _row(image, record, result, generator):
     """The sheet's row of one garment and its numbers; IoUs are None without a truth."""
-    from ragdiff_jax.data.images import decode_image, decode_mask, flat_mask, square_mask
-    from ragdiff_jax.data.silhouettes import square_flat
+    from ragdiff_jax.data.images import decode_image, decode_mask, square_mask
+    from ragdiff_jax.data.silhouettes import flat_mask, square_flat
     from ragdiff_jax.pipelines.panel import Cell, result_cells
 
     retrieved = result.retrieved

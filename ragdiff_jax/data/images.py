@@ -295,26 +295,6 @@ def square_mask(mask: Bool[np.ndarray, "h w"], size: int) -> Bool[np.ndarray, "{
     return np.pad(small, ((top, size - shape[0] - top), (left, size - shape[1] - left)))
 
 
-def flat_mask(flat: UInt8[np.ndarray, "h w 3"], *, tolerance: int = 10) -> Bool[np.ndarray, "h w"]:
-    """The garment's silhouette in a flat-lay on a plain light background, for data without masks.
-
-    Pixels that differ from the border's median colour by more than `tolerance` (of 255, in any channel),
-    holes filled, and of the pieces only those of at least a tenth of the largest. All False when nothing
-    stands out.
-    """
-    from scipy import ndimage
-
-    border = np.concatenate([flat[0], flat[-1], flat[:, 0], flat[:, -1]]).astype(np.int16)
-    difference = np.abs(flat.astype(np.int16) - np.median(border, axis=0)).max(axis=-1)
-    solid = ndimage.binary_fill_holes(difference > tolerance)
-    pieces, count = ndimage.label(solid)
-    if not count:
-        return np.zeros(flat.shape[:2], bool)
-    areas = np.bincount(pieces.ravel())
-    areas[0] = 0
-    return (areas >= max(1, areas.max() // 10))[pieces]
-
-
 def picture_ending(data: bytes) -> str:
     """Of an encoded picture's file, by its first bytes: .jpg, .webp or .avif, and .png for anything else."""
     if data.startswith(b"\xff\xd8\xff"):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 
 from ragdiff_jax.data.images import resize
 
-PROTOCOL = "bbox/2"
+PROTOCOL = "bbox/3"
 """Names this algorithm; numbers of another one aren't comparable."""
 
 Box = tuple[int, int, int, int]

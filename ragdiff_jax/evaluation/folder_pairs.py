@@ -13,14 +13,13 @@ from jaxtyping import Bool, UInt8
 
 from ragdiff_jax.data.images import (
     decode_image,
-    flat_mask,
     image_size,
     load_image,
     one_line,
     picture_files,
     square,
 )
-from ragdiff_jax.data.silhouettes import square_flat
+from ragdiff_jax.data.silhouettes import flat_mask, square_flat
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.alignment import Box
 from ragdiff_jax.evaluation.edits import Edit, read_edits

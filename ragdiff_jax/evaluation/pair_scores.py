@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, UInt8
 
-from ragdiff_jax.data.images import flat_mask
+from ragdiff_jax.data.silhouettes import flat_mask
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation import alignment
 from ragdiff_jax.evaluation.alignment import Box, align
@@ -43,9 +43,9 @@ UPWARDS |= {"kid_random": False, "logo_psnr": True, "logo_edges": True} | {
 PROTOCOLS = {
     "ssim": "ssim/gauss11-1.5/1",
     "ms_ssim": "ms-ssim/5-scales-mean2x2/1",
-    "silhouette_iou": "silhouette-iou/border-median-10/2",
+    "silhouette_iou": "silhouette-iou/border-median-10/3",
     "ciede2000": "ciede2000/pixels-in-true-mask/2",
-    "colour_bias": "ciede2000/mean-lab-in-own-mask/2",
+    "colour_bias": "ciede2000/mean-lab-in-own-mask/3",
     "kid_random": f"kid/pairs/{RANDOM}",
     "logo_psnr": f"logo-psnr/rgb-at-most-100/1+{alignment.PROTOCOL}",
     "logo_edges": f"logo-edges/sobel-bt601/1+{alignment.PROTOCOL}",

@@ -16,7 +16,6 @@ from ragdiff_jax.data.images import (
     encode_jpeg,
     encode_mask,
     encode_png,
-    flat_mask,
     load_image,
     pad_to_square,
     resize,
@@ -384,20 +383,6 @@ def test_colours_of_another_profile_become_srgb(tmp_path):
     for profile in (b"no profile", icc_profile(display_p3)[:200]):
         Image.fromarray(stored).save(tmp_path / "bad.png", icc_profile=profile)
         np.testing.assert_array_equal(load_image(tmp_path / "bad.png"), stored)
-
-
-def test_flat_mask_finds_the_garment():
-    truth = np.zeros((64, 64), bool)
-    truth[10:50, 20:44] = True
-    flat = np.where(truth[..., None], [180, 30, 60], 255).astype(np.uint8)
-    flat[25:30, 30:35] = 255  # a white print is garment
-    flat[2, 2] = 0  # dust isn't
-    noisy = decode_image(encode_jpeg(flat, 80))
-    for picture in (flat, noisy):
-        found = flat_mask(picture)
-        assert (found & truth).sum() / (found | truth).sum() > 0.9
-    np.testing.assert_array_equal(flat_mask(flat), truth)
-    assert not flat_mask(np.full((64, 64, 3), 255, np.uint8)).any()
 
 
 def test_save_is_whole_or_nothing(tmp_path, monkeypatch):

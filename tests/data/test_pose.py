@@ -118,17 +118,18 @@ def test_latent_maps_are_the_pictures_maps_resized_as_torch_does():
     y, x = np.mgrid[:512, :384]
     full = np.exp(-((x[..., None] - joints[:, 0]) ** 2 + (y[..., None] - joints[:, 1]) ** 2) / 81)
     full = (full / full.max((0, 1))).astype(np.float32)
-    np.testing.assert_allclose(np.asarray(pose_maps(joints, (512, 384))), full, atol=1e-5)
+    maps = jax.jit(pose_maps, static_argnums=(1, 2))
+    np.testing.assert_allclose(np.asarray(maps(joints, (512, 384))), full, atol=1e-5)
     for shape in ((64, 48), (600, 400)):
         wanted = torch.nn.functional.interpolate(
             torch.from_numpy(full).permute(2, 0, 1)[None], size=shape, mode="bilinear"
         )[0].permute(1, 2, 0)
-        np.testing.assert_allclose(np.asarray(pose_maps(joints, (512, 384), shape)), wanted, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(maps(joints, (512, 384), shape)), wanted, atol=1e-5)
 
 
 def test_gradients_are_finite_where_joints_are_missing():
     joints = np.full((18, 3), np.nan, np.float32)
     joints[:, 2] = 0
     joints[0] = (20, 30, 1)
-    slope = jax.grad(lambda rows: pose_maps(rows, (64, 48), (8, 6))[..., 0].sum())(joints)
+    slope = jax.jit(jax.grad(lambda rows: pose_maps(rows, (64, 48), (8, 6))[..., 0].sum()))(joints)
     assert np.isfinite(slope).all() and np.abs(slope[0, :2]).max() > 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from quick import quick_jit
 
 from ragdiff_jax import weights
 from ragdiff_jax.errors import UserError
@@ -132,11 +133,15 @@ def test_spliced_prompt_equals_torch(f_theta, act, tmp_path):
     ids = jnp.asarray(text_ids((3, 7, 5)))
     text = weights.load_part(tmp_path, jax.eval_shape(model.init, jax.random.key(0), ids)["params"])
 
-    tokens = FTheta(CONFIG).apply({"params": params}, states(rows=6)).reshape(3, 8, 12)
-    start = eos_position(config, ids)
-    ids = insert_placeholders(config, ids, garments * 4, PLACEHOLDER)
-    table = model.apply({"params": text}, ids, method="embed_tokens")
-    ours = model.apply({"params": text}, ids, splice_tokens(table, tokens, start, garments * 4))
+    @quick_jit
+    def run(ids):
+        tokens = FTheta(CONFIG).apply({"params": params}, states(rows=6)).reshape(3, 8, 12)
+        start = eos_position(config, ids)
+        ids = insert_placeholders(config, ids, garments * 4, PLACEHOLDER)
+        table = model.apply({"params": text}, ids, method="embed_tokens")
+        return ids, model.apply({"params": text}, ids, splice_tokens(table, tokens, start, garments * 4))
+
+    ids, ours = run(ids)
 
     # The released way: the embeddings behind the first placeholder of each row are overwritten, then positions added.
     body = getattr(encoder, "text_model", encoder)

@@ -2,7 +2,6 @@
 
 import diffusers
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -172,7 +171,7 @@ def test_reference_net_is_read_from_the_unets_own_file(sdxl, reference_net):
     _, _, config, params = sdxl
     abstract, read = reference_net
     # The same by the way of training: copies of MainNet's tree.
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), nn.meta.unbox(abstract))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), nn.meta.unbox(abstract))
     copied = reference_from_unet(zeros, params)
     assert jax.tree.structure(read) == jax.tree.structure(copied)
     jax.tree.map(np.testing.assert_array_equal, read, copied)

@@ -49,7 +49,7 @@ def given(params):
     return both.replace(reference=None, adapter=None, gates=None), both, prompts
 
 
-def test_closed_gates_are_the_plain_unet_bit_for_bit(params, given):
+def test_closed_gates_are_the_plain_unet(params, given):
     plain, both, _ = given
     latents, t = jnp.ones((2, 8, 8, 8)), jnp.array([3, 500], jnp.int32)
     assert {float(x) for x in jnp.stack(jax.tree.leaves(both.gates)).ravel()} == {1.0}
@@ -57,9 +57,10 @@ def test_closed_gates_are_the_plain_unet_bit_for_bit(params, given):
     without, closed = plain.unconditional(empty), both.unconditional(empty)
     assert not any(gate.any() for gate in jax.tree.leaves(closed.gates))
     np.testing.assert_array_equal(without.context, closed.context)
-    with jax.disable_jit():  # two compiled programs may differ in the last bit
-        ours = BOTH.denoise(params, closed, latents, t)
-        np.testing.assert_array_equal(PLAIN.denoise(params, without, latents, t), ours)
+    ours = np.asarray(quick_jit(BOTH.denoise)(params, closed, latents, t))
+    # Two compiled programs may differ in the last bit; tests/models/test_conditions.py has them uncompiled.
+    theirs = np.asarray(quick_jit(PLAIN.denoise)(params, without, latents, t))
+    assert np.abs(ours - theirs).max() <= 2e-6 * np.abs(theirs).max()
 
 
 def test_each_condition_reaches_the_picture_and_its_own_sample_alone(params, given):

@@ -31,6 +31,12 @@ from ragdiff_jax.weights.fashion_folder import load_fashion, read_fashion
 MODEL = small_fashion()
 
 
+@pytest.fixture(autouse=True)
+def uncounted(monkeypatch):
+    """Runs don't count their operations, which traces every network a second time."""
+    monkeypatch.setattr("ragdiff_jax.training.loop.known_flops", lambda *_: None)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Eight people, their retrieved garments, every part's folder, a U-Net of before pose came."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from ragdiff_jax.data.images import flat_mask
+from ragdiff_jax.data.silhouettes import flat_mask
 from ragdiff_jax.evaluation.analyze import Pairs
 from ragdiff_jax.evaluation.claims.light import balanced, lit
 from ragdiff_jax.evaluation.claims.store import Measured

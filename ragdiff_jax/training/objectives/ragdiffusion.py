@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ragdiff_jax.data.augment import augment_pair, draw, paste
-from ragdiff_jax.data.images import flat_mask
 from ragdiff_jax.data.pixels import to_float, to_uint8
+from ragdiff_jax.data.silhouettes import flat_mask
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.diffusion.guidance import guided
 from ragdiff_jax.diffusion.sampler import sample
