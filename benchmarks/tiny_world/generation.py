@@ -70,10 +70,10 @@ def run(world: World) -> dict:
             rows.append(row)
     sheet = _sheet(world, sizes, scores, images)
     notes = [
-        "iou: of the silhouette found in the generated picture (`data.silhouettes.flat_mask`) with the true one; blank: "
-        "none found, which counts 0. ssim: RGB, the mean of the channels, gaussian 11x11 of sigma 1.5, data range 1, "
-        "whole picture. ciede2000: the mean over the true silhouette's pixels. landmark_iou: of what was retrieved, "
-        "also where the model isn't told it. A photo has the same noise in all models, each batch another.",
+        "iou: of the silhouette found in the generated picture (`data.silhouettes.flat_mask`) with the true one; "
+        "blank: none found, which counts 0. ssim: RGB, the mean of the channels, gaussian 11x11 of sigma 1.5, data "
+        "range 1, whole picture. ciede2000: the mean over the true silhouette's pixels. landmark_iou: of what was "
+        "retrieved, also where the model isn't told it. A photo has the same noise in all models, each batch another.",
         f"Sheet (worst, median, best {SHOWN} by iou of the first model): {sheet}",
     ]
     photos = {

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import tqdm
 
@@ -35,7 +36,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def map_processes(function: Callable, items, processes: int) -> Iterator:
+def map_processes(function: Callable, items, processes: int) -> Iterator[Any]:
     """`map`, in order, by this many processes. `function` is a module's, or a partial of one.
 
     Workers are at most a few items ahead of who takes the results, so that these don't fill the memory. Raises

@@ -44,12 +44,16 @@ class Measure:
         return key | {"version": VERSION, "drawn": world.drawn, "image_size": world.image_size, "seed": seed}
 
 
+_DRAWN = 1  # how silhouettes are found in drawn flat-lays (`data.silhouettes.flat_mask`)
+
+
 def _pictures(arm: Arm) -> Measure:
     expanded = ("added",) if arm.memory in ("extreme", "studio") else ()
     return Measure(
         run=functools.partial(generation, arm=arm),
         inputs=("stem", "memory"),
         uses=("photos", "steps", "batch", *expanded),
+        revision=_DRAWN,
     )
 
 
@@ -78,7 +82,9 @@ MEASURES: dict[str, Measure] = {
     "growth": _retrieved(growth),
     "style_growth": _retrieved(style_growth, "added"),
     "extreme_growth": _retrieved(extreme_growth, "added"),
-    "control": Measure(run=control, inputs=("stem", "memory"), uses=("photos", "steps", "batch")),
+    "control": Measure(
+        run=control, inputs=("stem", "memory"), uses=("photos", "steps", "batch"), revision=_DRAWN
+    ),
     "text_retrieval": _of_editor(text_retrieval),
     "words": _of_editor(words),
 }
