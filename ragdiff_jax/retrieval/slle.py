@@ -25,6 +25,11 @@ def slle_weights(
     """
     if isinstance(reg, int | float) and not reg > 0:
         raise UserError(f"SLLE reg {reg} must be above 0")
+    return _weights(query, neighbours, reg)
+
+
+@jax.jit
+def _weights(query, neighbours, reg):
     k = neighbours.shape[1]
     difference = neighbours.astype(jnp.float32) - query.astype(jnp.float32)[:, None, :]
     # The weights don't change with the scale; without it the squares of tiny differences would underflow.

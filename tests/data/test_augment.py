@@ -29,7 +29,8 @@ def draws(batch=1, *, flip=False, padding=0.0, hue=0.0, contrast=1.0):
 
 
 def test_nothing_drawn_changes_nothing(batch):
-    for before, after in zip(batch, augment_pair(draw(jax.random.key(0), 64, **ONLY), *batch), strict=True):
+    whole = jax.jit(lambda key, *batch: augment_pair(draw(key, 64, **ONLY), *batch))(jax.random.key(0), *batch)
+    for before, after in zip(batch, whole, strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -80,13 +81,14 @@ def test_draws_are_half_and_in_range():
 
 def test_padding_shrinks_about_the_centre():
     image = jnp.linspace(-1, 1, 40)[None, :, None, None] * jnp.ones((1, 40, 40, 3))
-    white, edge = move(draws(padding=0.1), image, fill=1.0), move(draws(padding=0.1), image, fill=None)
+    moved = jax.jit(move, static_argnames="fill")
+    white, edge = (np.asarray(moved(draws(padding=0.1), image, fill=fill)) for fill in (1.0, None))
     # 10 % on each side of 40 pixels is 4 of 48, which is 3.3 of the new 40.
     assert (white[0, :3] == 1).all() and (white[0, :, :3] == 1).all() and (white[0, 4:-4, 4:-4] < 1).all()
     np.testing.assert_allclose(edge[0, :3], -1.0, atol=1e-6)
     np.testing.assert_allclose(white[0, 4:-4, 4:-4], edge[0, 4:-4, 4:-4])
     np.testing.assert_allclose(edge[0, 20, 5, 0] - edge[0, 19, 5, 0], 1.2 * (2 / 39), rtol=1e-4)
-    area = move(draws(padding=0.1), jnp.ones((1, 40, 40, 1)), fill=0.0).mean()
+    area = moved(draws(padding=0.1), jnp.ones((1, 40, 40, 1)), fill=0.0).mean()
     assert abs(float(area) - 1 / 1.2**2) < 0.03
 
 
@@ -94,7 +96,7 @@ def test_padding_shrinks_about_the_centre():
 def test_hue_turns_as_colorsys_does(degrees):
     colours = np.random.default_rng(4).uniform(0, 1, (1, 8, 8, 3)).astype(np.float32)
     colours[0, 0] = np.linspace(0, 1, 8)[:, None]  # greys keep still
-    found = (np.asarray(shift_colours(draws(hue=degrees), jnp.asarray(colours * 2 - 1))) + 1) / 2
+    found = (np.asarray(jax.jit(shift_colours)(draws(hue=degrees), colours * 2 - 1)) + 1) / 2
     for before, after in zip(colours.reshape(-1, 3), found.reshape(-1, 3), strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*before)
         np.testing.assert_allclose(
@@ -104,12 +106,9 @@ def test_hue_turns_as_colorsys_does(degrees):
 
 def test_contrast_scales_about_mid_grey():
     image = jnp.asarray([-1.0, -0.5, 0.0, 0.5, 1.0]).reshape(1, 1, 5, 1) * jnp.ones((1, 1, 5, 3))
-    np.testing.assert_allclose(
-        shift_colours(draws(contrast=0.8), image)[0, 0, :, 0], [-0.8, -0.4, 0, 0.4, 0.8], atol=1e-6
-    )
-    np.testing.assert_allclose(
-        shift_colours(draws(contrast=1.2), image)[0, 0, :, 0], [-1, -0.6, 0, 0.6, 1], atol=1e-6
-    )
+    run = jax.jit(shift_colours)
+    for contrast, expected in ((0.8, [-0.8, -0.4, 0, 0.4, 0.8]), (1.2, [-1, -0.6, 0, 0.6, 1])):
+        np.testing.assert_allclose(run(draws(contrast=contrast), image)[0, 0, :, 0], expected, atol=1e-6)
 
 
 def test_partner_gets_the_same_draw(batch):

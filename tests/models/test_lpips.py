@@ -1,5 +1,8 @@
 """LPIPS against the same networks in torch, on random weights in the public files' layout."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,7 +62,8 @@ def test_lpips_is_torchs(net):
                 units = [z / (z.pow(2).sum(1, keepdim=True).sqrt() + 1e-10) for z in (x, y)]
                 weight = torch.tensor(params[f"lin{taps.index(place)}.model.1.weight"])
                 truth = truth + torch.conv2d((units[0] - units[1]) ** 2, weight).mean((1, 2, 3))
-    assert np.asarray(lpips(net, arrays, ours, theirs)) == pytest.approx(truth.numpy(), rel=1e-4)
-    assert np.asarray(lpips(net, arrays, ours, ours)) == pytest.approx(0, abs=1e-7)
+    run = jax.jit(functools.partial(lpips, net))
+    assert np.asarray(run(arrays, ours, theirs)) == pytest.approx(truth.numpy(), rel=1e-4)
+    assert np.asarray(run(arrays, ours, ours)) == pytest.approx(0, abs=1e-7)
     with pytest.raises(ValueError, match="a side"):
         lpips(net, arrays, ours[:, :15, :15], theirs[:, :15, :15])

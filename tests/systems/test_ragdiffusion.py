@@ -226,8 +226,13 @@ class InTraining:
             "text_ids": jnp.zeros((1, 8), jnp.int32),
             "memory_row": jnp.array([row]),
         }
-        self.model.loss({}, batch, jax.random.key(9), memory=memory, empty_ids=jnp.zeros(8, jnp.int32))
-        return self.taken.pop()
+
+        @quick_jit
+        def told(batch, memory):
+            self.model.loss({}, batch, jax.random.key(9), memory=memory, empty_ids=jnp.zeros(8, jnp.int32))
+            return self.taken.pop()
+
+        return told(batch, memory)
 
 
 def test_a_samples_own_flat_lay_is_not_among_its_neighbours():
@@ -312,9 +317,14 @@ def test_each_text_encoder_sees_its_own_tokenizers_padding(params):
     two = params | {"text_encoder_2": params["text_encoder"]}
     ids = jnp.full((2, 77), encoder.eos_token_id).at[:, 0].set(766).at[0, 1:4].set(jnp.arange(3, 6))
     second = ids.at[0, 5:].set(0).at[1, 2:].set(0)
-    served = both.encode_text(two, (ids, second))
-    assert_equal(both.encode_text(two, ids), served)
-    alike = dataclasses.replace(both, text_pads=()).encode_text(two, ids)
+    plain = dataclasses.replace(both, text_pads=())
+
+    @quick_jit
+    def encoded(two, ids, second):
+        return both.encode_text(two, (ids, second)), both.encode_text(two, ids), plain.encode_text(two, ids)
+
+    served, trained, alike = encoded(two, ids, second)
+    assert_equal(trained, served)
     assert differ(alike.context[:, 5:], served.context[:, 5:])  # what the second would see in training without it
     with pytest.raises(rd.UserError, match="1 text_pads for 2 text encoders"):
         dataclasses.replace(both, text_pads=(0,))

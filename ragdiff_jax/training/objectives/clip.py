@@ -116,12 +116,16 @@ class CLIPObjective(PairObjective):
     def validation(self, params, constants, key):
         arrays = self.held_out or self.pairs
         batch = arrays.batch(np.arange(min(128, len(arrays))))
-        text, found = self.embed_text(params, batch["text_ids"]), {}
-        for picture in ("photo", "flat"):
-            image = self.embed_images(params, to_float(batch[picture]))
-            right = jnp.argmax(image @ text.T, axis=1) == jnp.arange(image.shape[0])
-            found[f"{picture}_recall_at_1_of_128"] = float(right.mean())
-        return found
+
+        def right(params, ids, images):
+            found = self.embed_images(params, to_float(images)) @ self.embed_text(params, ids).T
+            return (jnp.argmax(found, axis=1) == jnp.arange(len(ids))).mean()
+
+        right = self.program("right", right)
+        return {
+            f"{picture}_recall_at_1_of_128": float(right(params, batch["text_ids"], batch[picture]))
+            for picture in ("photo", "flat")
+        }
 
     def export(self, params, directory: Path):
         text = self.text.to_dict() | {"architectures": ["CLIPTextModelWithProjection"]}
