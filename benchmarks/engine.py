@@ -5,7 +5,8 @@
     python -m benchmarks.engine restart
 
 `save`: seconds that the loop waits for a checkpoint of that many bytes, written beside the steps and written at once.
-`input`: pairs a second from JPEG records to batches, beside decoding the same records alone, both on all cores.
+`input`: pairs a second from JPEG records to batches, beside decoding the same records alone, both on all cores; and of
+pairs with structure partners, whole batches beside what two stages read of them.
 `restart`: seconds from the command to the first step of a resumed tiny RAGDiffusion, everything compiled before, by the
 clock and of the processors.
 Prints one JSON line: the median of the repetitions, and all of them.
@@ -63,6 +64,8 @@ def pictures(pairs: int, size: int, repeats: int) -> dict:
     from ragdiff_jax.data.images import decode_image, decode_mask
     from ragdiff_jax.data.pipeline import PairArrays, make_batches
     from ragdiff_jax.data.synth_dataset import prepare_synth
+    from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
+    from ragdiff_jax.training.objectives.text_to_image import TextToImageObjective
 
     cores, batch = os.cpu_count() or 1, 8
     with tempfile.TemporaryDirectory() as folder:
@@ -80,20 +83,34 @@ def pictures(pairs: int, size: int, repeats: int) -> dict:
                 if mask is not None:
                     decode_mask(mask, "mask")
 
+        def batched(fields=None, **options) -> float:
+            arrays = PairArrays(source, image_size=size, tokenizer=_NoText(), **options)
+            began = time.perf_counter()  # the threads' start counts too
+            batches = make_batches(arrays, batch_size=batch, seed=0, num_threads=cores, fields=fields)
+            for _ in range(steps):
+                next(batches)
+            seconds = time.perf_counter() - began
+            batches.close()
+            return steps * batch / seconds
+
         for _ in range(repeats):
             with ThreadPoolExecutor(cores) as pool:
                 began = time.perf_counter()
                 list(pool.map(decode, range(steps * batch)))
                 alone.append(steps * batch / (time.perf_counter() - began))
-            arrays = PairArrays(source, image_size=size, tokenizer=_NoText(), partners=False)
-            began = time.perf_counter()  # the threads' start counts too
-            batches = make_batches(arrays, batch_size=batch, seed=0, num_threads=cores)
-            for _ in range(steps):
-                next(batches)
-            piped.append(steps * batch / (time.perf_counter() - began))
-            batches.close()
+            piped.append(batched(partners=False))
+        # With their structure partners: all of a batch, and what a stage reads of it.
+        stages = {
+            name: _median([batched(fields=fields) for _ in range(repeats)])
+            for name, fields in (
+                ("all_fields", None),
+                ("ragdiffusion", RAGDiffusionObjective.reads),
+                ("text_to_image", TextToImageObjective.reads),
+            )
+        }
     return {"size": size, "decoding_alone": _median(alone), "pipeline": _median(piped),
-            "share": round(_median(piped) / _median(alone), 3), "all": {"alone": alone, "pipeline": piped}}  # fmt: skip
+            "share": round(_median(piped) / _median(alone), 3), "with_partners": stages,
+            "all": {"alone": alone, "pipeline": piped}}  # fmt: skip
 
 
 class _NoText:
