@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from ragdiff_jax.data.images import decode_image, encode_jpeg
+from ragdiff_jax.data.images import decode_image, decode_mask, encode_jpeg, square, square_mask
 from ragdiff_jax.data.silhouettes import flat_mask
+from ragdiff_jax.data.synth_dataset import synth_record
 
 
 def test_flat_mask_finds_the_garment():
@@ -55,3 +56,12 @@ def test_what_is_thin_stays():
     flat[30:60, 16] = (190, 190, 200)  # a light seam at the edge
     found = flat_mask(flat)
     assert found[6:30, 20:22].all() and found[6:30, 42:44].all() and found[30:60, 17:48].all()
+
+
+def test_drawn_garments_of_64_pixels_give_their_silhouettes_back():
+    overlaps = []
+    for row in range(0, 32, 2):
+        record = synth_record(row, size=128)
+        flat = square(decode_image(record.flat), 64, fill="white")
+        overlaps.append(overlap(flat_mask(flat), square_mask(decode_mask(record.mask), 64)))
+    assert np.mean(overlaps) > 0.975 and min(overlaps) > 0.9
