@@ -30,7 +30,7 @@ from ragdiff_jax.data.processes import map_processes, usable_cores
 from ragdiff_jax.data.records import PairSource
 from ragdiff_jax.errors import UserError
 
-SCHEMA = 2
+SCHEMA = 3  # what is in the folder, and how silhouettes are found where there are no masks
 _CHUNK = 128  # pairs a process decodes at a time
 _TOLD = 20  # damaged pairs after which the rest is not looked at
 _OWN = ("photo", "flat", "mask", "photo_mask", "has_photo_mask", "photo_attributes", "flat_attributes")

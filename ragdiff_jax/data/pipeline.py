@@ -36,11 +36,11 @@ FIELDS = (
 
 @runtime_checkable
 class BatchSource(Protocol):
-    """What makes batches of its own rows: `PairArrays`, `PersonArrays`."""
+    """What makes batches of its own rows: `PairArrays`, `PersonArrays`. Those of pairs also take `fields`."""
 
     def __len__(self) -> int: ...
 
-    def batch(self, rows: np.ndarray, fields: Collection[str] = ...) -> Batch: ...
+    def batch(self, rows: np.ndarray) -> Batch: ...
 
 
 class PairArrays:
