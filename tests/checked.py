@@ -1,4 +1,4 @@
-"""Types and shapes are checked in every test; here, so that the checks don't take a fifth of its time.
+"""Types and shapes are checked in every test; here, so that the checks take little of its time.
 
 `jaxtyping`'s hook wraps every function twice over and binds each call's arguments, whether there is an array among them
 or not. Here a function gets its check when it is first called, and one without arrays no more than `beartype`'s.

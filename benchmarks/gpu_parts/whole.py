@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpu_parts.program import Measurement, Program, Run
+from ragdiff_jax.data.pipeline import PairShapes
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.diffusion import ddim, guided, sample
 from ragdiff_jax.parallel import batch_sharding, make_mesh, mesh_context, replicated
@@ -205,20 +206,8 @@ def ragdiffusion_step(
 
 def structure_net_step(model: RAGDiffusion, batches, remat: bool) -> Iterator[Measurement]:
     """One optimizer step of both towers, on pictures of the ViT's own size."""
-    side, count = model.structure_net.vision.image_size, len(model.structure_net.attribute_sizes)
-    picture, attributes, row = ((side, side, 3), jnp.uint8), ((count,), jnp.int32), ((), jnp.int32)
-    rows = {
-        "photo": picture,
-        "flat": picture,
-        "partner_flat": picture,
-        "mask": ((side, side), jnp.uint8),
-        "photo_attributes": attributes,
-        "flat_attributes": attributes,
-        "partner_flat_attributes": attributes,
-        "has_partner": ((), jnp.bool_),
-        "row": row,
-        "partner_row": row,
-    }
+    fields = PairShapes(model.structure_net.vision.image_size, 1).abstract_batch(1, SyntheticTowers.reads)
+    rows = {name: (x.shape[1:], x.dtype) for name, x in fields.items()}
     objective = SyntheticTowers(config=model.structure_net, dtype=jnp.dtype(model.dtype).name, remat=remat)
     for b in batches:
         settings = TrainSettings(steps=1000, batch_size=b)

@@ -90,7 +90,7 @@ def decoded_pairs(
     times are the fingerprint. Shows a progress bar. Raises `UserError` as `PairArrays` does, and for a directory that
     can't be written.
     """
-    mark = fingerprint(folders)[:12]
+    mark = fingerprint(folders, SCHEMA)[:12]
     place = Path(directory) / f"{name}-{image_size}px-{mark}"
     if not place.is_dir():
         own = f".{place.name}.{socket.gethostname()}."
@@ -132,9 +132,11 @@ def _one_at_a_time(directory: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def fingerprint(folders: Sequence[str | os.PathLike]) -> str:
-    """SHA-256 over the names, sizes and times of all files in `folders`, of which some may be files."""
-    digest = hashlib.sha256(str(SCHEMA).encode())
+def fingerprint(folders: Sequence[str | os.PathLike], schema: int) -> str:
+    """SHA-256 over the names, sizes and times of all files in `folders`, of which some may be files, and over what is
+    made of them and how (`schema`).
+    """
+    digest = hashlib.sha256(str(schema).encode())
     for folder in map(Path, folders):
         for path in [folder] if folder.is_file() else sorted(_files_in(folder)):
             status = path.stat()

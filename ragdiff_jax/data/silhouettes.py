@@ -29,7 +29,7 @@ def flat_mask(flat: UInt8[np.ndarray, "h w 3"], *, tolerance: int = 10) -> Bool[
         return np.zeros(flat.shape[:2], bool)
     areas = np.bincount(pieces.ravel())
     areas[0] = 0
-    return _cut_edge((areas >= max(1, areas.max() // 10))[pieces], difference.astype(np.float32))
+    return _cut_edge((areas >= max(1, areas.max() // 10))[pieces], difference.astype(np.float32), tolerance)
 
 
 EDGE = 0.4
@@ -40,7 +40,7 @@ true picture gave its silhouette back with an IoU of 0.959, a real one's of 0.95
 
 
 def _cut_edge(
-    mask: Bool[np.ndarray, "h w"], difference: Float[np.ndarray, "h w 3"]
+    mask: Bool[np.ndarray, "h w"], difference: Float[np.ndarray, "h w 3"], tolerance: int
 ) -> Bool[np.ndarray, "h w"]:
     """The mask without those of its outermost pixels that are mostly background; `difference` is from its colour."""
     from scipy import ndimage
@@ -51,9 +51,10 @@ def _cut_edge(
     known = mask & ~inner & (share > 0.01)  # a strap of two pixels has no inside
     inside = np.stack([near(np.where(inner, difference[..., c], 0.0))[known] for c in range(3)], axis=-1)
     inside /= share[known][:, None]
+    stands_out = np.abs(inside).max(axis=-1) > tolerance  # or what is inside a white garment's seam would cut it off
     cover = (difference[known] * inside).sum(axis=-1) / np.maximum((inside**2).sum(axis=-1), 1e-6)
     cut = mask.copy()
-    cut[known] = cover >= EDGE
+    cut[known] = (cover >= EDGE) | ~stands_out
     return cut
 
 

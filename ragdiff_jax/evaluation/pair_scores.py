@@ -44,7 +44,7 @@ PROTOCOLS = {
     "ssim": "ssim/gauss11-1.5/1",
     "ms_ssim": "ms-ssim/5-scales-mean2x2/1",
     "silhouette_iou": "silhouette-iou/border-median-10/3",
-    "ciede2000": "ciede2000/pixels-in-true-mask/2",
+    "ciede2000": "ciede2000/pixels-in-true-mask/3",
     "colour_bias": "ciede2000/mean-lab-in-own-mask/3",
     "kid_random": f"kid/pairs/{RANDOM}",
     "logo_psnr": f"logo-psnr/rgb-at-most-100/1+{alignment.PROTOCOL}",

@@ -1,9 +1,11 @@
-"""From this process' numpy rows to arrays on the whole mesh."""
+"""From this process' numpy rows to arrays on the whole mesh, and back."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ragdiff_jax.errors import UserError
@@ -103,3 +105,10 @@ def _placed(mesh: Mesh, value: np.ndarray, places: np.ndarray, count: int) -> ja
         return value[first : first + each]
 
     return jax.make_array_from_callback((count, *value.shape[1:]), batch_sharding(mesh), part)
+
+
+def on_host(leaf: Any) -> np.ndarray:
+    """An array as numpy has it, also where its parts lie on several processes (all of which must call this)."""
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        leaf = multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)

@@ -5,7 +5,7 @@
     context [b,l,e], pooled [b,p]  the caption                   photo [b,H,W,3]  where trained parts see it
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,15 @@ from jaxtyping import Array, Bool, Float
 
 from ragdiff_jax.models.vae import sample_latents, scale_latents
 from ragdiff_jax.systems.conditions import Text
+
+
+def in_parts(function: Callable, batch: Mapping[str, Array], size: int = 4) -> dict[str, Array]:
+    """`function(batch)`, of so many rows at a time: large pictures of all at once may not fit beside a training."""
+    (rows,) = {len(x) for x in batch.values()}
+    if rows % size:
+        return function(batch)
+    parts = jax.tree.map(lambda x: x.reshape(rows // size, size, *x.shape[1:]), dict(batch))
+    return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), jax.lax.map(function, parts))
 
 
 def encode_pairs(model: Any, params: Mapping[str, Any], batch: Mapping[str, Array]) -> dict[str, Array]:

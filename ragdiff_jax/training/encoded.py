@@ -24,6 +24,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import (
     agree,
     barrier,
+    batch_sharding,
     batch_shards,
     flatten,
     from_first_process,
@@ -39,7 +40,9 @@ from ragdiff_jax.training.objective import Around
 # What `encode` looks at: the parts, and the model's fields.
 _ENCODERS = ("vae", *TEXT_PARTS, "structure_net")
 _ENCODER_FIELDS = ("vae", "text_encoders", "structure_net", "image_size", "dtype", "sees_photo")
+_MADE = 2  # counts changes of what is encoded, and how
 ROWS = 16  # a device's batch of the encoders; fixed, because augmentations are drawn for a batch
+GATHERED = 8  # of these batches at a time, at most, go from the devices to the disk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,8 @@ class EncodedObjective(Around):
     def _fingerprint(self) -> str:
         digest = hashlib.sha256("\0".join(self.base.pairs.ids).encode())
         encoders = (folder for part, folder in self.base.parts.items() if part in _ENCODERS)
-        digest.update(fingerprint([folder for folder in (*encoders, *self.sources) if Path(folder).exists()]).encode())
+        folders = [folder for folder in (*encoders, *self.sources) if Path(folder).exists()]
+        digest.update(fingerprint(folders, _MADE).encode())
         how = [getattr(self.base, name, None) for name in ("augment", "paste_share")]
         how += [getattr(self.base.model, name) for name in _ENCODER_FIELDS]
         if self.base.model.text_pads:
@@ -124,6 +128,12 @@ class EncodedObjective(Around):
             found = jax.vmap(self.base.encode, in_axes=(None, None, 0, 0))(params, constants, batch, keys)
             return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), found)
 
+        # What lies whole on every device doesn't grow with the mesh.
+        piece = ROWS * max(number for number in range(1, GATHERED + 1) if groups % number == 0)
+
+        def take(found, at):
+            return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, at, piece), found)
+
         total = count * self.variants
         done, left = divmod(first, count)
         call = done * calls + left // rows
@@ -134,15 +144,18 @@ class EncodedObjective(Around):
             contextlib.closing(batches),
             tqdm(total=total, initial=first, desc="encoding", unit=" samples", disable=quiet) as bar,
         ):
-            encode = jax.jit(encode, out_shardings=replicated(mesh))
+            encode = jax.jit(encode, out_shardings=batch_sharding(mesh))
+            take = jax.jit(take, out_shardings=replicated(mesh))
             skipped = left % rows
             found = {}
             for batch in batches:
                 variant, start = call // calls, call % calls * rows
                 starts = start + np.arange(groups, dtype=np.int32) * ROWS
                 running = encode(params, constants, shard_batch(mesh, batch, rows), variant, starts)
-                yield from _rows(found)  # are written while the devices go on
-                found = {name: x[skipped : count - start] for name, x in jax.device_get(running).items()}
+                for at in range(0, rows, piece):
+                    yield from _rows(found)  # the last piece is written while the devices go on
+                    low, high = max(0, skipped - at), max(0, count - start - at)
+                    found = {name: x[low:high] for name, x in jax.device_get(take(running, at)).items()}
                 bar.update(min(rows, count - start) - skipped)
                 call, skipped = call + 1, 0
             yield from _rows(found)

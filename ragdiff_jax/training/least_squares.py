@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import jax.scipy.sparse.linalg
 import numpy as np
 import scipy.linalg
-from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import on_host
 
 TAPS = 9
 SHOWN_RIDGE = 1e-5  # of the solutions that the step line shows
@@ -54,13 +54,6 @@ def add_rows(sums: Mapping[str, Array], columns: Float[Array, "*rows k"]) -> dic
     new = new - sums["lost"]
     gram = sums["gram"] + new
     return {"gram": gram, "lost": (gram - sums["gram"]) - new}
-
-
-def on_host(leaf: Any) -> np.ndarray:
-    """An array as numpy has it, also where its parts lie on several processes (all of which must call this)."""
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        leaf = multihost_utils.process_allgather(leaf, tiled=True)
-    return np.asarray(leaf)
 
 
 def total(sums: Mapping[str, Any]) -> Float[np.ndarray, "k k"]:

@@ -32,6 +32,8 @@ class ResidentObjective(Around):
             return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
 
         read = {OF_PARTNERS.get(name, name) for name in self.base.reads}
+        if OF_PARTNERS.keys() & self.base.reads:
+            read.add("partner_row")
         pairs = {name: array for name, array in self.base.pairs.arrays().items() if name in read}
         return {"base": self.base.constants(mesh), "pairs": jax.tree.map(place, pairs)}
 

@@ -98,7 +98,7 @@ def check_config(workdir: Path, config: dict[str, Any]) -> list[str]:
             else:
                 refused.append(f"{name}={old_settings[name]} (now {value})")
     rows, now = old.get("epoch_rows", 0), config.get("epoch_rows", 0)
-    if learned and rows and now != rows:
+    if learned and rows and now and now != rows:
         changed.append(f"an epoch has {now} rows, had {rows}: they are drawn in another order from here on")
     same = []
     if "config" in config and recorded:

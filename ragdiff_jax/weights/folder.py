@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.typing import DTypeLike
 
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.parallel import on_host
 from ragdiff_jax.weights.names import LeafPlan, flatten, plan
 from ragdiff_jax.weights.safetensors_io import CODES, open_folder, read_json, write_text
 from ragdiff_jax.weights.streaming import MAX_SHARD_BYTES, load_tree, write_part
@@ -57,15 +57,9 @@ def load_part(
     )
 
 
-def _on_host(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        leaf = multihost_utils.process_allgather(leaf, tiled=True)
-    return np.asarray(leaf)
-
-
 def disk_tensors(leaf: Any, p: LeafPlan, dtype: np.dtype) -> Iterator[np.ndarray]:
     """The tensors that a leaf is on disk, in torch's layout; on every process, for it gathers the leaf's shards."""
-    array = _on_host(leaf)
+    array = on_host(leaf)
     for part in array if p.stacked else (array,):
         yield part.transpose(np.argsort(p.axes)).astype(dtype)
 
@@ -110,7 +104,7 @@ def fingerprint(params: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """
     digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True, separators=(",", ":")).encode())
     for path, leaf in sorted(flatten(nn.meta.unbox(params)).items()):
-        array = _on_host(leaf)
+        array = on_host(leaf)
         if jnp.issubdtype(array.dtype, jnp.floating):
             array = array.astype("<f4")
         digest.update(f"\n{'/'.join(path)} {array.dtype.name} {list(array.shape)}\n".encode())

@@ -100,10 +100,10 @@ def test_a_linked_folder_is_looked_into_and_a_loop_has_an_end(tmp_path):
     (data / "photos").symlink_to(real)
     (data / "photos" / "again").symlink_to(data)
     (real / os.fsdecode(b"m\xe4.png")).write_bytes(b"")  # a name that is no UTF-8
-    first = module.fingerprint([data])
-    assert module.fingerprint([data]) == first
+    first = module.fingerprint([data], 1)
+    assert module.fingerprint([data], 1) == first
     (real / "b.png").write_bytes(b"2")
-    assert module.fingerprint([data]) != first
+    assert module.fingerprint([data], 1) != first
 
 
 def test_what_a_killed_run_left_is_swept(folders, tmp_path):

@@ -58,6 +58,17 @@ def test_what_is_thin_stays():
     assert found[6:30, 20:22].all() and found[6:30, 42:44].all() and found[30:60, 17:48].all()
 
 
+@pytest.mark.parametrize("inside", [255, 250, 235])
+def test_a_garment_that_only_its_outline_shows_keeps_it(inside):
+    """White on white, and lighter than its ground."""
+    flat = np.full((64, 64, 3), 255 if inside < 255 else 245, np.uint8)
+    truth = np.zeros((64, 64), bool)
+    truth[10:50, 20:44] = True
+    flat[truth] = inside
+    flat[10, 20:44] = flat[49, 20:44] = flat[10:50, 20] = flat[10:50, 43] = 190
+    np.testing.assert_array_equal(flat_mask(flat), truth)
+
+
 def test_drawn_garments_of_64_pixels_give_their_silhouettes_back():
     overlaps = []
     for row in range(0, 32, 2):

@@ -74,7 +74,7 @@ def test_a_mesh_changes_how_many_are_encoded_at_once_and_nothing_else(shape):
     kept = EncodedObjective(base=_Noisy(), folder="nowhere", variants=2)
     one = [sample["x"] for sample in kept._records({}, {}, make_mesh(devices=jax.devices()[:1]), 0)]
     assert len(one) == 2 * 37 and len(set(map(float, one))) == 2 * 37
-    for first in (0, 21, 37, 50):
+    for first in (0, 21, 37, 50, 74):
         there = [sample["x"] for sample in kept._records({}, {}, make_mesh(**shape), first)]
         np.testing.assert_array_equal(there, one[first:])
 

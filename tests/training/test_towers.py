@@ -115,7 +115,7 @@ def test_the_tower_of_a_memory_is_never_rounded(world, one):
 def test_the_nearest_code_is_nearly_the_silhouette_of_largest_overlap(world):
     records = [synth_record(row, size=32) for row in range(96)]
     pairs = PairArrays(records, image_size=32, tokenizer=Tokenizer.from_folder(world.tokenizer))
-    masks = np.asarray(coarse(pairs.batch(np.arange(96))["mask"]))
+    masks = np.asarray(coarse(pairs.batch(np.arange(96), ("mask",))["mask"]))
     mean, basis = shape_basis(masks, 64)
     codes = np.asarray(shape_codes(masks, mean, basis))
     np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1.0, rtol=1e-5)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ragdiff_jax.data.pixels import to_float, to_uint8
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.vae import AutoencoderKL, VAEConfig, kl_divergence, sample_latents
-from ragdiff_jax.training.least_squares import on_host
+from ragdiff_jax.parallel import on_host
 from ragdiff_jax.training.objectives.colour_start import colour_start
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, sheet
 from ragdiff_jax.weights.folder import ModelFile, save_part, write_model_json

@@ -21,7 +21,7 @@ from ragdiff_jax.models.clip_vision import MEAN, STD, CLIPVisionConfig, CLIPVisi
 from ragdiff_jax.models.dino_head import DINOHead
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.unit_length import unit
-from ragdiff_jax.training.least_squares import on_host
+from ragdiff_jax.parallel import on_host
 from ragdiff_jax.training.objectives.common import PairObjective, equal_parts
 from ragdiff_jax.training.objectives.contrastive import overlaps
 from ragdiff_jax.training.objectives.dino_losses import cross_entropy, koleo, sinkhorn_targets

@@ -124,7 +124,7 @@ class FashionRAGObjective(RematObjective):
 
     @property
     def epoch_rows(self) -> int:
-        return len(self.people.rows())
+        return len(self.people)  # which of them show nothing of their garment takes a look at all of them
 
     def abstract_batch(self, rows):
         if isinstance(self.people, PersonShapes):

@@ -14,12 +14,12 @@ import numpy as np
 
 from ragdiff_jax.diffusion.process import add_noise
 from ragdiff_jax.models.layers import Conv
+from ragdiff_jax.parallel import on_host
 from ragdiff_jax.training.least_squares import (
     SHOWN_RIDGE,
     TAPS,
     add_rows,
     as_matrix,
-    on_host,
     total,
     zero_sums,
 )

@@ -29,7 +29,7 @@ from ragdiff_jax.retrieval.device_memory import abstract_memory
 from ragdiff_jax.retrieval.landmarks import iou
 from ragdiff_jax.retrieval.memory import Memory
 from ragdiff_jax.systems.attribute_head import HeadAttributes
-from ragdiff_jax.systems.encodings import encode_pairs
+from ragdiff_jax.systems.encodings import encode_pairs, in_parts
 from ragdiff_jax.systems.initialise import adapter_from_unet, control_from_unet, reference_from_unet
 from ragdiff_jax.systems.parts import TRAINED_PARTS
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
@@ -146,7 +146,7 @@ class RAGDiffusionObjective(PairObjective):
         """What the frozen networks make of a batch under one draw of augmentations, to be kept (`data.encodings`)."""
         ready = self.prepare(constants, batch, key)
         own = {"mask": ready["mask"][..., 0] >= 0.5, "padding": ready["padding"]}
-        return encode_pairs(self.model, params, ready) | own
+        return in_parts(functools.partial(encode_pairs, self.model, params), ready) | own
 
     def empty_text(self, params, constants):
         """The empty prompt's encoding [1, ...]."""

@@ -27,9 +27,9 @@ from ragdiff_jax.data.pixels import to_float
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.layers import dense_init
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, twin_towers
+from ragdiff_jax.parallel import on_host
 from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.training.large_batch import micro_batched
-from ragdiff_jax.training.least_squares import on_host
 from ragdiff_jax.training.objectives.common import LARGEST_LOGIT_SCALE, PairObjective, at_most, equal_parts, load_parts
 from ragdiff_jax.training.objectives.contrastive import PairLoss, overlaps, shape_info_nce
 from ragdiff_jax.weights.folder import ModelFile, load_part, save_part, write_model_json

@@ -16,7 +16,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.transformer import Gates
 from ragdiff_jax.parallel import flatten
 from ragdiff_jax.systems.conditions import Conditions
-from ragdiff_jax.systems.encodings import flat_latents, text_of
+from ragdiff_jax.systems.encodings import flat_latents, in_parts, text_of
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.objective import blank
 from ragdiff_jax.training.objectives.common import PairObjective, load_parts, losses_by_time, sheet
@@ -66,9 +66,13 @@ class TextToImageObjective(PairObjective):
 
     def encode(self, params, constants, batch, key):
         """What the frozen networks make of a batch, to be kept (`data.encodings`); nothing is drawn."""
-        mean, logvar = self.model.moments(params, to_float(batch["flat"]))
-        text = self.model.encode_text(params, batch["text_ids"])
-        return {"flat_mean": mean, "flat_logvar": logvar, "context": text.context, "pooled": text.pooled}
+
+        def encode(batch):
+            mean, logvar = self.model.moments(params, to_float(batch["flat"]))
+            text = self.model.encode_text(params, batch["text_ids"])
+            return {"flat_mean": mean, "flat_logvar": logvar, "context": text.context, "pooled": text.pooled}
+
+        return in_parts(encode, {name: batch[name] for name in ("flat", "text_ids")})
 
     def empty_text(self, params, constants):
         """The empty prompt's encoding [1, ...]."""
