@@ -142,7 +142,8 @@ class PairObjective(RematObjective):
 
     @property
     def epoch_rows(self) -> int:
-        return len(self.pairs) if self.order is None else len(self.order)
+        rows = self.pairs if self.order is None else self.order
+        return 0 if rows is None else len(rows)
 
     def trained_rows(self, count: int) -> np.ndarray:
         """The first `count` rows, or as many as there are, of those that an epoch shows."""
