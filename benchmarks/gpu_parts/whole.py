@@ -20,6 +20,7 @@ from ragdiff_jax.retrieval.device_memory import abstract_memory
 from ragdiff_jax.systems.ragdiffusion import TEXT_PARTS, RAGDiffusion
 from ragdiff_jax.training.loop import make_plan
 from ragdiff_jax.training.lora import LoRAObjective
+from ragdiff_jax.training.objectives.common import PairObjective
 from ragdiff_jax.training.objectives.ragdiffusion import RAGDiffusionObjective
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
 from ragdiff_jax.training.settings import TrainSettings
@@ -178,14 +179,7 @@ def ragdiffusion_step(
         return LoRAObjective(base=base, rank=rank, alpha=rank, also=TRAINABLE["lora"]) if trainable == "lora" else base
 
     side, width = model.image_size, model.structure_net.embed_dim
-    rows = {
-        "photo": ((side, side, 3), jnp.uint8),
-        "flat": ((side, side, 3), jnp.uint8),
-        "mask": ((side, side), jnp.uint8),
-        "photo_attributes": ((len(model.structure_net.attribute_sizes),), jnp.int32),
-        "text_ids": ((TEXT_TOKENS,), jnp.int32),
-        "row": ((), jnp.int32),
-    }
+    rows = _fields(PairShapes(side, TEXT_TOKENS), SyntheticPairs)
     constants = {
         "memory": abstract_memory(memory_size, width, side),
         "own_rows": S((memory_size,), jnp.int32),
@@ -206,13 +200,17 @@ def ragdiffusion_step(
 
 def structure_net_step(model: RAGDiffusion, batches, remat: bool) -> Iterator[Measurement]:
     """One optimizer step of both towers, on pictures of the ViT's own size."""
-    fields = PairShapes(model.structure_net.vision.image_size, 1).abstract_batch(1, SyntheticTowers.reads)
-    rows = {name: (x.shape[1:], x.dtype) for name, x in fields.items()}
+    rows = _fields(PairShapes(model.structure_net.vision.image_size, 1), SyntheticTowers)
     objective = SyntheticTowers(config=model.structure_net, dtype=jnp.dtype(model.dtype).name, remat=remat)
     for b in batches:
         settings = TrainSettings(steps=1000, batch_size=b)
         name = f"structure_net batch {b}{' remat' if remat else ''}"
         yield _train("structure_net", name, objective, objective, settings, {}, rows, {"remat": remat})
+
+
+def _fields(pairs: PairShapes, objective: type[PairObjective]):
+    """(shape, dtype) of a row of each field that the stage reads."""
+    return {name: (x.shape[1:], x.dtype) for name, x in pairs.abstract_batch(1, objective.reads).items()}
 
 
 def _train(group, name, objective, counted, settings, constants, rows, words) -> Measurement:

@@ -196,6 +196,9 @@ class PersonShapes:
     text_length: int
     pictures: bool = False
 
+    def __len__(self) -> int:
+        return 0
+
     def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of `PersonsWithGarments.batch`."""
         picture, s, length = ((*self.shape, 3), np.uint8), self.garment_size, self.text_length

@@ -34,6 +34,12 @@ FIELDS = (
 """Of a batch of pairs. Who reads some of them says so: a picture of 1,024 pixels takes longer to decode than to use."""
 
 
+def own_fields(fields: Collection[str]) -> set[str]:
+    """What of records' own fields these are made of."""
+    own = {OF_PARTNERS.get(name, name) for name in fields}
+    return own | {"partner_row"} if OF_PARTNERS.keys() & fields or "has_partner" in fields else own
+
+
 @runtime_checkable
 class BatchSource(Protocol):
     """What makes batches of its own rows: `PairArrays`, `PersonArrays`. Those of pairs also take `fields`."""
@@ -130,8 +136,7 @@ class PairArrays:
 
     def batch(self, rows: np.ndarray, fields: Collection[str] = FIELDS) -> Batch:
         """These fields of these rows."""
-        partners = [of for name, of in OF_PARTNERS.items() if name in fields]
-        own = {*fields, *partners, *(("partner_row",) if partners or "has_partner" in fields else ())}
+        own, partners = own_fields(fields), [of for name, of in OF_PARTNERS.items() if name in fields]
         items = [self._fields(int(row), own) for row in rows]
         batch = {name: np.stack([item[name] for item in items]) for name in fields if name not in OF_PARTNERS}
         if partners:
@@ -222,8 +227,7 @@ def make_batches(
 
     size = 0
     if num_threads != 0 and not rows_only:
-        row = sum(x.nbytes for x in read(order[:1]).values())
-        size = row * (batch_size if places is None else len(places))
+        size = batch_bytes(read(order[:1]), batch_size if places is None else len(places))
     return ahead(load, start=start_step, num_threads=num_threads, size=size)
 
 
@@ -261,6 +265,11 @@ def _arrays(source, image_size, tokenizer, cache):
 _ENDLESS = 2**40
 AHEAD = 8 * 2**30
 """Bytes of batches that are prepared ahead, at most, where two fit: each thread makes a whole one."""
+
+
+def batch_bytes(one: Batch, rows: int) -> int:
+    """Of a batch of so many rows like the `one`."""
+    return rows * sum(value.nbytes for value in one.values())
 
 
 def ahead(

@@ -19,7 +19,7 @@ import numpy as np
 
 from ragdiff_jax.data.decoded import fingerprint
 from ragdiff_jax.data.encoded import EncodedInfo, EncodedPairs, read_info, samples_there, write_encoded
-from ragdiff_jax.data.pipeline import ahead, global_rows, make_batches
+from ragdiff_jax.data.pipeline import ahead, batch_bytes, global_rows, make_batches
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import (
     agree,
@@ -137,7 +137,8 @@ class EncodedObjective(Around):
         total = count * self.variants
         done, left = divmod(first, count)
         call = done * calls + left // rows
-        batches = ahead(load, start=call, stop=calls * self.variants, size=_bytes(pairs, reads, len(places)))
+        size = batch_bytes(pairs.batch(np.arange(1), reads), len(places))
+        batches = ahead(load, start=call, stop=calls * self.variants, size=size)
         quiet = None if jax.process_index() == 0 else True
         with (
             mesh_context(mesh, rules=()),
@@ -213,10 +214,6 @@ class EncodedObjective(Around):
 
     def export(self, params, directory):
         self.base.export(params, directory)
-
-
-def _bytes(pairs: Any, reads: tuple[str, ...], rows: int) -> int:
-    return rows * sum(value.nbytes for value in pairs.batch(np.arange(1), reads).values())
 
 
 def _rows(found: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

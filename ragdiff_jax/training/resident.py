@@ -7,7 +7,7 @@ import dataclasses
 
 import jax
 
-from ragdiff_jax.data.pipeline import OF_PARTNERS, gathered
+from ragdiff_jax.data.pipeline import gathered, own_fields
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import replicated
 from ragdiff_jax.training.objective import Around, Summing
@@ -31,9 +31,7 @@ class ResidentObjective(Around):
         def place(array):
             return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
 
-        read = {OF_PARTNERS.get(name, name) for name in self.base.reads}
-        if OF_PARTNERS.keys() & self.base.reads:
-            read.add("partner_row")
+        read = own_fields(self.base.reads)
         pairs = {name: array for name, array in self.base.pairs.arrays().items() if name in read}
         return {"base": self.base.constants(mesh), "pairs": jax.tree.map(place, pairs)}
 

@@ -117,15 +117,14 @@ class CLIPObjective(PairObjective):
         arrays = self.held_out or self.pairs
         batch = arrays.batch(np.arange(min(128, len(arrays))))
 
-        def right(params, ids, images):
-            found = self.embed_images(params, to_float(images)) @ self.embed_text(params, ids).T
-            return (jnp.argmax(found, axis=1) == jnp.arange(len(ids))).mean()
+        def recalls(params, ids, pictures):
+            text = self.embed_text(params, ids)
+            found = {name: self.embed_images(params, to_float(images)) @ text.T for name, images in pictures.items()}
+            return {name: (jnp.argmax(x, axis=1) == jnp.arange(len(ids))).mean() for name, x in found.items()}
 
-        right = self.program("right", right)
-        return {
-            f"{picture}_recall_at_1_of_128": float(right(params, batch["text_ids"], batch[picture]))
-            for picture in ("photo", "flat")
-        }
+        pictures = {name: batch[name] for name in ("photo", "flat")}
+        found = self.program("recalls", recalls)(params, batch["text_ids"], pictures)
+        return {f"{name}_recall_at_1_of_128": float(right) for name, right in found.items()}
 
     def export(self, params, directory: Path):
         text = self.text.to_dict() | {"architectures": ["CLIPTextModelWithProjection"]}

@@ -124,8 +124,7 @@ class FashionRAGObjective(RematObjective):
 
     @property
     def epoch_rows(self) -> int:
-        # Which of them show nothing of their garment takes a look at all of them.
-        return 0 if isinstance(self.people, PersonShapes) else len(self.people)
+        return len(self.people)  # which of them show nothing of their garment takes a look at all of them
 
     def abstract_batch(self, rows):
         if isinstance(self.people, PersonShapes):
