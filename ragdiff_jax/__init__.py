@@ -45,6 +45,7 @@ _HOME = {
     "merge_lora": "models.lora",
     "mesh_context": "parallel.mesh",
     "named_sampler": "diffusion",
+    "offered_landmarks": "retrieval.landmarks",
     "partition": "parallel.partition",
     "read_fashion": "weights.fashion_folder",
     "read_model": "weights.model_folder",

@@ -10,7 +10,7 @@ from ragdiff_jax.cli.inputs import model_folder
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.analyze import Analysis, Picked, read_pairs
 from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
-from ragdiff_jax.evaluation.retrieval import chosen_landmarks, mask_ious
+from ragdiff_jax.evaluation.retrieval import landmark_rows, mask_ious
 from ragdiff_jax.pipelines.memory_builder import MemoryBuilder, flat_lays_of_pairs
 from ragdiff_jax.retrieval import LandmarkRule, Memory
 from ragdiff_jax.weights.folder import read_model_json
@@ -58,9 +58,9 @@ def run(world: World) -> dict:
             for when, memory in (("before", tops), ("after", grown)):
                 own_row = {item.id: row for row, item in enumerate(memory.items)}
                 own = np.array([own_row.get(id, -1) for id in pairs.ids], np.int32)
-                near, choice = chosen_landmarks(vectors, memory.embeddings, memory.landmarks, own, rule)
+                near, offered = landmark_rows(vectors, memory.embeddings, memory.landmarks, own, rule)
                 ious = mask_ious(pairs.masks, memory.landmarks)
-                chosen = near[np.arange(len(near)), choice]
+                chosen = near[np.arange(len(near)), offered[:, 0]]
                 found[when] = np.float64(ious[np.arange(len(near)), chosen])
                 found[f"random {when}"] = np.float64(ious.mean(axis=1))
                 found[f"oracle {when}"] = np.float64(ious.max(axis=1))

@@ -19,7 +19,8 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.analyze import Pairs, read_pairs
 from ragdiff_jax.evaluation.bootstrap import Interval
 from ragdiff_jax.pipelines.gated import Gated
-from ragdiff_jax.pipelines.generate import GarmentGenerator, Generated, load_model
+from ragdiff_jax.pipelines.generate import GarmentGenerator, load_model
+from ragdiff_jax.pipelines.retrieved import Generated
 from ragdiff_jax.retrieval import Memory
 from ragdiff_jax.systems.attribute_head import HeadAttributes
 from ragdiff_jax.systems.zero_shot import ZeroShotAttributes

@@ -3,11 +3,12 @@
   ragdiff generate hoodie.jpg --out out
   ragdiff generate photos/*.jpg --out out --attributes photos.jsonl --seed 7
   ragdiff generate hoodie.jpg --out out --landmark my_mask.png
+  ragdiff generate hoodie.jpg --out out --alternative 1
   ragdiff generate photos --out out --batch 64 --devices 8
 
 Writes for hoodie.jpg: hoodie.png (the flat-lay), hoodie_panel.png (photo, neighbours with cosine and weight,
-the landmark used, the result) and hoodie_landmark.png (the silhouette used). A bad input is reported and the
-others go on.
+the landmark used, the result; below, the silhouettes that the garment may have) and hoodie_landmark.png (the
+silhouette used). A bad input is reported and the others go on.
 """
 
 import argparse
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         if not left:
             return
         paths, stems = map(list, zip(*left, strict=True))
-    landmark = read_landmark(arguments.landmark)
+    landmark = read_landmark(arguments)
     mesh = shared_mesh(arguments.devices)
     generator = load_generator(arguments, report, batch_size=arguments.batch, mesh=mesh)
     predict = will_predict(generator, rest, model_folder(arguments.model))
@@ -104,12 +105,12 @@ def _write(photo: Photo, result, generator, arguments: argparse.Namespace, repor
     from ragdiff_jax.cli.results import retrieval_record, save_landmark, say_doubts
     from ragdiff_jax.data.images import save_image
     from ragdiff_jax.errors import UserError
-    from ragdiff_jax.pipelines.panel import draw_panel, result_cells
+    from ragdiff_jax.pipelines.panel import draw_panel, panel_rows
 
     output, panel, landmark = (arguments.out / (photo.stem + ending) for ending in ENDINGS)
     try:
         save_landmark(landmark, result.retrieved)
-        save_image(panel, draw_panel([result_cells(photo.image, result.retrieved, result.image, generator.memory)]))
+        save_image(panel, draw_panel(panel_rows(photo.image, result.retrieved, result.image, generator.memory)))
         save_image(output, result.image)
     except UserError as error:
         report.error(error, str(photo.path))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from ragdiff_jax.pipelines.generate import GarmentGenerator
+    from ragdiff_jax.pipelines.retrieved import Alternative
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,12 +39,20 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
         help="FILE (JSONL: a line a photo), and for what it doesn't say: predict, or unknown; may stand twice "
         "(default: predict with a model that can, else unknown)",
     )
-    parser.add_argument(
+    silhouette = parser.add_mutually_exclusive_group()
+    silhouette.add_argument(
         "--landmark",
         type=_landmark,
         metavar="I|FILE",
         help="use the I-th neighbour's silhouette, from 0, or a mask of yours, white on black "
         "(default: what the model makes of the neighbours)",
+    )
+    silhouette.add_argument(
+        "--alternative",
+        type=at_least(0),
+        metavar="I",
+        help="use another of the silhouettes that the garment may have: from 0, the one that is used anyway, to 4; "
+        "they differ more than neighbours do, and panels and --json show them",
     )
 
 
@@ -51,8 +60,13 @@ def _landmark(text: str) -> int | Path:
     return int(text) if text.lstrip("-").isdecimal() else Path(text)
 
 
-def read_landmark(landmark: int | Path | None) -> "int | np.ndarray | None":
-    """`--landmark` as the generator takes it: a mask file as a bool array. Raises UserError."""
+def read_landmark(arguments: argparse.Namespace) -> "int | Alternative | np.ndarray | None":
+    """`--landmark` or `--alternative` as the generator takes it: a mask file as a bool array. Raises UserError."""
+    landmark = arguments.landmark
+    if arguments.alternative is not None:
+        from ragdiff_jax.pipelines.retrieved import Alternative
+
+        return Alternative(arguments.alternative)
     if not isinstance(landmark, Path):
         return landmark
     from ragdiff_jax.data.images import load_mask

@@ -5,7 +5,7 @@ from typing import Any
 
 from ragdiff_jax.cli.errors import Report
 from ragdiff_jax.data.images import encode_mask, write_atomic
-from ragdiff_jax.pipelines.generate import Retrieved
+from ragdiff_jax.pipelines.retrieved import Retrieved
 
 
 def retrieval_record(retrieved: Retrieved) -> dict[str, Any]:
@@ -15,6 +15,10 @@ def retrieval_record(retrieved: Retrieved) -> dict[str, Any]:
     return {
         "neighbours": [{"id": id, "cosine": round(float(c), 6), "weight": round(float(w), 6)} for id, c, w in rows],
         "landmark_source": retrieved.landmark_source,
+        "alternatives": [
+            {"id": one.id, "chance": None if one.chance is None else round(one.chance, 4)}
+            for one in retrieved.alternatives
+        ],
         "attributes": dict(retrieved.attributes),
         "attributes_source": sources.pop() if len(sources) == 1 else dict(retrieved.attribute_sources),
         "warnings": list(retrieved.warnings),

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         stems = result_stems(paths, ENDINGS, arguments.out)
     file, rest = split_attributes(arguments.attributes)
     described = read_descriptions(file, paths)
-    landmark = read_landmark(arguments.landmark)
+    landmark = read_landmark(arguments)
     generator = load_generator(arguments, report)
     predict = will_predict(generator, rest, model_folder(arguments.model))
     generator.check(landmark=landmark)
@@ -66,7 +66,7 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
     from ragdiff_jax.cli.results import retrieval_record, save_landmark, say_doubts
     from ragdiff_jax.data.images import save_image
     from ragdiff_jax.errors import UserError
-    from ragdiff_jax.pipelines.panel import draw_panel, result_cells
+    from ragdiff_jax.pipelines.panel import draw_panel, panel_rows
 
     record = {"input": str(photo.path), "landmark": None, **retrieval_record(retrieved)}
     record["search"] = generator.search_choice
@@ -74,7 +74,7 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
         panel, landmark = (arguments.out / (photo.stem + ending) for ending in ENDINGS)
         try:
             save_landmark(landmark, retrieved)
-            save_image(panel, draw_panel([result_cells(photo.image, retrieved, None, generator.memory)]))
+            save_image(panel, draw_panel(panel_rows(photo.image, retrieved, None, generator.memory)))
         except UserError as error:
             report.error(error, str(photo.path))
             return
@@ -86,5 +86,10 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
         lines.append(f"  {neighbour['cosine']:.3f}  weight {neighbour['weight']:+.2f}  {neighbour['id']}{mark}")
     if retrieved.choice is not None and retrieved.choice >= len(retrieved.ids):
         lines.append(f"  silhouette: {retrieved.landmark_id}, number {retrieved.choice + 1} by cosine")
+    if record["alternatives"]:
+        lines.append("  silhouettes it may have (--alternative):")
+    for place, offered in enumerate(record["alternatives"]):
+        chance = "" if offered["chance"] is None else f"chance {offered['chance']:.0%}  "
+        lines.append(f"    {place}  {chance}{offered['id']}")
     say_doubts(report, photo.path, retrieved)
     report.result(record, "\n".join(lines))

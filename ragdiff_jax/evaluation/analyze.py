@@ -17,7 +17,7 @@ from ragdiff_jax.data.records import PairRecord, PairSource
 from ragdiff_jax.data.silhouettes import silhouette_of
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.charts import draw_histograms, draw_pairs
-from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, nearest, retrieval_scores
+from ragdiff_jax.evaluation.retrieval import bounds, landmark_rows, mask_ious, nearest, retrieval_scores
 from ragdiff_jax.evaluation.similarity import similarity, tsne
 from ragdiff_jax.evaluation.twins import twin_groups
 from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig, Tower
@@ -191,7 +191,8 @@ class Analysis:
         """R Fig. 16 of `count` pairs from all over: photo, neighbours, blended and chosen landmark, true silhouette."""
         shown = np.unique(np.linspace(0, len(self.own) - 1, min(count, len(self.own))).round().astype(int))
         photos, own, memory = self.photos[knowledge][shown], self.own[shown], self.memory
-        every, choices = chosen_landmarks(photos, memory.embeddings, memory.landmarks, own, self.rule)
+        every, offered = landmark_rows(photos, memory.embeddings, memory.landmarks, own, self.rule)
+        choices = offered[:, 0]
         landmarks = memory.landmarks[every[np.arange(len(every)), choices]]
         rows, cosines = nearest(photos, memory.embeddings, self.rule.k, own)
         masks = self.memory.landmarks[rows]

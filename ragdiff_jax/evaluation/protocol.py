@@ -19,7 +19,7 @@ from ragdiff_jax.evaluation.charts import draw_lines
 from ragdiff_jax.evaluation.retrieval import bounds, mask_ious, retrieval_rows
 from ragdiff_jax.retrieval import Memory
 
-SCORES = ("top1", "top5", "iou", "landmark_top1", "landmark_iou")
+SCORES = ("top1", "top5", "iou", "landmark_top1", "landmark_top5", "landmark_iou")
 
 
 def check_protocol(memory: Memory, sizes: Sequence[int], neighbours: Sequence[int], other: Memory | None) -> None:

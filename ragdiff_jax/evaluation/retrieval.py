@@ -54,26 +54,30 @@ def retrieval_rows(
     rule: LandmarkRule,
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """`retrieval_scores` of each photo."""
-    rows, at = chosen_landmarks(embeddings, memory, masks, own, rule)
+    rows, at = landmark_rows(embeddings, memory, masks, own, rule)
     found = np.take_along_axis(ious, rows, axis=1)
-    landmark = found[np.arange(len(rows)), at]
+    offered = np.take_along_axis(found, at, axis=1)
+    landmark = offered[:, 0]
     return {
         "top1": (found[:, 0] > ACCURATE).astype(np.float64),
         "top5": (found[:, :5] > ACCURATE).any(axis=1).astype(np.float64),
         "iou": found[:, 0].astype(np.float64),
         "landmark_top1": (landmark > ACCURATE).astype(np.float64),
+        "landmark_top5": (offered > ACCURATE).any(axis=1).astype(np.float64),
         "landmark_iou": landmark.astype(np.float64),
     }
 
 
-def chosen_landmarks(
+def landmark_rows(
     embeddings: Float[np.ndarray, "n d"],
     memory: Float[np.ndarray, "m d"],
     masks: Landmarks,
     own: Int[np.ndarray, " n"],
     rule: LandmarkRule,
-) -> tuple[Int[np.ndarray, "n c"], Int[np.ndarray, " n"]]:
-    """(the nearest rows, at least five, and which of them has the landmark that the rule chooses) of each photo."""
+) -> tuple[Int[np.ndarray, "n c"], Int[np.ndarray, "n o"]]:
+    """(the nearest rows, at least five; which of them have the landmarks that the rule offers, up to five, the one that
+    it chooses first) of each photo.
+    """
     there = len(memory) - int((own >= 0).any())  # a photo's own garment is left out
     rows, cosines = nearest(embeddings, memory, min(max(rule.considered(there), 5), there), own)
     considered, found = min(rule.considered(there), rows.shape[1]), []
@@ -88,7 +92,7 @@ def chosen_landmarks(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _choose(rule, embeddings, near, cosines, masks):
-    return rule(embeddings, near, cosines, masks)[2]
+    return rule(embeddings, near, cosines, masks).ranks
 
 
 def retrieval_scores(
@@ -102,7 +106,7 @@ def retrieval_scores(
     """Shares and means over the photos, all in [0, 1].
 
     `top1`, `top5`: the nearest, or one of the five nearest, is right; `iou`: of the nearest. `landmark_top1` and
-    `landmark_iou`: of the silhouette that the rule chooses.
+    `landmark_iou`: of the silhouette that the rule chooses; `landmark_top5`: one of those that it offers is right.
     """
     rows = retrieval_rows(embeddings, memory, masks, ious, own, rule)
     return {name: float(values.mean()) for name, values in rows.items()}

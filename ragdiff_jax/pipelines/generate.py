@@ -1,6 +1,5 @@
 """Photos in, flat-lays out: `GarmentGenerator` holds model, parameters and memory and runs batches."""
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 from ragdiff_jax.data.attributes import STRUCTURAL, attribute_ids, check_attributes
 from ragdiff_jax.data.images import square
@@ -21,6 +20,7 @@ from ragdiff_jax.diffusion import Sampler, SamplerName, check_scale, guided, nam
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.pipelines.doubts import Limits, fit_landmark, memory_limits, photo_doubts
 from ragdiff_jax.pipelines.programs import Clock, Programs
+from ragdiff_jax.pipelines.retrieved import Alternative, Generated, Image, Landmark, Offered, Retrieved
 from ragdiff_jax.retrieval import Memory, make_searcher
 from ragdiff_jax.retrieval.index import SearcherKind
 from ragdiff_jax.systems.attribute_head import HeadAttributes, read_photos
@@ -36,47 +36,6 @@ from ragdiff_jax.weights.model_folder import (
     read_calibration,
     read_model,
 )
-
-Image = UInt8[np.ndarray, "_ _ 3"]
-# The rank of a neighbour, from 0, or a silhouette of any size.
-Landmark = int | Bool[np.ndarray, "_ _"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Retrieved:
-    """What the memory said to one photo: its K neighbours, nearest first, and the silhouette used.
-
-    `rows` are rows of the memory. `choice` is the rank of the garment whose landmark is used, which may lie beyond the
-    K, and `landmark_id` its id; `landmark_source` says how it was chosen: `fused` (SLLE's blend), `likeliest` (of many
-    candidates, `LandmarkRule`), `neighbour I` (asked for), or, with a `choice` of None, `file` (a mask was given),
-    `predicted` (by a model that draws it from the photo) and `unused` (the model doesn't look at it). `attributes` are
-    those used, and `attribute_sources` says of each of the ten: `given`, `predicted` or `unknown`. `warnings`: what is
-    doubtful (`pipelines/doubts.py`).
-    """
-
-    ids: tuple[str, ...]
-    rows: tuple[int, ...]
-    cosines: Float32[np.ndarray, " k"]
-    weights: Float32[np.ndarray, " k"]
-    landmark: Bool[np.ndarray, "h w"]
-    choice: int | None
-    landmark_id: str | None
-    landmark_source: str
-    attributes: Mapping[str, str]
-    attribute_sources: Mapping[str, str]
-    warnings: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Generated:
-    """A flat-lay, what it was made from, and the seconds it took: its share of its batch.
-
-    `seconds`: annotate, retrieve, denoise, decode, and total, which also has what compiling took.
-    """
-
-    image: Image
-    retrieved: Retrieved
-    seconds: Mapping[str, float]
 
 
 class GarmentGenerator:
@@ -174,6 +133,10 @@ class GarmentGenerator:
         if isinstance(landmark, int) and not 0 <= landmark < self.model.neighbours:
             last = self.model.neighbours - 1
             raise UserError(f"landmark {landmark}: choose a neighbour from 0 (nearest) to {last}")
+        if isinstance(landmark, Alternative):
+            last = self.model.landmark_rule.offers(len(self.memory)) - 1
+            if not 0 <= landmark.place <= last:
+                raise UserError(f"alternative {landmark.place}: choose from 0 (what is used anyway) to {last}")
         if isinstance(landmark, np.ndarray):
             fit_landmark(landmark, self.image_size)
         check_predicts(self.predicts or not predict, "the model")
@@ -191,8 +154,8 @@ class GarmentGenerator:
 
         `attributes`: names and values for each photo (default: none). `predict`: the model's CLIP says those that are
         not given, where it is sure enough; the others are unknown. `landmark`: use the silhouette of that neighbour,
-        from 0, or this mask. Raises `UserError` for an attribute value or neighbour that there isn't, for a mask that
-        is empty or full, and for a model that can't predict.
+        from 0, one of those offered, or this mask. Raises `UserError` for an attribute value, neighbour or alternative
+        that there isn't, for a mask that is empty or full, and for a model that can't predict.
         """
         self.check(landmark=landmark, predict=predict)
         results = []
@@ -284,16 +247,20 @@ class GarmentGenerator:
         rows = ranked[:, : rule.k]
         neighbours = self.memory.embeddings[rows]
         masks = self.memory.landmarks[ranked]
-        weights, fused, choice = self._programs.run("choose", rule, embedding, neighbours, cosines, masks)
-        fused, choice, weights = np.asarray(fused), np.asarray(choice).tolist(), np.asarray(weights)
-        masks, cosines = masks[:, : rule.k], cosines[:, : rule.k]
-        source, doubts = "likeliest" if rule.candidates else "fused", ()
+        weights, ranks, chances = map(
+            np.asarray, self._programs.run("choose", rule, embedding, neighbours, cosines, masks)
+        )
+        choice, source, doubts = ranks[:, 0].tolist(), "likeliest" if rule.candidates else "fused", ()
         if isinstance(landmark, int):
-            fused, choice, source = masks[:, landmark], [landmark] * len(rows), f"neighbour {landmark}"
-        elif landmark is not None:
+            choice, source = [landmark] * len(rows), f"neighbour {landmark}"
+        elif isinstance(landmark, Alternative):
+            choice, source = ranks[:, landmark.place].tolist(), f"alternative {landmark.place}"
+        fused = masks[np.arange(len(rows)), choice]
+        masks, cosines = masks[:, : rule.k], cosines[:, : rule.k]
+        if isinstance(landmark, np.ndarray):
             own, doubts = fit_landmark(landmark, model.image_size)
             fused, choice, source = np.repeat(own[None], len(rows), axis=0), [None] * len(rows), "file"
-        elif model.mask_unet is not None:
+        elif landmark is None and model.mask_unet is not None:
             fused = np.asarray(self._run("landmark", _predict_landmark, photos, rows=len(rows)))
             choice, source = [None] * len(rows), "predicted"
         elif model.landmark_guider is None:
@@ -310,11 +277,21 @@ class GarmentGenerator:
                 landmark_source=source,
                 attributes=described[i][0],
                 attribute_sources=described[i][1],
+                alternatives=() if model.landmark_guider is None else self._offered(ranked[i], ranks[i], chances[i]),
                 warnings=(*photo_doubts(photos[i], cosines[i], masks[i], limits), *doubts),
             )
             for i in range(len(rows))
         ]
         return retrieved, (embedding, neighbours, weights, fused)
+
+    def _offered(self, ranked, ranks, chances) -> tuple[Offered, ...]:
+        """What is offered to one photo, of its neighbours' rows `ranked`."""
+        offered = []
+        for rank, chance in zip(ranks.tolist(), chances.tolist(), strict=True):
+            row = int(ranked[rank])
+            known = None if np.isnan(chance) else chance
+            offered.append(Offered(id=self.memory.items[row].id, row=row, rank=rank, chance=known))
+        return tuple(offered)
 
     def _generate(
         self, photos, given, texts, count, table: Sampler, scale: float, seed, predict, landmark

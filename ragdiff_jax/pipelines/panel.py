@@ -8,7 +8,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from ragdiff_jax.data.images import decode_image
-from ragdiff_jax.pipelines.generate import Retrieved
+from ragdiff_jax.pipelines.retrieved import Retrieved
 from ragdiff_jax.retrieval.memory import Memory
 
 INK, FAINT, ACCENT, PAPER = (40, 40, 44), (140, 140, 146), (200, 70, 40), (255, 255, 255)
@@ -123,6 +123,29 @@ def result_cells(
     if image is not None:
         cells.append(Cell(picture=image, title="flat-lay"))
     return cells
+
+
+def panel_rows(
+    photo: UInt8[np.ndarray, "h w 3"],
+    retrieved: Retrieved,
+    image: UInt8[np.ndarray, "h2 w2 3"] | None,
+    memory: Memory,
+) -> list[list[Cell]]:
+    """What there is to see of one photo: `result_cells` and `offered_cells`."""
+    return [row for row in (result_cells(photo, retrieved, image, memory), offered_cells(retrieved, memory)) if row]
+
+
+def offered_cells(retrieved: Retrieved, memory: Memory) -> list[Cell]:
+    """The row of silhouettes that the photo's garment may have, as `--alternative` counts them; empty without any."""
+    return [
+        Cell(
+            picture=memory.landmarks[one.row],
+            title=f"alternative {place}",
+            lines=(*(() if one.chance is None else (f"chance {one.chance:.0%}",)), one.id),
+            chosen=one.rank == retrieved.choice,
+        )
+        for place, one in enumerate(retrieved.alternatives)
+    ]
 
 
 def neighbour_picture(memory: Memory, row: int) -> UInt8[np.ndarray, "h w 3"] | Bool[np.ndarray, "h w"]:

@@ -1,11 +1,12 @@
 """Which silhouette of the memory a photo gets: neighbours' silhouettes [B,K,H,W] -> one of them [B,H,W].
 
-`fuse_landmarks` is RAGDiffusion's way (9.3), among the K of SLLE. `likeliest_landmark` is ours, among many more.
+`fuse_landmarks` is RAGDiffusion's way (9.3), among the K of SLLE. `likeliest_landmark` is ours, among many more, and
+`offered_landmarks` says what it may be instead.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.retrieval.slle import slle_weights
 
-COMPARED_SIDE = 64  # pixels a side, at most, at which `likeliest_landmark` compares silhouettes
+COMPARED_SIDE = 64  # pixels a side, at most, at which candidates' silhouettes are compared
+OFFERED = 5  # silhouettes a photo, at most: the one that is used, and what it may be instead
 
 
 def binarise(masks: Shaped[Array, "*shape"]) -> Bool[Array, "*shape"]:
@@ -71,6 +73,19 @@ def likeliest_landmark(
     while a silhouette that overlaps with many likely ones is seldom far off. An empty mask is never chosen while there
     is another; on a tie the nearer wins.
     """
+    choice = offered_landmarks(masks, cosines, temperature, 1)[0][:, 0]
+    return jnp.take_along_axis(masks, choice[:, None, None, None], axis=1)[:, 0], choice
+
+
+def offered_landmarks(
+    masks: Shaped[Array, "b m h w"], cosines: Float[Array, "b m"], temperature: float | Float[Array, ""], count: int
+) -> tuple[Int[Array, "b n"], Float[Array, "b n"]]:
+    """Which of the m candidates to offer, n = min(count, m) of them, and the chance of each.
+
+    The first is `likeliest_landmark`'s. Each next one is that which, beside those before, makes the expected IoU of the
+    best of them highest: the nearest garments of one kind are alike, and to offer five of them says no more than one.
+    The chance, in [0, 1], is that the true silhouette overlaps more with this one than with the others offered.
+    """
     b, m, h, w = masks.shape
     binary = binarise(masks)
     there = jnp.any(binary, axis=(-2, -1))
@@ -83,9 +98,30 @@ def likeliest_landmark(
     sizes = rows.sum(axis=-1)
     shared = both / jnp.maximum(sizes[:, :, None] + sizes[:, None] - both, 1.0)
     chances = jax.nn.softmax(cosines.astype(jnp.float32) / temperature, axis=1)
-    expected = jnp.einsum("bij,bj->bi", shared, chances, precision=jax.lax.Precision.HIGHEST)
-    choice = jnp.argmax(jnp.where(there, expected, -1.0), axis=1).astype(jnp.int32)
-    return jnp.take_along_axis(masks, choice[:, None, None, None], axis=1)[:, 0], choice
+    best, open_, ranks = jnp.zeros((b, m)), jnp.ones((b, m), bool), []
+    for _ in range(min(count, m)):
+        with_it = jnp.maximum(shared, best[:, None])
+        expected = jnp.einsum("bij,bj->bi", with_it, chances, precision=jax.lax.Precision.HIGHEST)
+        rank = jnp.argmax(jnp.where(open_, jnp.where(there, expected, -1.0), -2.0), axis=1)
+        best = jnp.take_along_axis(with_it, rank[:, None, None], axis=1)[:, 0]
+        open_ &= jnp.arange(m) != rank[:, None]
+        ranks.append(rank.astype(jnp.int32))
+    chosen = jnp.stack(ranks, axis=1)
+    closest = jnp.argmax(jnp.take_along_axis(shared, chosen[..., None], axis=1), axis=1)
+    mine = closest[:, None] == jnp.arange(len(ranks))[None, :, None]
+    return chosen, jnp.where(mine, chances[:, None], 0.0).sum(axis=-1)
+
+
+class Landmarks(NamedTuple):
+    """What a `LandmarkRule` makes of a photo's neighbours.
+
+    weights: SLLE's, of the k nearest. ranks: which of the neighbours have the silhouettes that are offered, the one to
+    use first. chances: of these, in [0, 1], as `offered_landmarks` says; NaN where the rule knows of none.
+    """
+
+    weights: Float[Array, "b k"]
+    ranks: Int[Array, "b n"]
+    chances: Float[Array, "b n"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +129,8 @@ class LandmarkRule:
     """How a photo's neighbours become SLLE's weights and one silhouette.
 
     k, reg: SLLE's neighbours and ridge.
-    candidates: 0: the silhouette is `fuse_landmarks` of the k (R 9.3); else `likeliest_landmark` of so many nearest.
+    candidates: 0: the silhouette is `fuse_landmarks` of the k (R 9.3), and what is offered beside it are the others of
+      the k, nearest first; else `offered_landmarks` of so many nearest, of which the first is the likeliest.
     temperature: of the likeliest.
     """
 
@@ -120,15 +157,22 @@ class LandmarkRule:
         """How many neighbours to look for in a memory of so many rows."""
         return min(max(self.k, self.candidates), max(rows, self.k))
 
+    def offers(self, rows: int) -> int:
+        """How many silhouettes are offered of a memory of so many rows, at most."""
+        return min(OFFERED, self.considered(rows) if self.candidates else self.k)
+
     def __call__(
         self,
         embedding: Float[Array, "b d"],
         near: Float[Array, "b k d"],
         cosines: Float[Array, "b m"],
         masks: Shaped[Array, "b m h w"],
-    ) -> tuple[Float[Array, "b k"], Shaped[Array, "b h w"], Int[Array, " b"]]:
-        """(SLLE weights of the k nearest `near`, the silhouette, which of the m neighbours has it)."""
+    ) -> Landmarks:
+        """Of the k nearest `near`, and the silhouettes of the m nearest, nearest first."""
         weights = slle_weights(embedding, near, self.reg)
         if self.candidates:
-            return weights, *likeliest_landmark(masks, cosines, self.temperature)
-        return weights, *fuse_landmarks(masks[:, : self.k], weights)
+            return Landmarks(weights, *offered_landmarks(masks, cosines, self.temperature, OFFERED))
+        _, choice = fuse_landmarks(masks[:, : self.k], weights)
+        places = jnp.arange(self.k)
+        order = jnp.argsort(jnp.where(places == choice[:, None], -1, places), axis=1)[:, :OFFERED].astype(jnp.int32)
+        return Landmarks(weights, order, jnp.full(order.shape, jnp.nan))

@@ -10,6 +10,7 @@ from small_model import draw_garment, random_params, small_system
 
 from ragdiff_jax.data.attributes import STRUCTURAL
 from ragdiff_jax.data.images import decode_mask
+from ragdiff_jax.retrieval import Memory
 from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.weights.model_folder import load, load_zero_shot, read_calibration, read_model, save_model
 
@@ -98,3 +99,19 @@ def test_a_doubtful_photo_still_gives_pictures(with_world, photo, tmp_path):
     assert code == 0 and [len(line["warnings"]) for line in lines] == [1, 0]
     assert len(err) == 1 and err[0].startswith(f"ragdiff: {inputs[0]}: doubtful: the photo is blank")
     assert all((tmp_path / "out" / f"blank{kind}.png").is_file() for kind in ("", "_panel", "_landmark"))
+
+
+def test_the_silhouettes_that_it_may_have_are_listed_and_can_be_used(with_world, world, photo, tmp_path):
+    _, (line,), _ = with_world("retrieve", photo, "--json")
+    ids = [one["id"] for one in line["alternatives"]]
+    assert len(set(ids)) == len(ids) > 1 and ids[0] == line["landmark_id"]
+    call = ("generate", photo, "--out", tmp_path / "out", "--steps", 1, "--json", "--alternative")
+    code, (made,), err = with_world(*call, 1)
+    assert (code, err, made["landmark_source"]) == (0, [], "alternative 1")
+    memory = Memory.open(world[1])
+    used = decode_mask((tmp_path / "out" / "red_landmark.png").read_bytes())
+    np.testing.assert_array_equal(used, memory.landmarks[memory.row(ids[1])])
+    code, lines, err = with_world(*call, len(ids))
+    assert code == 2 and len(err) == 1 and f"choose from 0 (what is used anyway) to {len(ids) - 1}" in lines[0]["error"]
+    code, _, err = with_world(*call, 1, "--landmark", 0)
+    assert code == 2 and "not allowed with" in err[-1]

@@ -5,7 +5,7 @@ import pytest
 
 from ragdiff_jax.evaluation import retrieval
 from ragdiff_jax.evaluation.charts import PALETTE, draw_histograms, draw_pairs
-from ragdiff_jax.evaluation.retrieval import bounds, chosen_landmarks, mask_ious, retrieval_scores
+from ragdiff_jax.evaluation.retrieval import bounds, landmark_rows, mask_ious, retrieval_scores
 from ragdiff_jax.evaluation.similarity import similarity, tsne
 from ragdiff_jax.evaluation.twins import twin_groups
 from ragdiff_jax.retrieval import LandmarkRule
@@ -53,17 +53,18 @@ def test_the_likeliest_landmark_may_lie_beyond_the_neighbours(world, monkeypatch
     photos, memory, masks, ious = world
     # At this temperature all seven are as likely: the one that overlaps most with all of them has height 4.
     rule = LandmarkRule(k=2, candidates=50, temperature=1e4)
-    rows, at = chosen_landmarks(photos, memory, masks, NOBODY, rule)
+    rows, at = landmark_rows(photos, memory, masks, NOBODY, rule)
     assert rows.shape == (2, 7)
-    assert rows[np.arange(2), at].tolist() == [5, 5]
+    assert at.shape == (2, 5) and rows[np.arange(2), at[:, 0]].tolist() == [5, 5]
     scores = retrieval_scores(photos, memory, masks, ious, NOBODY, rule)
     assert scores["landmark_iou"] == pytest.approx((4 / 10 + 4 / 20) / 2)
+    assert (scores["landmark_top1"], scores["landmark_top5"]) == (0, 1), "what is offered beside it has other heights"
     monkeypatch.setattr(retrieval, "_PIXELS", 1)
-    again, chosen = chosen_landmarks(photos, memory, masks, NOBODY, rule)
+    again, chosen = landmark_rows(photos, memory, masks, NOBODY, rule)
     assert np.array_equal(again, rows) and np.array_equal(chosen, at), "a photo at a time, where candidates are large"
     # At a low one the nearest is all that counts.
-    rows, at = chosen_landmarks(photos, memory, masks, NOBODY, LandmarkRule(k=2, candidates=7, temperature=1e-3))
-    assert at.tolist() == [0, 0]
+    rows, at = landmark_rows(photos, memory, masks, NOBODY, LandmarkRule(k=2, candidates=7, temperature=1e-3))
+    assert at[:, 0].tolist() == [0, 0]
 
 
 def test_random_choice_and_oracle_are_exact(world):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ragdiff_jax as rd
-from ragdiff_jax.retrieval import LandmarkRule, fuse_landmarks, iou, likeliest_landmark
+from ragdiff_jax.retrieval import LandmarkRule, fuse_landmarks, iou, likeliest_landmark, offered_landmarks
 
 
 def box(top, bottom, left=4, right=12):
@@ -82,6 +82,52 @@ def test_between_two_kinds_the_likeliest_is_what_overlaps_with_both():
     assert int(likeliest_landmark(empty_first, jnp.asarray([[0.9, 0.1]]), 0.05)[1][0]) == 1
 
 
+def test_what_is_offered_covers_the_kinds_that_the_garment_may_be():
+    short, long = [box(2, 5), box(2, 6), box(3, 6)], [box(2, 14), box(2, 15)]
+    masks = jnp.asarray(np.stack([*short, *long, np.zeros((16, 16), bool)]))[None]
+    cosines = jnp.asarray([[0.50, 0.49, 0.48, 0.46, 0.45, 0.51]])
+    ranks, chances = jax.jit(offered_landmarks, static_argnums=3)(masks, cosines, 0.05, 2)
+    assert ranks[0, 0] == likeliest_landmark(masks, cosines, 0.05)[1][0] and ranks[0, 0] < 3
+    assert ranks[0, 1] in (3, 4), "the next nearest are like the first"
+    # What both offered know nothing of, the empty one, counts for the first.
+    said = np.exp(np.asarray(cosines[0]) / 0.05)
+    said /= said.sum()
+    np.testing.assert_allclose(chances[0], [said[[0, 1, 2, 5]].sum(), said[3:5].sum()], rtol=1e-5)
+    every, shares = offered_landmarks(masks, cosines, 0.05, 9)
+    assert sorted(every[0].tolist()) == list(range(6)) and every[0, -1] == 5, "each once, the empty one last"
+    assert float(shares.sum()) == pytest.approx(1)
+
+
+def test_each_offer_is_the_one_that_adds_most():
+    rng = np.random.default_rng(1)
+    masks = rng.random((2, 12, 16, 16)) < rng.uniform(0.1, 0.9, (2, 12, 1, 1))
+    cosines = np.sort(rng.uniform(-1, 1, (2, 12)).astype(np.float32), axis=1)[:, ::-1]
+    ranks, _ = jax.jit(offered_landmarks, static_argnums=3)(jnp.asarray(masks), jnp.asarray(cosines), 0.3, 5)
+    for row in range(2):
+        chances = np.exp(np.float64(cosines[row]) / 0.3)
+        one = jnp.asarray(masks[row])
+        shared = np.asarray(iou(one[:, None].repeat(12, 1), one[None].repeat(12, 0)), np.float64)
+        for place in range(5):
+            before = shared[np.asarray(ranks[row, :place])].max(axis=0, initial=0)
+            gains = np.maximum(shared, before) @ chances
+            gains[np.asarray(ranks[row, :place])] = -1
+            assert int(ranks[row, place]) == np.argmax(gains)
+
+
+def test_a_rule_of_neighbours_alone_offers_these():
+    rng = np.random.default_rng(0)
+    near = rng.normal(size=(3, 8, 6)).astype(np.float32)
+    near /= np.linalg.norm(near, axis=2, keepdims=True)
+    photo = near[:, 2] + 0.1 * near[:, 0]
+    masks = jnp.asarray(rng.random((3, 8, 16, 16)) < 0.5)
+    for k in (3, 8):
+        found = LandmarkRule(k=k)(jnp.asarray(photo), jnp.asarray(near[:, :k]), jnp.zeros((3, k)), masks[:, :k])
+        _, choice = fuse_landmarks(masks[:, :k], found.weights)
+        for first, ranks in zip(choice.tolist(), found.ranks.tolist(), strict=True):
+            assert ranks == [first, *(rank for rank in range(k) if rank != first)][: min(k, 5)]
+        assert found.ranks.shape[1] == LandmarkRule(k=k).offers(100) and np.isnan(found.chances).all()
+
+
 def test_a_rule_says_which_numbers_it_cannot_use():
     with pytest.raises(rd.UserError, match="landmark_candidates -1"):
         LandmarkRule.of({"landmark_candidates": -1})
@@ -89,3 +135,4 @@ def test_a_rule_says_which_numbers_it_cannot_use():
         LandmarkRule(temperature=0.0)
     assert LandmarkRule.of({"neighbours": 8, "image_size": 64}) == LandmarkRule(k=8)
     assert [LandmarkRule(candidates=256).considered(rows) for rows in (3, 100, 5000)] == [4, 100, 256]
+    assert [LandmarkRule(candidates=256).offers(rows) for rows in (4, 100)] == [4, 5]

@@ -17,8 +17,9 @@ from ragdiff_jax.evaluation.claims.store import Measured
 from ragdiff_jax.evaluation.claims.world import World
 from ragdiff_jax.evaluation.pair_scores import PairScores, without_features
 from ragdiff_jax.evaluation.retrieval import mask_ious
-from ragdiff_jax.pipelines.generate import GarmentGenerator, Generated
+from ragdiff_jax.pipelines.generate import GarmentGenerator
 from ragdiff_jax.pipelines.panel import Cell, draw_panel
+from ragdiff_jax.pipelines.retrieved import Generated
 from ragdiff_jax.retrieval.landmarks import iou
 
 METRICS = ("ssim", "ssim_aligned", "silhouette_iou", "ciede2000_aligned", "colour_bias", "kid_random")

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from ragdiff_jax.evaluation.analyze import Analysis
 from ragdiff_jax.evaluation.claims.store import Measured
 from ragdiff_jax.evaluation.claims.world import World, places_of, unit
-from ragdiff_jax.evaluation.retrieval import chosen_landmarks, mask_ious, nearest, retrieval_rows
+from ragdiff_jax.evaluation.retrieval import landmark_rows, mask_ious, nearest, retrieval_rows
 from ragdiff_jax.retrieval import LandmarkRule, Memory, fuse_landmarks, slle_weights
 from ragdiff_jax.retrieval.curation import curate
 from ragdiff_jax.retrieval.landmarks import blend_landmarks, iou
@@ -37,8 +37,8 @@ def retrieval(world: World, seed: int) -> Measured:
             found = retrieval_rows(photos, vectors, masks, ious[:, rows], nobody, rule)
             columns |= {f"{knowledge}/{size}/{score}": values for score, values in found.items()}
         likeliest = dataclasses.replace(rule, candidates=LIKELIEST)
-        rows, at = chosen_landmarks(photos, memory.embeddings, memory.landmarks, nobody, likeliest)
-        columns[f"{knowledge}/likeliest_iou"] = ious[np.arange(len(rows)), rows[np.arange(len(rows)), at]]
+        rows, at = landmark_rows(photos, memory.embeddings, memory.landmarks, nobody, likeliest)
+        columns[f"{knowledge}/likeliest_iou"] = ious[np.arange(len(rows)), rows[np.arange(len(rows)), at[:, 0]]]
         columns |= {
             f"{knowledge}/{name}": values
             for name, values in _by_k(photos, analysis.flats, part.pairs.masks, memory, ious, rule.reg).items()
