@@ -65,6 +65,10 @@ class EncodedObjective(Around):
     def encodings(self) -> str:
         return f"read from {self.folder}, {self.variants} variants a sample"
 
+    @property
+    def idle_parts(self) -> tuple[str, ...]:
+        return _ENCODERS
+
     def prepared(self, params, constants, mesh):
         for path, _ in flatten(params):
             if path.split("/")[0] in _ENCODERS and re.search(self.trainable, path):

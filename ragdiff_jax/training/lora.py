@@ -71,6 +71,11 @@ class LoRAObjective(Around):
         return {**base, PART: adapters}
 
     def prepared(self, params, constants, mesh):
+        if idle := sorted(set(params[PART]) & set(self.base.idle_parts)):
+            raise UserError(
+                f"lora.targets={self.targets!r}: match {', '.join(idle)}, which no step runs with data.encodings; match "
+                "other parts, or leave data.encodings empty"
+            )
         return self.base.prepared(self.merged(params), constants, mesh)
 
     def batches(self, **arguments):

@@ -117,6 +117,11 @@ class Objective(Protocol):
         return "made in each step"
 
     @property
+    def idle_parts(self) -> tuple[str, ...]:
+        """The parts that no step runs, because what they say of each sample is kept: nothing of them can be trained."""
+        return ()
+
+    @property
     def epoch_rows(self) -> int:
         """How many rows an epoch shows, 0 where nobody says. Which rows a step sees depends on it: processes must
         agree, and a resumed run says where it changed.

@@ -61,6 +61,14 @@ def test_only_the_adapters_and_what_else_was_asked_for_train(tmp_path):
         np.testing.assert_allclose(model[module]["kernel"], base[module]["kernel"] + 2.0 * delta, rtol=1e-4, atol=1e-5)
 
 
+def test_a_part_whose_encodings_are_kept_gets_no_adapters(tmp_path):
+    class Kept(Nested):
+        idle_parts = ("vae", "net")
+
+    with pytest.raises(UserError, match=r"lora.targets=.*: match net, which no step runs"):
+        train(dataclasses.replace(LORA, base=Kept()), tmp_path / "run", SETTINGS, mesh=make_mesh(data=-1))
+
+
 def test_a_run_resumes_only_with_the_same_adapters_and_another_may_start_from_them(tmp_path):
     mesh = make_mesh(data=-1)
     short = dataclasses.replace(SETTINGS, steps=1)
