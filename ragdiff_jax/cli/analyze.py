@@ -95,10 +95,14 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
 def _table(record: dict, file: Path) -> str:
     lines = []
     for part in record["retrieval"]:
-        lines.append(f"{record['photos']} photos, memory of {part['memory']}:   top-1   top-5   IoU   landmark IoU")
+        titles = "top-1   top-5   IoU   landmark: IoU, right, one of those offered right"
+        lines.append(f"{record['photos']} photos, memory of {part['memory']}:   {titles}")
         for name, scores in part.items():
             if name != "memory":
-                landmark = f"{scores['landmark_iou']:.3f}" if "landmark_iou" in scores else "-"
+                landmark = "-"
+                if "landmark_iou" in scores:
+                    shares = (f"{scores[score]:.1%}" for score in ("landmark_top1", "landmark_top5"))
+                    landmark = "  ".join((f"{scores['landmark_iou']:.3f}", *shares))
                 lines.append(
                     f"  {name:10} {scores['top1']:7.1%} {scores['top5']:7.1%}  {scores['iou']:.3f}  {landmark}"
                 )

@@ -3,7 +3,7 @@
   ragdiff generate hoodie.jpg --out out
   ragdiff generate photos/*.jpg --out out --attributes photos.jsonl --seed 7
   ragdiff generate hoodie.jpg --out out --landmark my_mask.png
-  ragdiff generate hoodie.jpg --out out --alternative 1
+  ragdiff generate hoodie.jpg --out another --alternative 1
   ragdiff generate photos --out out --batch 64 --devices 8
 
 Writes for hoodie.jpg: hoodie.png (the flat-lay), hoodie_panel.png (photo, neighbours with cosine and weight,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jax.sharding import Mesh
 
     from ragdiff_jax.pipelines.generate import GarmentGenerator
-    from ragdiff_jax.pipelines.retrieved import Alternative
+    from ragdiff_jax.pipelines.retrieved import NthAlternative
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +51,8 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
         "--alternative",
         type=at_least(0),
         metavar="I",
-        help="use another of the silhouettes that the garment may have: from 0, the one that is used anyway, to 4; "
-        "they differ more than neighbours do, and panels and --json show them",
+        help="use another of the silhouettes that the garment may have, from 0, the one that is used anyway, to 4 at "
+        "most; panels and --json show them (where the model considers more than its neighbours they differ more)",
     )
 
 
@@ -60,13 +60,13 @@ def _landmark(text: str) -> int | Path:
     return int(text) if text.lstrip("-").isdecimal() else Path(text)
 
 
-def read_landmark(arguments: argparse.Namespace) -> "int | Alternative | np.ndarray | None":
+def read_landmark(arguments: argparse.Namespace) -> "int | NthAlternative | np.ndarray | None":
     """`--landmark` or `--alternative` as the generator takes it: a mask file as a bool array. Raises UserError."""
     landmark = arguments.landmark
     if arguments.alternative is not None:
-        from ragdiff_jax.pipelines.retrieved import Alternative
+        from ragdiff_jax.pipelines.retrieved import NthAlternative
 
-        return Alternative(arguments.alternative)
+        return NthAlternative(arguments.alternative)
     if not isinstance(landmark, Path):
         return landmark
     from ragdiff_jax.data.images import load_mask

@@ -15,6 +15,7 @@ def retrieval_record(retrieved: Retrieved) -> dict[str, Any]:
     return {
         "neighbours": [{"id": id, "cosine": round(float(c), 6), "weight": round(float(w), 6)} for id, c, w in rows],
         "landmark_source": retrieved.landmark_source,
+        "landmark_id": retrieved.landmark_id,
         "alternatives": [
             {"id": one.id, "chance": None if one.chance is None else round(one.chance, 4)}
             for one in retrieved.alternatives

@@ -1,6 +1,7 @@
-"""The memory's nearest garments of each photo: cosine, SLLE weight, and whose silhouette is used.
+"""The memory's nearest garments of each photo: cosine, SLLE weight, whose silhouette is used, and which it may be.
 
 ragdiff retrieve hoodie.jpg --json
+ragdiff retrieve hoodie.jpg --alternative 1
 ragdiff retrieve photos/*.jpg --out out        # also the silhouettes and a panel a photo
 """
 
@@ -79,7 +80,6 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
             report.error(error, str(photo.path))
             return
         record |= {"landmark": str(landmark), "panel": str(panel)}
-    record["landmark_id"] = retrieved.landmark_id
     lines = [f"{photo.path}"]
     for rank, neighbour in enumerate(record["neighbours"]):
         mark = "  <- silhouette" if rank == retrieved.choice else ""
@@ -88,8 +88,8 @@ def _write(photo: Photo, retrieved, generator, arguments: argparse.Namespace, re
         lines.append(f"  silhouette: {retrieved.landmark_id}, number {retrieved.choice + 1} by cosine")
     if record["alternatives"]:
         lines.append("  silhouettes it may have (--alternative):")
-    for place, offered in enumerate(record["alternatives"]):
-        chance = "" if offered["chance"] is None else f"chance {offered['chance']:.0%}  "
-        lines.append(f"    {place}  {chance}{offered['id']}")
+    for place, one in enumerate(retrieved.alternatives):
+        chance = "" if one.chance is None else f"chance {one.chance:.0%}  "
+        lines.append(f"    {place}  {chance}{one.id}{'  <- silhouette' if one.rank == retrieved.choice else ''}")
     say_doubts(report, photo.path, retrieved)
     report.result(record, "\n".join(lines))

@@ -202,7 +202,7 @@ class Analysis:
         for i, pair in enumerate(shown):
             truth = self.pairs.masks[pair]
             scores = mask_ious(truth[None], np.concatenate([masks[i], landmarks[i : i + 1]]))[0]
-            names = [self.memory.items[row].id for row in rows[i]]
+            names, may_be = [self.memory.items[row].id for row in rows[i]], every[i, offered[i]]
             records.append(
                 {
                     "id": self.pairs.ids[pair],
@@ -212,6 +212,10 @@ class Analysis:
                     ],
                     "choice": int(choices[i]),
                     "landmark_iou": float(scores[-1]),
+                    "alternatives": [
+                        {"id": memory.items[row].id, "iou": float(score)}
+                        for row, score in zip(may_be, mask_ious(truth[None], memory.landmarks[may_be])[0], strict=True)
+                    ],
                 }
             )
             cells = [Cell(picture=self.pairs.photos[pair], title="photo", lines=(self.pairs.categories[pair],))]

@@ -18,6 +18,7 @@ from ragdiff_jax.evaluation.bootstrap import difference_interval, mean_interval
 from ragdiff_jax.evaluation.charts import draw_lines
 from ragdiff_jax.evaluation.retrieval import bounds, mask_ious, retrieval_rows
 from ragdiff_jax.retrieval import Memory
+from ragdiff_jax.retrieval.landmarks import OFFERED
 
 SCORES = ("top1", "top5", "iou", "landmark_top1", "landmark_top5", "landmark_iou")
 
@@ -79,6 +80,8 @@ def run_protocol(
             row: dict[str, Any] = {"memory": int(size), "k": int(k), "seeds": len(seeds), **limits}
             for name in analysis.photos:
                 row[name] = _summary(found[k, name], limits, np.array(analysis.pairs.groups))
+                if dataclasses.replace(analysis.rule, k=k).offers(size) < OFFERED:  # chance is known of five
+                    row[name]["landmark_top5_way"] = None
             table.append(row)
     return table
 

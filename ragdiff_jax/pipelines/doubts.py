@@ -83,7 +83,8 @@ def photo_doubts(
     if limits.agreement is not None and agreed < limits.agreement:
         doubts.append(
             f"the neighbours' silhouettes agree by IoU {agreed:.2f}, less than random ones ({limits.agreement:.2f}): "
-            "there may be several garments, or one whose shape is hard to see; choose a silhouette with --landmark"
+            "there may be several garments, or one whose shape is hard to see; choose a silhouette with "
+            "--alternative or --landmark"
         )
     return tuple(doubts)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ragdiff_jax.diffusion import Sampler, SamplerName, check_scale, guided, nam
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.pipelines.doubts import Limits, fit_landmark, memory_limits, photo_doubts
 from ragdiff_jax.pipelines.programs import Clock, Programs
-from ragdiff_jax.pipelines.retrieved import Alternative, Generated, Image, Landmark, Offered, Retrieved
+from ragdiff_jax.pipelines.retrieved import Alternative, Generated, Image, Landmark, NthAlternative, Retrieved
 from ragdiff_jax.retrieval import Memory, make_searcher
 from ragdiff_jax.retrieval.index import SearcherKind
 from ragdiff_jax.systems.attribute_head import HeadAttributes, read_photos
@@ -130,17 +131,28 @@ class GarmentGenerator:
         """Raises `UserError` for a landmark, a number of steps or a prediction that there can't be, before any work."""
         if landmark is not None and self.model.landmark_guider is None:
             raise UserError("landmark: this model has no landmark_guider and looks at no silhouette; leave it out")
-        if isinstance(landmark, int) and not 0 <= landmark < self.model.neighbours:
+        if isinstance(landmark, NthAlternative):
+            self._check_alternative(landmark.place)
+        elif isinstance(landmark, Integral):
             last = self.model.neighbours - 1
-            raise UserError(f"landmark {landmark}: choose a neighbour from 0 (nearest) to {last}")
-        if isinstance(landmark, Alternative):
-            last = self.model.landmark_rule.offers(len(self.memory)) - 1
-            if not 0 <= landmark.place <= last:
-                raise UserError(f"alternative {landmark.place}: choose from 0 (what is used anyway) to {last}")
-        if isinstance(landmark, np.ndarray):
-            fit_landmark(landmark, self.image_size)
+            if not 0 <= landmark <= last:
+                raise UserError(f"landmark {landmark}: choose a neighbour from 0 (nearest) to {last}")
+        elif landmark is not None:
+            if np.ndim(landmark) != 2:
+                raise UserError("landmark: give the rank of a neighbour, an NthAlternative or a mask [h, w]")
+            fit_landmark(np.asarray(landmark, bool), self.image_size)
         check_predicts(self.predicts or not predict, "the model")
         named_sampler(sampler or self.model.sampler, self.model.schedule, steps)
+
+    def _check_alternative(self, place: int) -> None:
+        if self.model.mask_unet is not None:
+            raise UserError(
+                f"alternative {place}: this model draws its silhouette from the photo and has none; name a neighbour "
+                "(--landmark) to use another"
+            )
+        last = self.model.landmark_rule.offers(len(self.memory)) - 1
+        if not 0 <= place <= last:
+            raise UserError(f"alternative {place}: choose from 0 (what is used anyway) to {last}")
 
     def retrieve(
         self,
@@ -154,8 +166,8 @@ class GarmentGenerator:
 
         `attributes`: names and values for each photo (default: none). `predict`: the model's CLIP says those that are
         not given, where it is sure enough; the others are unknown. `landmark`: use the silhouette of that neighbour,
-        from 0, one of those offered, or this mask. Raises `UserError` for an attribute value, neighbour or alternative
-        that there isn't, for a mask that is empty or full, and for a model that can't predict.
+        from 0, that of each photo's `NthAlternative`, or this mask. Raises `UserError` for an attribute value,
+        neighbour or alternative that there isn't, for a mask that is empty or full, and for a model that can't predict.
         """
         self.check(landmark=landmark, predict=predict)
         results = []
@@ -251,14 +263,14 @@ class GarmentGenerator:
             np.asarray, self._programs.run("choose", rule, embedding, neighbours, cosines, masks)
         )
         choice, source, doubts = ranks[:, 0].tolist(), "likeliest" if rule.candidates else "fused", ()
-        if isinstance(landmark, int):
-            choice, source = [landmark] * len(rows), f"neighbour {landmark}"
-        elif isinstance(landmark, Alternative):
+        if isinstance(landmark, Integral):
+            choice, source = [int(landmark)] * len(rows), f"neighbour {landmark}"
+        elif isinstance(landmark, NthAlternative):
             choice, source = ranks[:, landmark.place].tolist(), f"alternative {landmark.place}"
         fused = masks[np.arange(len(rows)), choice]
         masks, cosines = masks[:, : rule.k], cosines[:, : rule.k]
-        if isinstance(landmark, np.ndarray):
-            own, doubts = fit_landmark(landmark, model.image_size)
+        if landmark is not None and not isinstance(landmark, Integral | NthAlternative):
+            own, doubts = fit_landmark(np.asarray(landmark, bool), model.image_size)
             fused, choice, source = np.repeat(own[None], len(rows), axis=0), [None] * len(rows), "file"
         elif landmark is None and model.mask_unet is not None:
             fused = np.asarray(self._run("landmark", _predict_landmark, photos, rows=len(rows)))
@@ -277,20 +289,22 @@ class GarmentGenerator:
                 landmark_source=source,
                 attributes=described[i][0],
                 attribute_sources=described[i][1],
-                alternatives=() if model.landmark_guider is None else self._offered(ranked[i], ranks[i], chances[i]),
+                alternatives=self._alternatives(ranked[i], ranks[i], chances[i]),
                 warnings=(*photo_doubts(photos[i], cosines[i], masks[i], limits), *doubts),
             )
             for i in range(len(rows))
         ]
         return retrieved, (embedding, neighbours, weights, fused)
 
-    def _offered(self, ranked, ranks, chances) -> tuple[Offered, ...]:
+    def _alternatives(self, ranked, ranks, chances) -> tuple[Alternative, ...]:
         """What is offered to one photo, of its neighbours' rows `ranked`."""
+        if self.model.landmark_guider is None or self.model.mask_unet is not None:
+            return ()
         offered = []
         for rank, chance in zip(ranks.tolist(), chances.tolist(), strict=True):
             row = int(ranked[rank])
             known = None if np.isnan(chance) else chance
-            offered.append(Offered(id=self.memory.items[row].id, row=row, rank=rank, chance=known))
+            offered.append(Alternative(id=self.memory.items[row].id, row=row, rank=rank, chance=known))
         return tuple(offered)
 
     def _generate(

@@ -1,4 +1,4 @@
-"""The picture that explains a result: photo, neighbours with cosine and weight, landmark, flat-lay."""
+"""The picture that explains a result: photo, neighbours with cosine and weight, landmark, flat-lay; alternatives."""
 
 import dataclasses
 from collections.abc import Sequence

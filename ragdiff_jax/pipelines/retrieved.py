@@ -4,28 +4,28 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Array, Bool, Float32, UInt8
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Alternative:
-    """To use the silhouette that is offered to each photo in this place: 0 is what is used anyway."""
+class NthAlternative:
+    """Asks for the silhouette that stands in this place of each photo's `alternatives`, from 0."""
 
     place: int
 
 
-# The rank of a neighbour, from 0, one of the silhouettes offered, or a silhouette of any size.
-Landmark = int | Alternative | Bool[np.ndarray, "_ _"]
+# The rank of a neighbour, from 0, one of the alternatives, or a silhouette of any size.
+Landmark = int | np.integer | NthAlternative | Bool[np.ndarray, "_ _"] | Bool[Array, "_ _"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Offered:
+class Alternative:
     """A garment whose silhouette may be the photo's: its id and row in the memory, its rank by cosine, from 0.
 
-    `chance`, in [0, 1]: that the true silhouette is more like this one than like the others that are offered; None
-    where the rule knows of none (`LandmarkRule`).
+    `chance`, in [0, 1]: that the true silhouette is more like this one than like the other alternatives
+    (`offered_landmarks`); None where the rule knows of none.
     """
 
     id: str
@@ -43,8 +43,8 @@ class Retrieved:
     candidates, `LandmarkRule`), `neighbour I` or `alternative I` (asked for), or, with a `choice` of None, `file` (a
     mask was given), `predicted` (by a model that draws it from the photo) and `unused` (the model doesn't look at it).
     `attributes` are those used, and `attribute_sources` says of each of the ten: `given`, `predicted` or `unknown`.
-    `alternatives`: the silhouettes that the rule offers, the one that it would use first; none to a model that looks at
-    none. `warnings`: what is doubtful (`pipelines/doubts.py`).
+    `alternatives`: the silhouettes that the rule finds in the memory, the one that it uses first; none to a model that
+    draws its silhouette or looks at none. `warnings`: what is doubtful (`pipelines/doubts.py`).
     """
 
     ids: tuple[str, ...]
@@ -57,7 +57,7 @@ class Retrieved:
     landmark_source: str
     attributes: Mapping[str, str]
     attribute_sources: Mapping[str, str]
-    alternatives: tuple[Offered, ...]
+    alternatives: tuple[Alternative, ...]
     warnings: tuple[str, ...]
 
 

@@ -84,7 +84,8 @@ def offered_landmarks(
 
     The first is `likeliest_landmark`'s. Each next one is that which, beside those before, makes the expected IoU of the
     best of them highest: the nearest garments of one kind are alike, and to offer five of them says no more than one.
-    The chance, in [0, 1], is that the true silhouette overlaps more with this one than with the others offered.
+    The chance, in [0, 1], is that the true silhouette, if it is a candidate's, overlaps more with this one than with
+    the others offered (a tie counts for the earlier). Chances sum to 1 and need not fall from first to last.
     """
     b, m, h, w = masks.shape
     binary = binarise(masks)
@@ -98,13 +99,13 @@ def offered_landmarks(
     sizes = rows.sum(axis=-1)
     shared = both / jnp.maximum(sizes[:, :, None] + sizes[:, None] - both, 1.0)
     chances = jax.nn.softmax(cosines.astype(jnp.float32) / temperature, axis=1)
-    best, open_, ranks = jnp.zeros((b, m)), jnp.ones((b, m), bool), []
+    best, free, ranks = jnp.zeros((b, m)), jnp.ones((b, m), bool), []
     for _ in range(min(count, m)):
-        with_it = jnp.maximum(shared, best[:, None])
-        expected = jnp.einsum("bij,bj->bi", with_it, chances, precision=jax.lax.Precision.HIGHEST)
-        rank = jnp.argmax(jnp.where(open_, jnp.where(there, expected, -1.0), -2.0), axis=1)
-        best = jnp.take_along_axis(with_it, rank[:, None, None], axis=1)[:, 0]
-        open_ &= jnp.arange(m) != rank[:, None]
+        more = jnp.maximum(shared - best[:, None], 0.0)
+        gain = jnp.einsum("bij,bj->bi", more, chances, precision=jax.lax.Precision.HIGHEST)
+        rank = jnp.argmax(jnp.where(free, jnp.where(there, gain, -1.0), -2.0), axis=1)
+        best = best + jnp.take_along_axis(more, rank[:, None, None], axis=1)[:, 0]
+        free &= jnp.arange(m) != rank[:, None]
         ranks.append(rank.astype(jnp.int32))
     chosen = jnp.stack(ranks, axis=1)
     closest = jnp.argmax(jnp.take_along_axis(shared, chosen[..., None], axis=1), axis=1)
@@ -112,7 +113,7 @@ def offered_landmarks(
     return chosen, jnp.where(mine, chances[:, None], 0.0).sum(axis=-1)
 
 
-class Landmarks(NamedTuple):
+class Ruling(NamedTuple):
     """What a `LandmarkRule` makes of a photo's neighbours.
 
     weights: SLLE's, of the k nearest. ranks: which of the neighbours have the silhouettes that are offered, the one to
@@ -158,8 +159,8 @@ class LandmarkRule:
         return min(max(self.k, self.candidates), max(rows, self.k))
 
     def offers(self, rows: int) -> int:
-        """How many silhouettes are offered of a memory of so many rows, at most."""
-        return min(OFFERED, self.considered(rows) if self.candidates else self.k)
+        """How many silhouettes are offered of a memory of so many rows."""
+        return min(OFFERED, rows, self.considered(rows) if self.candidates else self.k)
 
     def __call__(
         self,
@@ -167,12 +168,12 @@ class LandmarkRule:
         near: Float[Array, "b k d"],
         cosines: Float[Array, "b m"],
         masks: Shaped[Array, "b m h w"],
-    ) -> Landmarks:
+    ) -> Ruling:
         """Of the k nearest `near`, and the silhouettes of the m nearest, nearest first."""
         weights = slle_weights(embedding, near, self.reg)
         if self.candidates:
-            return Landmarks(weights, *offered_landmarks(masks, cosines, self.temperature, OFFERED))
+            return Ruling(weights, *offered_landmarks(masks, cosines, self.temperature, OFFERED))
         _, choice = fuse_landmarks(masks[:, : self.k], weights)
-        places = jnp.arange(self.k)
+        places = jnp.arange(min(self.k, masks.shape[1]))
         order = jnp.argsort(jnp.where(places == choice[:, None], -1, places), axis=1)[:, :OFFERED].astype(jnp.int32)
-        return Landmarks(weights, order, jnp.full(order.shape, jnp.nan))
+        return Ruling(weights, order, jnp.full(order.shape, jnp.nan))

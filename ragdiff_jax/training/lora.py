@@ -1,14 +1,17 @@
 """Any objective with LoRA in place of full training: the base stays frozen, adapters of low rank train beside it."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.lora import TARGETS, init_lora, merge_lora
+from ragdiff_jax.parallel import flatten
 from ragdiff_jax.training.objective import Around, Objective
 from ragdiff_jax.weights.lora_file import load_lora, open_lora, save_lora
 
@@ -61,7 +64,18 @@ class LoRAObjective(Around):
     def init(self, key):
         first, second = jax.random.split(key)
         base = self.base.init(first)
-        return {**base, PART: init_lora(second, base, self.targets, self.rank)}
+        adapters = init_lora(second, base, self.targets, self.rank)
+        self._check_idle(base, adapters)
+        return {**base, PART: adapters}
+
+    def _check_idle(self, base: Mapping[str, Any], adapters: Mapping[str, Any]) -> None:
+        paths = (path for path, _ in flatten(nn.meta.unbox(base)))
+        also = {path.split("/")[0] for path in paths if self.also and re.search(self.also, path)}
+        if idle := sorted((also | set(adapters)) & set(self.base.idle_parts)):
+            raise UserError(
+                f"lora.targets={self.targets!r}, lora.also={self.also!r}: match {', '.join(idle)}, which no step runs "
+                "with data.encodings; match other parts, or leave data.encodings empty"
+            )
 
     def restore_parts(self, params):
         base, adapters = _split(params)
@@ -71,11 +85,6 @@ class LoRAObjective(Around):
         return {**base, PART: adapters}
 
     def prepared(self, params, constants, mesh):
-        if idle := sorted(set(params[PART]) & set(self.base.idle_parts)):
-            raise UserError(
-                f"lora.targets={self.targets!r}: match {', '.join(idle)}, which no step runs with data.encodings; match "
-                "other parts, or leave data.encodings empty"
-            )
         return self.base.prepared(self.merged(params), constants, mesh)
 
     def batches(self, **arguments):
@@ -89,10 +98,6 @@ class LoRAObjective(Around):
 
     def batch_ids(self, step, **arguments):
         return self.base.batch_ids(step, **arguments)
-
-    @property
-    def encodings(self):
-        return self.base.encodings
 
     def evaluators(self):
         return {

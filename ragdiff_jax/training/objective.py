@@ -209,6 +209,14 @@ class Around(Objective):
     def epoch_rows(self) -> int:
         return self.base.epoch_rows
 
+    @property
+    def encodings(self) -> str:
+        return self.base.encodings
+
+    @property
+    def idle_parts(self) -> tuple[str, ...]:
+        return self.base.idle_parts
+
     def without_remat(self):
         return dataclasses.replace(self, base=self.base.without_remat())
 

@@ -121,7 +121,7 @@ def test_the_json_line_is_the_contract(with_world, world, photos, tmp_path):
     line = lines[0]
     assert line.keys() == {
         "input", "output", "panel", "neighbours", "landmark", "landmark_source", "attributes", "attributes_source",
-        "alternatives", "warnings", "seed", "seconds",
+        "landmark_id", "alternatives", "warnings", "seed", "seconds",
     }  # fmt: skip
     assert sum(one["chance"] for one in line["alternatives"]) == pytest.approx(1, abs=1e-3)
     assert (line["seed"], line["landmark_source"], line["attributes_source"]) == (7, "likeliest", "unknown")

@@ -30,7 +30,7 @@ def test_each_rule_speaks_for_itself():
     (doubt,) = photo_doubts(photo(), far, same, limits)
     assert "0.30" in doubt and "no garment" in doubt
     (doubt,) = photo_doubts(photo(), near, apart, limits)
-    assert "several garments" in doubt and "--landmark" in doubt
+    assert "several garments" in doubt and "--alternative or --landmark" in doubt
     (doubt,) = photo_doubts(np.full((32, 32, 3), 200, np.uint8), near, same, limits)
     assert "blank" in doubt
 

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_model import draw_garment, random_params, small_system, small_world
@@ -12,6 +13,8 @@ from small_model import draw_garment, random_params, small_system, small_world
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
 from ragdiff_jax.pipelines.generate import GarmentGenerator
+from ragdiff_jax.pipelines.panel import offered_cells
+from ragdiff_jax.pipelines.retrieved import NthAlternative
 from ragdiff_jax.systems.variants import with_conditions
 from ragdiff_jax.weights.model_folder import save_model
 
@@ -120,8 +123,10 @@ def test_a_model_that_draws_its_landmark_from_the_photo(generator, photos, tmp_p
     found = other.generate(photos[:2], steps=2)
     for one in found:
         assert (one.retrieved.landmark_source, one.retrieved.choice) == ("predicted", None)
-        assert one.retrieved.landmark.all()
+        assert one.retrieved.landmark.all() and one.retrieved.alternatives == ()
     assert not np.array_equal(found[0].image, found[1].image)
+    with pytest.raises(UserError, match="draws its silhouette from the photo and has none"):
+        other.check(landmark=NthAlternative(0))
     asked = other.generate(photos[:2], steps=2, landmark=1)[0]  # the user's word counts with any model
     assert asked.retrieved.landmark_source == "neighbour 1" and not np.array_equal(asked.image, found[0].image)
 
@@ -129,5 +134,26 @@ def test_a_model_that_draws_its_landmark_from_the_photo(generator, photos, tmp_p
 def test_a_model_without_a_landmark_says_so(generator, photos, tmp_path):
     other = of_conditions(generator, tmp_path / "model", "reference")
     assert [one.landmark_source for one in other.retrieve(photos[:2])] == ["unused", "unused"]
-    with pytest.raises(UserError, match="looks at no silhouette"):
-        other.check(landmark=0)
+    assert other.retrieve(photos[:1])[0].alternatives == ()
+    for asked in (0, NthAlternative(0)):
+        with pytest.raises(UserError, match="looks at no silhouette"):
+            other.check(landmark=asked)
+
+
+def test_each_photo_of_a_batch_gets_its_own_alternative(generator, photos):
+    plain = generator.retrieve(photos[:3])
+    asked = generator.retrieve(photos[:3], landmark=NthAlternative(1))
+    assert [one.landmark_id for one in asked] == [one.alternatives[1].id for one in plain]
+    for one in asked:
+        np.testing.assert_array_equal(one.landmark, generator.memory.landmarks[one.alternatives[1].row])
+        assert sum(offer.chance for offer in one.alternatives) == pytest.approx(1, abs=1e-5)
+    used = [[cell.chosen for cell in offered_cells(one, generator.memory)] for one in (plain[0], asked[0])]
+    assert [row.index(True) for row in used] == [0, 1] and sum(map(sum, used)) == 2
+
+
+def test_a_landmark_is_what_it_may_be(generator, photos):
+    mask = np.zeros((32, 32), bool)
+    mask[8:24, 8:24] = True
+    for landmark in (mask, jnp.asarray(mask)):
+        np.testing.assert_array_equal(generator.retrieve(photos[:1], landmark=landmark)[0].landmark, mask)
+    assert generator.retrieve(photos[:1], landmark=np.int64(2))[0].landmark_source == "neighbour 2"

@@ -128,6 +128,13 @@ def test_a_rule_of_neighbours_alone_offers_these():
         assert found.ranks.shape[1] == LandmarkRule(k=k).offers(100) and np.isnan(found.chances).all()
 
 
+def test_a_memory_of_fewer_garments_than_neighbours_offers_all_of_them():
+    vectors, masks = jnp.eye(3)[None], jnp.asarray(np.stack([box(2, 5), box(2, 10), box(2, 11)]))[None]
+    for rule in (LandmarkRule(k=8), LandmarkRule(k=8, candidates=20)):
+        found = rule(vectors[:, 0], vectors, jnp.asarray([[0.3, 0.2, 0.1]]), masks)
+        assert sorted(found.ranks[0].tolist()) == [0, 1, 2] and rule.offers(3) == 3
+
+
 def test_a_rule_says_which_numbers_it_cannot_use():
     with pytest.raises(rd.UserError, match="landmark_candidates -1"):
         LandmarkRule.of({"landmark_candidates": -1})

@@ -10,6 +10,7 @@ from toy import Toy
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import make_mesh
 from ragdiff_jax.training import TrainSettings, train
+from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.loop import initial_state, make_plan
 from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.weights import load_part, save_part
@@ -61,12 +62,19 @@ def test_only_the_adapters_and_what_else_was_asked_for_train(tmp_path):
         np.testing.assert_allclose(model[module]["kernel"], base[module]["kernel"] + 2.0 * delta, rtol=1e-4, atol=1e-5)
 
 
-def test_a_part_whose_encodings_are_kept_gets_no_adapters(tmp_path):
-    class Kept(Nested):
-        idle_parts = ("vae", "net")
+@pytest.mark.parametrize(("targets", "also"), [("structure_net/head/", ""), ("other/head", "^structure_net/")])
+def test_a_part_whose_encodings_are_kept_is_not_trained(targets, also):
+    class Encodes(Nested):
+        encode = parts = None
 
-    with pytest.raises(UserError, match=r"lora.targets=.*: match net, which no step runs"):
-        train(dataclasses.replace(LORA, base=Kept()), tmp_path / "run", SETTINGS, mesh=make_mesh(data=-1))
+        def init(self, key):
+            tree = super().init(key)
+            return {"structure_net": tree["net"], "other": tree["net"]}
+
+    kept = EncodedObjective(base=Encodes(), folder="nowhere")
+    lora = dataclasses.replace(LORA, base=kept, targets=targets, also=also)
+    with pytest.raises(UserError, match=r"lora.targets=.*: match structure_net, which no step runs"):
+        make_plan(lora, SETTINGS, make_mesh(data=-1))
 
 
 def test_a_run_resumes_only_with_the_same_adapters_and_another_may_start_from_them(tmp_path):
