@@ -5,7 +5,8 @@ layout.
 
     ragdiff train --config configs/ragdiffusion/sdxl.py --workdir runs/sdxl --set data.folder=DIR
 
-The baselines (configs/baselines/) are the same with --set "model.conditions=('image_prompt',)" and the like.
+The baselines (configs/baselines/) are the same with --set "model.conditions=('control',)" and the like; those that look
+at image tokens (image_prompt, image_tokens, class_token) want --set model.parts.image_encoder=DIR too.
 
 `ragdiff plan` (compiled, not run): batch 16 on v5p 2x2x2, fsdp 8, takes 21.3 of 95 GiB a chip and at least 0.14 s a
 step; batch 32 on v6e 4x4, fsdp 16, 16.1 of 32 GiB and 0.07 s.

@@ -5,7 +5,7 @@
   ragdiff demo --pairs DIR        pairs of yours (photos/ and flats/, masks/ if there are) in place of the shipped ones
 
 Writes sheet.png (a row a picture: photo, neighbours, landmark, flat-lay, truth), edits.png (a row a person: drawn anew,
-garments that the text found, result; not with --model, --pairs or --no-edits) and metrics.json into --out.
+garments that the text found, result; not with --model, --memory, --pairs or --no-edits) and metrics.json into --out.
 """
 
 import argparse
