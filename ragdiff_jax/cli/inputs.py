@@ -251,8 +251,10 @@ class Described:
         return self.records.get(photo.name, Description({}, ""))
 
 
-def read_descriptions(path: Path | None, photos: Iterable[Path]) -> Described:
+def read_descriptions(path: Path | None, photos: Iterable[Path], kind: str = "photos") -> Described:
     """Reads a file of `--attributes`, so that a bad value costs only the photo that it describes.
+
+    `kind`: which of a pair the pictures are where the file is that of pairs, `photos` or `flats`.
 
     Raises UserError for a file that cannot be read, a line that is no description, and a file that describes
     none of the photos (their names don't match).
@@ -265,17 +267,17 @@ def read_descriptions(path: Path | None, photos: Iterable[Path]) -> Described:
         described = Described({name: _description(record) for name, record in read_attributes(path).items()}, {})
     except UserError as error:
         described = _by_line(path, error)
-    described = Described(_of_photos(described.records), _of_photos(described.mistakes))
+    described = Described(_of_kind(described.records, kind), _of_kind(described.mistakes, kind))
     names = [photo.name for photo in photos]
     if not any(name in described.records or name in described.mistakes for name in names):
         raise UserError(f"{path}: describes none of the pictures; 'image' must be a file name such as {names[0]!r}")
     return described
 
 
-def _of_photos(said: Mapping[str, Any]) -> dict[str, Any]:
-    """By the photos' names also where the file is that of pairs (`photos/NAME`, `flats/NAME`)."""
-    named = {name.removeprefix("photos/"): value for name, value in said.items() if name.startswith("photos/")}
-    return {**named, **said}
+def _of_kind(said: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """By the pictures' names also where the file is that of pairs (`photos/NAME`, `flats/NAME`)."""
+    start = f"{kind}/"
+    return {**{name.removeprefix(start): value for name, value in said.items() if name.startswith(start)}, **said}
 
 
 def _description(record: Mapping) -> Description:

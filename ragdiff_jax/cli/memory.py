@@ -139,7 +139,7 @@ def _flats(arguments: argparse.Namespace, report: Report):
 
     if arguments.flats is not None:
         pictures = pictures_in(arguments.flats)[: arguments.limit]
-        described = read_descriptions(arguments.attributes, pictures)
+        described = read_descriptions(arguments.attributes, pictures, "flats")
 
         def attributes(path):
             return described.of(path).attributes

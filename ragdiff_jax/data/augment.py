@@ -61,8 +61,8 @@ def augment_pair(
 def move_landmark(padding: Float[Array, " b"], landmark: Float[Array, "b h w"]) -> Float[Array, "b h w"]:
     """A silhouette of the memory beside a pair that was padded so: of the pair's size. It stays in {0,1}.
 
-    What was retrieved by an augmented photo is turned as that is (flipped photos find flipped shapes), but no memory
-    holds smaller ones.
+    What was retrieved by an augmented photo is turned as that is (flipped photos find flipped shapes, but not with a
+    tower of `photo_mirrored`, to which both are one), but no memory holds smaller ones.
     """
     padded = Draws(jnp.zeros(padding.shape, bool), padding, jnp.zeros_like(padding), jnp.ones_like(padding))
     return _move_mask(padded, landmark[..., None])[..., 0]

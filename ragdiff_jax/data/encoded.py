@@ -73,7 +73,7 @@ def read_info(folder: str | os.PathLike) -> EncodedInfo | None:
         if info.pop("schema") != SCHEMA:
             raise ValueError("of another version")
         return EncodedInfo(**info)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); remove the folder, it is made anew") from error
 
 

@@ -10,7 +10,7 @@ flat-lay's line may name another pair as its `structure_partner`.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from ragdiff_jax.data.attributes import read_attributes
@@ -93,6 +93,11 @@ class FolderPairs:
     @property
     def ids(self) -> list[str]:
         return self._stems
+
+    @property
+    def names(self) -> Set[str]:
+        """The ids of all splits."""
+        return self._splits.keys()
 
     def __len__(self) -> int:
         return len(self._stems)

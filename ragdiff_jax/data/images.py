@@ -380,7 +380,8 @@ def write_atomic(path: str | os.PathLike, data: bytes) -> None:
     half.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(6)}.tmp")
+    start = os.fsdecode(os.fsencode(path.name)[:80])  # a name has 255 bytes, whatever its letters
+    temporary = path.with_name(f".{start}.{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:

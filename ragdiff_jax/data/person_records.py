@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ragdiff_jax.data.inpainting_masks import CATEGORIES
-from ragdiff_jax.data.records import named_records, opened_split
+from ragdiff_jax.data.records import named_records, opened_split, prepared_builder
 from ragdiff_jax.errors import UserError
 
 Joint = tuple[float, float, float]
@@ -164,12 +164,8 @@ class TfdsPersons:
     """
 
     def __init__(self, folder: str | Path, split: str):
-        import tensorflow_datasets as tfds
-
         folder = Path(folder)
-        if not (folder / "dataset_info.json").is_file():
-            raise UserError(f"{folder}: holds no prepared data set; make one with `ragdiff data dresscode`")
-        builder = tfds.builder_from_directory(folder)
+        builder = prepared_builder(folder, "ragdiff data dresscode")
         if split not in builder.info.splits:
             raise UserError(f"{folder}: has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}")
         if missing := _TYPES.keys() - builder.info.features.keys():

@@ -127,6 +127,10 @@ class PairArrays:
             return np.zeros((self.image_size, self.image_size), np.uint8)
         visible = decode_mask(record.photo_mask, f"photo_mask of record {record.id}")
         check_shape(visible, photo, f"record {record.id}: the photo_mask", "the photo")
+        if not visible.any():
+            raise UserError(
+                f"record {record.id}: the photo_mask marks nothing; paint the garment white on black, or leave it out"
+            )
         return square_mask(visible, self.image_size).astype(np.uint8)
 
     def arrays(self) -> Batch:

@@ -230,6 +230,19 @@ def prepared_folder(folder: str | Path) -> Path | None:
     return found[0] if found else None
 
 
+def prepared_builder(folder: Path, made_by: str) -> Any:
+    """TFDS' builder of a prepared data set. Raises `UserError` for a folder without one and a damaged description."""
+    import tensorflow_datasets as tfds
+
+    if not (folder / INFO).is_file():
+        raise UserError(f"{folder}: holds no prepared data set; make one with `{made_by}`")
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # a damaged description raises errors of many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{folder}: {INFO} or features.json is damaged ({reason}); write the data set anew") from error
+
+
 class TfdsPairs:
     """A split of a TFDS data set of pair records in ArrayRecord files, e.g. one that `prepare_synth` wrote.
 
@@ -238,12 +251,8 @@ class TfdsPairs:
     """
 
     def __init__(self, folder: str | Path, split: str):
-        import tensorflow_datasets as tfds
-
         folder = Path(folder)
-        if not (folder / INFO).is_file():
-            raise UserError(f"{folder}: holds no prepared data set; make one with `ragdiff data synth`")
-        builder = tfds.builder_from_directory(folder)
+        builder = prepared_builder(folder, "ragdiff data synth")
         if split not in builder.info.splits:
             raise UserError(
                 f"{folder}: has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}"

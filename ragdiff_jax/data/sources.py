@@ -100,12 +100,14 @@ def read_partners(file: str | Path) -> dict[str, str | None]:
 
 def open_sources(folder: str, split: str, also: str = "", partners: str = "") -> PairSource:
     """A split of `folder`, and behind it the whole of the picture folder `also` if there is one; with the structure
-    partners of the file `partners`. Raises `UserError` for an id that both folders have: a garment is known by it.
+    partners of the file `partners`. Raises `UserError` for an id that both folders have, in any split: a garment is
+    known by it.
     """
     source = open_pairs(folder, split)
     if also:
         more = FolderPairs(Path(also))
-        twice = set(source.ids) & set(more.ids) if isinstance(source, FolderPairs) else ()
+        # Of every split: what is held out is not to come in by another door.
+        twice = FolderPairs(Path(folder)).names & more.names if isinstance(source, FolderPairs) else ()
         if twice:
             raise UserError(f"{also}: has {len(twice)} names that {folder} has too, {min(twice)!r} for one; rename")
         source = JoinedPairs([source, more])

@@ -205,7 +205,10 @@ class PersonEditor:
         ids = np.concatenate(
             [self.prompts.encode([people[row].text], [people[row].category], room) for row in rows]
         )
-        plain = np.concatenate([self.prompts.encode([people[row].text], [people[row].category], 0) for row in rows])
+        # Of the text alone, which the prompt with garments need not hold whole, nor at all (`check`).
+        plain = np.concatenate(
+            [self.prompts.encode([people[row].text], [people[row].category], 0, cut=bool(count)) for row in rows]
+        )
         inputs = {"ids": ids, "plain": plain, "empty": self.tokenizer.encode([""]), **arrays}
         if count:
             side = model.image_encoder.image_size

@@ -74,13 +74,19 @@ def flat_lays_of_folder(
     on_error: OnError | None = None,
     rows: Sequence[int] | Int[np.ndarray, " rows"] | None = None,
 ) -> Iterator[FlatLay]:
-    """The pictures of a folder by name, `id` their stem; `masks/STEM.*` in it is a picture's silhouette.
+    """The pictures of a folder by name, `id` their stem; `masks/STEM.*` in it is a picture's silhouette, and a mask of
+    no picture raises `UserError`.
 
     `rows`: those of `pictures_in` alone. `attributes(path)` gives a picture's attributes or raises UserError. Without
     `on_error` the first bad picture raises.
     """
     pictures, masks = pictures_in(folder), folder / "masks"
     mask_files = _by_stem(picture_files(masks)) if masks.is_dir() else {}
+    if stray := sorted(mask_files.keys() - {path.stem for path in pictures}):
+        raise UserError(
+            f"{mask_files[stray[0]]}: the mask of no picture in {folder} ({len(stray)} such masks); a mask has its "
+            "picture's name"
+        )
     for path in pictures if rows is None else [pictures[row] for row in rows]:
         with left_out(str(path), on_error):
             mask_file = mask_files.get(path.stem)

@@ -108,15 +108,16 @@ def checked_row(item: MemoryItem, taken: set[str], manifest: Manifest) -> Row:
             f"memory item {name!r}: the id is taken; remove the old item first or choose another id"
         )
     embedding = np.asarray(item.embedding, np.float32)
-    norm = np.linalg.norm(embedding)
+    norm = np.linalg.norm(embedding.astype(np.float64))  # in float32 tiny numbers' squares are nothing
     if embedding.shape != (manifest.dim,) or not np.isfinite(norm) or norm == 0:
         raise UserError(
             f"memory item {name!r}: embedding {embedding.shape} must be ({manifest.dim},), finite, not zero"
         )
+    unit = (embedding / norm).astype(np.float32)
     if isinstance(item.landmark, EncodedLandmark):
         if item.landmark.size != manifest.landmark_size:
             raise UserError(f"memory item {name!r}: landmark {item.landmark.size} must be {manifest.landmark_size}")
-        return Row(name, embedding / norm, item.landmark.png, _metadata(item), _thumbnail(item))
+        return Row(name, unit, item.landmark.png, _metadata(item), _thumbnail(item))
     landmark = np.asarray(item.landmark)
     if landmark.shape != manifest.landmark_size or landmark.dtype not in (np.bool_, np.uint8):
         raise UserError(
@@ -127,7 +128,7 @@ def checked_row(item: MemoryItem, taken: set[str], manifest: Manifest) -> Row:
         raise UserError(
             f"memory item {name!r}: the landmark is empty; leave the item out or give its silhouette"
         )
-    return Row(name, embedding / norm, encode_mask(landmark != 0), _metadata(item), _thumbnail(item))
+    return Row(name, unit, encode_mask(landmark != 0), _metadata(item), _thumbnail(item))
 
 
 def _thumbnail(item: MemoryItem) -> bytes | None:

@@ -160,7 +160,7 @@ class LandmarkRule:
 
     def offers(self, rows: int) -> int:
         """How many silhouettes are offered of a memory of so many rows."""
-        return min(OFFERED, rows, self.considered(rows) if self.candidates else self.k)
+        return min(OFFERED, rows, self.candidates or self.k)
 
     def __call__(
         self,
@@ -172,7 +172,8 @@ class LandmarkRule:
         """Of the k nearest `near`, and the silhouettes of the m nearest, nearest first."""
         weights = slle_weights(embedding, near, self.reg)
         if self.candidates:
-            return Ruling(weights, *offered_landmarks(masks, cosines, self.temperature, OFFERED))
+            some = slice(self.candidates)  # fewer than k where so many are asked for
+            return Ruling(weights, *offered_landmarks(masks[:, some], cosines[:, some], self.temperature, OFFERED))
         _, choice = fuse_landmarks(masks[:, : self.k], weights)
         places = jnp.arange(min(self.k, masks.shape[1]))
         order = jnp.argsort(jnp.where(places == choice[:, None], -1, places), axis=1)[:, :OFFERED].astype(jnp.int32)

@@ -309,7 +309,7 @@ class Memory:
         Raises `UserError` if another writer changed the memory meanwhile.
         """
         # Whoever writes one of these segments without having published it loses to our manifest: all may go.
-        last = _next_segment(self.path) - 1
+        last = _next_segment(self.path, self.generation) - 1
         if len(self.manifest.segments) > 1 or self._dead:
             live = self._live.items()
             try:
@@ -333,7 +333,7 @@ class Memory:
         with storage.writing(self.path):
             try:
                 if rows:
-                    entry = write_segment(self.path, rows, _next_segment(self.path))
+                    entry = write_segment(self.path, rows, _next_segment(self.path, self.generation))
                     written.append(self.path / entry.name)
                     kept = [*kept, entry]
                 name = digest = None
@@ -358,10 +358,16 @@ class Memory:
                 if not (path.exists() and path.read_bytes() == content):
                     for file in written:
                         _delete(file)
-                if isinstance(error, FileExistsError):
+                lost = isinstance(error, FileNotFoundError)  # swept by another's compaction
+                if isinstance(error, FileExistsError) or (
+                    lost and manifests.read_latest(self.path).generation >= generation
+                ):
                     raise self._conflict(generation) from error
                 raise
-        self._load(manifest, verify=False)
+        try:
+            self._load(manifest, verify=False)
+        except FileNotFoundError:  # another process has compacted since: the change is in what it wrote
+            vars(self).update(vars(Memory.open(self.path, verify=False)))
 
     def _conflict(self, generation: int) -> UserError:
         if manifests.read_latest(self.path).generation >= generation:
@@ -417,6 +423,7 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _next_segment(folder: Path) -> int:
+def _next_segment(folder: Path, generation: int) -> int:
+    """A number that no segment has or had: where none is left, each generation before this one made one at most."""
     names = (path.name.removeprefix("segment-") for path in folder.glob("segment-*"))
-    return max((int(name) for name in names if name.isdigit()), default=0) + 1
+    return max((int(name) for name in names if name.isdigit()), default=generation - 1) + 1

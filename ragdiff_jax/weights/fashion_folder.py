@@ -38,6 +38,7 @@ from ragdiff_jax.weights.folder import (
     read_config,
     read_model_json,
     save_part,
+    survives,
     write_model_json,
 )
 from ragdiff_jax.weights.safetensors_io import write_text
@@ -105,9 +106,12 @@ def read_fashion(folder: str | Path) -> FashionRAG:
     path = folder / "scheduler" / "scheduler_config.json"
     try:
         schedule = NoiseSchedule.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        model = FashionRAG(**configs, schedule=schedule, **settings)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); copy it again") from error
+    try:
+        model = FashionRAG(**configs, schedule=schedule, **settings)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"{folder / 'model.json'}: a setting cannot be used ({error}); copy it again") from error
     if reference not in (None, reference_config(model)):
         where = part_folder(folder, file, "reference_net") / "config.json"
         raise UserError(f"{where}: is not the U-Net's own kind on the latents alone; copy the model again")
@@ -166,12 +170,15 @@ def save_fashion(
 ) -> None:
     """Writes a model folder; `model.json` last. With several processes all must call it; the first writes.
 
-    Raises `UserError` if the folder cannot be written.
+    `dtype` as in `save_part`; towers that retrieve keep their own where rounding would change a number, for a memory
+    knows them by their bits. Raises `UserError` if the folder cannot be written.
     """
     folder = Path(folder)
     configs = model.configs()
+    kept = tower_params(dict.fromkeys(configs))
     for part, config in configs.items():
-        save_part(folder / part, config.to_dict(), params[part], dtype)
+        exact = dtype is not None and part in kept and not survives(params[part], dtype)
+        save_part(folder / part, config.to_dict(), params[part], None if exact else dtype)
     if jax.process_index() != 0:
         return
     try:

@@ -64,6 +64,11 @@ def disk_tensors(leaf: Any, p: LeafPlan, dtype: np.dtype) -> Iterator[np.ndarray
         yield part.transpose(np.argsort(p.axes)).astype(dtype)
 
 
+def survives(params: Mapping[str, Any], dtype: DTypeLike) -> bool:
+    """Whether no number of the tree is another after rounding to `dtype`."""
+    return all(bool((leaf.astype(dtype).astype(leaf.dtype) == leaf).all()) for leaf in jax.tree.leaves(params))
+
+
 def save_part(
     folder: str | Path,
     config: Mapping[str, Any],

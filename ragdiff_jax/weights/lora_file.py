@@ -19,7 +19,7 @@ import numpy as np
 
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.weights.folder import disk_tensors
-from ragdiff_jax.weights.names import flatten, plan, require_floats
+from ragdiff_jax.weights.names import FLOATS, flatten, plan, require_floats
 from ragdiff_jax.weights.safetensors_io import Tensors, read_json, write_file, write_text
 from ragdiff_jax.weights.sources import Piece, Source, View, whole
 from ragdiff_jax.weights.streaming import load_tree, require_space, size_of
@@ -141,7 +141,7 @@ def open_lora(path: str | Path, part: str = "unet") -> LoRAFile:
             where, module = _split(match["module"], part)
             half = match["new"] or {"down": "A", "up": "B"}[match["old"]]
             parts.setdefault(where, {}).setdefault(module, {})[half] = name
-        elif alpha and source.shapes[name] == ():
+        elif alpha and source.shapes[name] == () and source.dtypes[name] in FLOATS:
             alphas[_split(alpha["module"], part)] = float(source.read(name, ()))
         else:
             other.append(name)
@@ -195,11 +195,21 @@ def _adapter(path: Path, source: Source, module: str, pair, alpha: float | None,
     if settings.get("use_dora"):
         raise UserError(f"{path}: is DoRA, which is more than A and B; only LoRA is read")
     if alpha is None:
-        patterns = settings.get("alpha_pattern") or {}  # PEFT's: the end of a module's name -> its own alpha
-        own = [value for end, value in patterns.items() if f".{module}".endswith(f".{end}")]
-        alpha = own[0] if own else settings.get("lora_alpha", a[0])
-    scale = float(alpha) / (a[0] ** 0.5 if settings.get("use_rslora") else a[0])
+        alpha = _alpha_of(path, module, settings, a[0])
+    if not a[0]:
+        raise UserError(f"{path}: {module} is of rank 0; get the file again")
+    scale = alpha / (a[0] ** 0.5 if settings.get("use_rslora") else a[0])
     return Adapter(a=pair["A"], b=pair["B"], scale=scale)
+
+
+def _alpha_of(path: Path, module: str, settings: Mapping[str, Any], rank: int) -> float:
+    """By PEFT's settings: that of the first pattern, a regular expression of a name's end, else everyone's."""
+    try:
+        patterns = dict(settings.get("alpha_pattern") or {})
+        own = [value for end, value in patterns.items() if re.match(rf"(.*\.)?({end})$", module)]
+        return float(own[0] if own else settings.get("lora_alpha", rank))
+    except (TypeError, ValueError, re.error) as error:
+        raise UserError(f"{path}: the alpha of {module} can't be read ({error}); get its settings again") from error
 
 
 def load_lora(

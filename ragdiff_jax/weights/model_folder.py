@@ -39,6 +39,7 @@ from ragdiff_jax.weights.folder import (
     read_config,
     read_model_json,
     save_part,
+    survives,
     write_model_json,
 )
 from ragdiff_jax.weights.safetensors_io import write_text
@@ -118,10 +119,10 @@ def read_model(folder: str | Path) -> RAGDiffusion:
     def config(kind, part):
         try:
             return kind.from_dict(read_config(folder / part))
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"{folder / part / 'config.json'}: cannot be used ({error}); copy it again") from error
 
-    return RAGDiffusion(
+    parts: dict[str, Any] = dict(
         unet=config(UNetConfig, "unet"),
         vae=config(VAEConfig, "vae"),
         text_encoders=tuple(config(CLIPTextConfig, part) for part in TEXT_PARTS if part in file.parts),
@@ -129,14 +130,17 @@ def read_model(folder: str | Path) -> RAGDiffusion:
         reference_net="reference_net" in file.parts,
         **{part: config(kind, part) if part in file.parts else None for part, kind in _OPTIONAL.items()},
         schedule=_read_schedule(folder / "scheduler" / "scheduler_config.json"),
-        **dict(file.settings) | {"dtype": dtype},
     )
+    try:
+        return RAGDiffusion(**parts, **dict(file.settings) | {"dtype": dtype})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / 'model.json'}: a setting cannot be used ({error}); copy it again") from error
 
 
 def _read_schedule(path: Path) -> NoiseSchedule:
     try:
         return NoiseSchedule.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error}); copy it again") from error
 
 
@@ -212,11 +216,6 @@ def save_model(
     parts = {part: _CLASSES.get(part, "CLIPTextModelWithProjection") for part in configs}
     settings = {name: fields[name] for name in SETTINGS} | {"dtype": np.dtype(model.dtype).name}
     write_model_json(folder, ModelFile(system=SYSTEM, parts=parts, settings=settings))
-
-
-def survives(params: Mapping[str, Any], dtype: DTypeLike) -> bool:
-    """Whether no number of the tree is another after rounding to `dtype`."""
-    return all(bool((leaf.astype(dtype).astype(leaf.dtype) == leaf).all()) for leaf in jax.tree.leaves(params))
 
 
 def predictor_part(model: RAGDiffusion) -> str:

@@ -83,4 +83,4 @@ def abstract_part(part: Part, model: Path) -> Mapping[str, Any]:
 def _structure_net(config: StructureNetConfig) -> Mapping[str, Any]:
     image = jnp.zeros((1, config.vision.image_size, config.vision.image_size, 3))
     ids = jnp.zeros((1, len(config.attribute_sizes)), jnp.int32)
-    return jax.eval_shape(StructureNet(config).init, jax.random.key(0), image, ids)["params"]
+    return jax.eval_shape(StructureNet(config).init, jax.random.key(0), image, image, ids)["params"]

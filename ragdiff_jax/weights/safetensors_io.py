@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -162,7 +162,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: must hold a JSON object")
@@ -178,7 +178,7 @@ def read_index(path: Path) -> dict[Path, list[str]]:
                 raise UserError(f"{path}: shard {file!r} must be a file name in the same folder")
             files.setdefault(path.parent / file, []).append(name)
         return files
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not an index of safetensors shards ({_one_line(error)})") from error
 
 
@@ -208,11 +208,18 @@ def write_file(
                 if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
                     raise ValueError(f"{name} is {array.dtype}{array.shape}, announced as {dtype}{shape}")
                 file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            _to_disk(file)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _to_disk(file: IO) -> None:
+    """Before a rename: a power cut leaves the new name with nothing in it otherwise."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -221,6 +228,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
+            _to_disk(file)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

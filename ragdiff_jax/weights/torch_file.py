@@ -11,6 +11,7 @@ import dataclasses
 import io
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +95,8 @@ class TorchFile:
             ) from error
         except (_Refused, OSError) as error:
             raise UserError(f"{self.path}: cannot be read: {error}") from error
+        except (NotImplementedError, EOFError, RuntimeError, TypeError, zlib.error) as error:  # of a damaged archive
+            raise UserError(f"{self.path}: damaged ({error}); get it again") from error
         self.shapes: dict[str, tuple[int, ...]] = {name: tensor.shape for name, tensor in self._tensors.items()}
         self.dtypes: dict[str, str] = {name: tensor.storage.dtype.name for name, tensor in self._tensors.items()}
 

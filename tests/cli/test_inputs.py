@@ -83,6 +83,8 @@ def test_the_file_of_pairs_describes_their_photos(tmp_path, category):
     )
     described = read_descriptions(file, [Path("pairs/photos/a.jpg")])
     assert described.of(Path("pairs/photos/a.jpg")).attributes == {"Category": "Skirt"}
+    flats = read_descriptions(file, [Path("pairs/flats/a.png")], "flats")
+    assert flats.of(Path("pairs/flats/a.png")).attributes == {"Category": "Suit"}
     if category == "Hoody":  # a mistake costs only its own photo
         with pytest.raises(UserError, match="line 3"):
             described.of(Path("b.jpg"))

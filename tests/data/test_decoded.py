@@ -15,6 +15,7 @@ import pytest
 import ragdiff_jax.data.decoded as module
 from ragdiff_jax.data.attributes import ATTRIBUTES
 from ragdiff_jax.data.decoded import decoded_pairs
+from ragdiff_jax.data.folder import FolderPairs
 from ragdiff_jax.data.images import encode_png
 from ragdiff_jax.data.pipeline import PairArrays, make_batches
 from ragdiff_jax.data.sources import (
@@ -190,6 +191,13 @@ def test_pairs_with_one_id_in_two_folders_are_refused(folders, tmp_path):
     write_folder(folders[1], ["a00", "b1"])
     with pytest.raises(UserError, match="1 names that .* has too, 'a00'"):
         decode(folders, tmp_path, processes=1)
+    # Nor may what one holds out be trained on by way of the other.
+    trained = open_sources(str(folders[0]), "train").ids
+    write_folder(folders[1], [min(FolderPairs(folders[0]).names - set(trained))])
+    (folders[1] / "photos/a00.png").unlink()
+    (folders[1] / "flats/a00.png").unlink()
+    with pytest.raises(UserError, match="1 names that .* has too"):
+        open_sources(str(folders[0]), "train", str(folders[1]))
 
 
 def test_joined_sources_follow_one_another(folders):

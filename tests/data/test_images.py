@@ -401,3 +401,6 @@ def test_save_is_whole_or_nothing(tmp_path, monkeypatch):
         save_image(path / "below-a-file.png", RAMP)
     with pytest.raises(UserError, match=".xyz"):
         save_image(tmp_path / "a.xyz", RAMP)
+    longest = tmp_path / f"{'袖' * 83}.png"  # 253 bytes
+    save_image(longest, RAMP)
+    assert longest.is_file()

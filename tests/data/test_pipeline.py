@@ -189,6 +189,9 @@ def test_a_photo_mask_of_another_shape_is_named(source):
     source[2] = dataclasses.replace(source[2], photo_mask=encode_mask(turned))
     with pytest.raises(UserError, match=f"record {source[2].id}: the photo_mask is {turned.shape[1]}x"):
         batches(source, 6)
+    source[2] = dataclasses.replace(source[2], photo_mask=encode_mask(np.zeros((height, width), bool)))
+    with pytest.raises(UserError, match=f"record {source[2].id}: the photo_mask marks nothing"):
+        batches(source, 6)
 
 
 def test_batches_and_sources_must_not_be_empty(source):

@@ -201,3 +201,9 @@ def test_a_file_that_was_cut_short_is_named(prepared, tmp_path):
     file.write_bytes(content)
     with pytest.raises(UserError, match="cut: record [0-9]+ of split train: damaged"):
         list(open_pairs(folder, "train"))
+    for name, content in (("features.json", "{"), ("dataset_info.json", ""), ("dataset_info.json", "[]")):
+        whole = (folder / name).read_text()
+        (folder / name).write_text(content)
+        with pytest.raises(UserError, match="cut: dataset_info.json or features.json is damaged"):
+            open_pairs(folder, "train")
+        (folder / name).write_text(whole)

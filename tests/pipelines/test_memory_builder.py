@@ -56,6 +56,9 @@ def test_masks_of_a_folder_have_any_ending_and_the_pictures_shape(records, tmp_p
     items = list(Builder().items(flats, lambda name, error: failed.append(str(error))))
     assert [item.id for item in items] == ["0", "2"] and decode_mask(items[0].landmark.png).sum() == 144
     assert failed == ["1: the mask is 16x32, the flat-lay 32x32; they must have one shape"]
+    Image.fromarray(mask).save(tmp_path / "masks/2_mask.png")
+    with pytest.raises(UserError, match="2_mask.png: the mask of no picture in .*1 such masks"):
+        next(flat_lays_of_folder(tmp_path, lambda path: {}, lambda *_: None))
 
 
 def test_a_damaged_garment_of_people_too():

@@ -143,3 +143,7 @@ def test_a_rule_says_which_numbers_it_cannot_use():
     assert LandmarkRule.of({"neighbours": 8, "image_size": 64}) == LandmarkRule(k=8)
     assert [LandmarkRule(candidates=256).considered(rows) for rows in (3, 100, 5000)] == [4, 100, 256]
     assert [LandmarkRule(candidates=256).offers(rows) for rows in (4, 100)] == [4, 5]
+    vectors = jnp.eye(4)[None]
+    masks = jnp.asarray(np.stack([box(2, 4), box(2, 9), box(2, 10), box(2, 11)]))[None]
+    found = LandmarkRule(candidates=1)(vectors[:, 0], vectors, jnp.asarray([[0.2, 0.1, 0.1, 0.1]]), masks)
+    assert found.ranks.tolist() == [[0]] and LandmarkRule(candidates=1).offers(4) == 1, "the nearest, asked for"

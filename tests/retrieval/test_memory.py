@@ -1,5 +1,6 @@
 """The memory keeps what it is given, in one order, through adding, removing and compacting."""
 
+import dataclasses
 import tracemalloc
 
 import jax
@@ -138,8 +139,34 @@ def test_everything_may_be_removed(memory):
     empty = Memory.open(memory.path)
     assert len(empty) == 0 and empty.embeddings.shape == (0, DIM) and empty.landmarks.shape == (0, *SIZE)
     assert not [path for path in memory.path.iterdir() if path.is_dir()]
+    names = {entry.name for entry in memory.manifest.segments}
     empty.add([make_item(9)])
     check_content(Memory.open(memory.path), [9])
+    (segment,) = empty.manifest.segments
+    assert segment.name not in {"segment-1", "segment-2", *names}, "who has the old ones open goes by their names"
+
+
+def test_a_change_is_made_though_another_process_compacts_right_after_it(memory, monkeypatch):
+    create = storage.create_exclusively
+
+    def create_and_compact(path, content):
+        create(path, content)
+        if path.name.startswith("manifest"):
+            monkeypatch.undo()
+            Memory.open(memory.path).compact()
+
+    monkeypatch.setattr(storage, "create_exclusively", create_and_compact)
+    memory.add([make_item(9)])
+    check_content(memory, [*KEPT, 9])
+    check_content(Memory.open(memory.path), [*KEPT, 9])
+
+
+def test_a_tiny_vector_is_made_a_unit_one(tmp_path):
+    memory = Memory.create(tmp_path / "tiny", FINGERPRINT, SIZE, DIM)
+    item = make_item(1)
+    unit = item.embedding / np.linalg.norm(item.embedding)
+    memory.add([dataclasses.replace(item, embedding=np.float32(1e-22 * unit))])
+    np.testing.assert_allclose(Memory.open(memory.path).embeddings, unit[None], rtol=1e-5)
 
 
 def test_info(memory):

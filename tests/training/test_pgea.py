@@ -212,6 +212,23 @@ def test_conv_out_is_fitted_and_nothing_else(world, one_device):
             jax.tree.map(np.testing.assert_array_equal, after["unet"][name], world.new["unet"][name])
 
 
+def test_each_stage_starts(world, closed_form, one_device):
+    """What a run checks of a stage before its first step."""
+    fit = objective(world)
+    fresh = {"conv_in": world.new["unet"]["conv_in"], "isometry": np.zeros((12, 8), np.float32)}
+    parts = dict.fromkeys(("unet", "vae", "text_encoder"), "given")
+    out = PGEAConvOut(pairs=world.pairs, model=NEW, parts=parts, empty_ids=world.empty_ids)
+    sums = {"sums": zero_sums(4)}
+    for stage, params in (
+        (fit, world.params | sums),
+        (objective(world, PGEAConvInSGD), world.params | fresh),
+        (out, world.new | sums),
+    ):
+        stage.prepared(params, {}, one_device)
+        with pytest.raises(UserError, match="trainable=unet/conv_in: finds unet/conv_in/"):
+            dataclasses.replace(stage, trainable="unet/conv_in").prepared(params, {}, one_device)
+
+
 class Sums(Toy, Summing):
     """Sums of the toy's pixels."""
 

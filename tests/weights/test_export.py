@@ -1,9 +1,11 @@
 """A model goes out bit for bit, in what diffusers and transformers load; adapters are merged; its weight is known."""
 
 import json
+import shutil
 
 import diffusers
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,18 @@ from ragdiff_jax.data.tokenizer import train_tokenizer
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.models.lora import TARGETS, init_lora, merge_lora
 from ragdiff_jax.parallel import make_mesh
+from ragdiff_jax.systems.zero_shot import Calibration
 from ragdiff_jax.weights.exporting import export_model
 from ragdiff_jax.weights.info import parse_mesh, weights_info
 from ragdiff_jax.weights.lora_file import save_lora
-from ragdiff_jax.weights.model_folder import load, read_model, save_model
+from ragdiff_jax.weights.model_folder import (
+    encoder_fingerprint,
+    load,
+    read_calibration,
+    read_model,
+    save_model,
+    write_calibration,
+)
 
 torch.set_num_threads(1)
 
@@ -92,6 +102,23 @@ def test_one_part_in_another_dtype(model, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_what_a_memory_belongs_to_keeps_its_numbers_and_what_it_says_of_attributes(model, tmp_path):
+    folder, system, params, *_ = model
+    shutil.copytree(folder, tmp_path / "model")
+    write_calibration(tmp_path / "model" / "structure_net", {"Fit": Calibration(scale=2.0, threshold=0.5)})
+    export_model(tmp_path / "model", tmp_path / "out", dtype="bfloat16")
+    written = load(read_model(tmp_path / "out"), tmp_path / "out")
+    assert encoder_fingerprint(system, written) == encoder_fingerprint(system, params)
+    kernel = written["vae"]["decoder"]["conv_in"]["kernel"]
+    assert (kernel.astype(jnp.bfloat16).astype(kernel.dtype) == kernel).all(), "the others are rounded"
+    for part in (tmp_path / "out" / "structure_net", tmp_path / "alone"):
+        if part.name == "alone":
+            export_model(tmp_path / "model" / "structure_net", part, dtype="bfloat16")
+        assert read_calibration(part) == {"Fit": Calibration(scale=2.0, threshold=0.5)}
+        assert sorted(path.name for path in part.glob("*.safetensors")) == ["model.safetensors"]
+        assert load_file(part / "model.safetensors").keys() and weights_info(part)[0].dtypes.keys() == {"float32"}
+
+
 def test_adapters_of_another_network_are_listed_and_nothing_is_written(model, tmp_path):
     folder, _, params, *_ = model
     other = {"unet": {"mid_block": {"resnets_0": {"conv1": params["unet"]["mid_block"]["resnets_0"]["conv1"]}}}}
@@ -104,8 +131,6 @@ def test_adapters_of_another_network_are_listed_and_nothing_is_written(model, tm
 
 
 def test_config_that_disagrees_with_its_tensors_is_refused(model, tmp_path):
-    import shutil
-
     shutil.copytree(model[0] / "vae", tmp_path / "vae")
     config = json.loads((tmp_path / "vae" / "config.json").read_text())
     (tmp_path / "vae" / "config.json").write_text(json.dumps(config | {"latent_channels": 5}))

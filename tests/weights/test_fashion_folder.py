@@ -17,6 +17,7 @@ from ragdiff_jax.weights.fashion_folder import (
     load_fashion,
     read_fashion,
     retrieval_fingerprint,
+    save_fashion,
     share_parts,
     tokenizer_folder,
 )
@@ -57,6 +58,12 @@ def test_a_model_serves_in_the_dtype_that_it_was_trained_in(tmp_path):
     own = {"text_encoder", "image_encoder"}
     assert kinds == {part: {"float32" if part in own else "bfloat16"} for part in params}
     assert retrieval_fingerprint(half, params) == retrieval_fingerprint(half, load_fashion(half, folder))
+    save_fashion(tmp_path / "rounded", half, random_fashion(half), tokenizer_folder(folder), dtype=jnp.bfloat16)
+    export_model(folder, tmp_path / "exported", dtype="bfloat16")
+    for name in ("rounded", "exported"):
+        written = load_fashion(half, tmp_path / name)
+        assert retrieval_fingerprint(half, written) == retrieval_fingerprint(half, params), "a memory stays its own"
+        assert weights_info(tmp_path / name / "unet")[0].dtypes.keys() == {"bfloat16"}
     settings = json.loads((folder / "model.json").read_text())["settings"]
     change(folder, settings=settings | {"dtype": "float16"})
     with pytest.raises(UserError, match="dtype is 'float16'; use float32 or bfloat16"):

@@ -132,6 +132,13 @@ def test_older_names_and_alphas_are_understood(tmp_path):
     config = {"r": 4, "lora_alpha": 8, "alpha_pattern": {"m": 16}, "use_rslora": True}
     (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps(config))
     assert open_lora(tmp_path / "peft", part="reference_net").parts["reference_net"]["a.m"].scale == 8.0
+    for settings, scale in (({"alpha_pattern": {"a.(m|n)": 32}}, 8.0), ({"alpha_pattern": {"n": 32}}, 2.0)):
+        (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8} | settings))
+        assert open_lora(tmp_path / "peft").parts["unet"]["a.m"].scale == scale
+    for settings in ({"lora_alpha": None}, {"alpha_pattern": [1]}, {"alpha_pattern": {"(": 1}}):
+        (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps(settings))
+        with pytest.raises(UserError, match="the alpha of a.m can't be read"):
+            open_lora(tmp_path / "peft")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +148,8 @@ def test_older_names_and_alphas_are_understood(tmp_path):
         (pair() | {"unet.m.dora_scale": torch.ones(3)}, "dora_scale"),
         ({"lora_unet_m.lora_down.weight": torch.ones(2, 3)}, "lora_unet_m"),
         (pair() | {"unet.mid_block.attentions.0.proj_in.lora_B.weight": torch.ones(16, 3)}, "don't fit together"),
+        (pair() | {"unet.mid_block.attentions.0.proj_in.alpha": torch.tensor(8)}, "proj_in.alpha"),
+        (pair(rank=0), "rank 0"),
         ({"unet.m.lora_A.weight": torch.ones(2, 3).int(), "unet.m.lora_B.weight": torch.ones(2, 2)}, "I32"),
     ],
 )

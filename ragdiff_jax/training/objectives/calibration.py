@@ -17,7 +17,10 @@ def calibrated(
     arrays: Any,
     start: Mapping[str, Calibration] | None = None,
 ) -> dict[str, Calibration]:
-    """`calibrate` on the first photos of `arrays` (`PairArrays` or the like), nothing given of them."""
+    """`calibrate` on the first photos of `arrays` (`PairArrays` or the like), nothing given of them.
+
+    An attribute of which too few photos tell keeps what `start` says, else what the predictor does uncalibrated.
+    """
     found, ids = [], []
     for part, real in equal_parts(np.arange(min(PHOTOS, len(arrays))), BATCH):
         batch = arrays.batch(part)
@@ -25,4 +28,5 @@ def calibrated(
         found.append({name: rows[:real] for name, rows in scores.items()})
         ids.append(batch["photo_attributes"][:real])
     scores = {name: np.concatenate([some[name] for some in found]) for name in found[0]}
+    start = {**predictor.calibration, **(start or {})}
     return calibrate(scores, np.concatenate(ids), start, scales=predictor.scales)

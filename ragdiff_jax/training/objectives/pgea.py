@@ -51,6 +51,11 @@ class LatentChange(TextToImageObjective):
                 f"the old autoencoder's latents are 1/{self.old_vae.factor} of the picture's side, the new one's "
                 f"1/{self.model.vae.factor}: a convolution can't move between them; choose autoencoders of one factor"
             )
+        if self.model.noise_offset:
+            raise UserError(
+                f"model.changes.noise_offset={self.model.noise_offset}: stage I knows plain noise alone; set it to 0 "
+                "here, and as you like in the stages behind it"
+            )
         if self.noise not in ("matched", "none"):
             raise UserError(f"model.noise={self.noise!r}: choose one of matched, none")
 

@@ -6,7 +6,7 @@ Both minimise the same expected error (`latent_change`), and their losses are th
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,7 @@ class PGEAConvIn(_ConvIn, Summing):
     """
 
     trainable: str = "^sums/"
+    trains: ClassVar[str] = "sums"
 
     def init(self, key):
         return super().init(key) | {"sums": zero_sums(self.width)}
@@ -105,6 +106,7 @@ class PGEAConvInSGD(_ConvIn):
 
     map_pairs: int = 256
     trainable: str = "^conv_in/"
+    trains: ClassVar[str] = "conv_in"
 
     def init(self, key):
         new, old = self.model.vae.latent_channels, self.old_vae.latent_channels

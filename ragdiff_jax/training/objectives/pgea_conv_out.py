@@ -7,6 +7,7 @@ directions, which is worse at once, and random it would drive the first gradient
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from ragdiff_jax.diffusion.loss import min_snr_weights
 from ragdiff_jax.diffusion.process import add_noise, target
 from ragdiff_jax.errors import UserError
+from ragdiff_jax.systems.encodings import noise_with_offset
 from ragdiff_jax.training.least_squares import (
     SHOWN_RIDGE,
     TAPS,
@@ -44,6 +46,7 @@ class PGEAConvOut(TextToImageObjective, Summing):
 
     ridge: float = 1e-5
     trainable: str = "^sums/"
+    trains: ClassVar[str] = "sums"
 
     def __post_init__(self):
         if not self.parts.get("unet"):
@@ -81,7 +84,7 @@ class PGEAConvOut(TextToImageObjective, Summing):
         conditions, latents, time, noise_key = self.draw(params, batch, key)
         schedule = self.model.schedule
         t = jax.random.randint(time, latents.shape[:1], 0, schedule.num_train_timesteps)
-        noise = jax.random.normal(noise_key, latents.shape)
+        noise = noise_with_offset(noise_key, latents.shape, self.model.noise_offset)
         x = patches(self.features(params, conditions, add_noise(schedule, latents, noise, t), t))
         x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
         y = target(schedule, latents, noise, t)

@@ -29,7 +29,8 @@ from ragdiff_jax.training.objectives.calibration import calibrated
 from ragdiff_jax.training.objectives.common import check_memory, equal_parts
 from ragdiff_jax.training.objectives.contrastive import overlaps, shape_info_nce
 from ragdiff_jax.training.objectives.structure_net import StructureNetObjective
-from ragdiff_jax.weights.model_folder import structure_fingerprint, survives
+from ragdiff_jax.weights.folder import survives
+from ragdiff_jax.weights.model_folder import read_calibration, structure_fingerprint
 
 SIDE = 32  # pixels a side at which silhouettes are compared
 
@@ -159,7 +160,8 @@ class PhotoTowerObjective(StructureNetObjective):
         if not self.attribute_weight:
             return {}
         predictor = HeadAttributes.from_params(self.config, params["structure_net"], {})
-        return calibrated(predictor, self.held_out or self.pairs)
+        before = read_calibration(f"{self.init_from}/structure_net")
+        return calibrated(predictor, self.held_out or self.pairs, before)
 
     def validation(self, params, constants, key):
         """Mean IoU of the nearest garment of the memory, attributes unknown and exact, on held-out photos."""

@@ -255,7 +255,7 @@ class RAGDiffusionObjective(PairObjective):
             if not self.model.retrieves or not self.model.structure_net.reads_attributes:
                 return None
             head = HeadAttributes.from_params(self.model.structure_net, params["structure_net"], {})
-            return calibrated(head, arrays)
+            return calibrated(head, arrays, read_calibration(self.parts.get("structure_net") or ""))
         predictor = ZeroShotAttributes.from_towers(
             self.model.text_encoders[-1],
             self.model.image_encoder,

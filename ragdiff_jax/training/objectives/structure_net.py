@@ -201,7 +201,7 @@ class StructureNetObjective(PairObjective):
         flat, _ = augment_flat(rows["flat_draws"], to_float(flat), mask)
         variables = {"params": params}
         return (
-            self.network.apply(variables, photo, rows["photo_attributes"], method="embed_photo"),
+            self.network.apply(variables, photo, rows["photo_attributes"], "photo", method="embed_with_tokens")[0],
             self.network.apply(variables, flat, rows["flat_attributes"], method="embed_flat"),
         )
 

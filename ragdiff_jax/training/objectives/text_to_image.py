@@ -46,6 +46,7 @@ class TextToImageObjective(PairObjective):
     noise_start: bool = False
     sample_steps: int = 20
     trainable: str = "^unet/"
+    trains: ClassVar[str] = "unet"  # the part of the tree that what is written follows from
     reads: ClassVar[tuple[str, ...]] = ("flat", "text_ids", "row")
 
     def init(self, key):
@@ -98,8 +99,8 @@ class TextToImageObjective(PairObjective):
 
     def prepared(self, params, constants, mesh):
         for path, _ in flatten(params):
-            if not path.startswith("unet/") and re.search(self.trainable, path):
-                raise UserError(f"trainable={self.trainable}: finds {path}, and this stage writes its U-Net alone")
+            if path.split("/")[0] != self.trains and re.search(self.trainable, path):
+                raise UserError(f"trainable={self.trainable}: finds {path}, and this stage writes {self.trains} alone")
         return constants
 
     def loss(self, params, constants, batch, key):
