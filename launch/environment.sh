@@ -2,6 +2,7 @@
 # PYTHON=/path/to/python chooses the interpreter of a new .venv.
 # EXTRA: the extra of what trains on an accelerator, cuda13 or tpu (default: cuda where nvidia-smi is, else none).
 
+unset CDPATH  # with it `cd` prints where it goes
 unset PYTHONDONTWRITEBYTECODE  # every process would compile its packages anew
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="$ROOT/.venv"
@@ -40,10 +41,17 @@ prepare() {
         if [[ -f "$VENV/.installed-$stamp" && "$(cat "$VENV/.installed-$stamp")" == "$hash $ROOT" ]]; then return; fi
     done
     echo "Installing ragdiff_jax$spec into .venv (only when setup.py changes; the first time takes minutes)" >&2
+    if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then  # stopped while it was made
+        python="$(find_python)"
+        "$python" -m venv --clear "$VENV"
+    fi
     # Python compiles what is imported, once; pip would compile all that is installed, which is half of its time here.
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile --editable "$ROOT$spec" >&2
     echo "$hash $ROOT" > "$VENV/.installed-$1"
 }
+
+# The folder that a command's --json line names.
+folder_of() { python -c "import json, sys; print(json.loads(sys.stdin.read().splitlines()[-1])['folder'])"; }
 
 on_nvidia() { [[ "${JAX_PLATFORMS:-}" != cpu ]] && command -v nvidia-smi >/dev/null; }
 

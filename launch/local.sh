@@ -15,13 +15,22 @@ if ((PROCESSES == 1)); then
   run ragdiff train --config "$config" --workdir "$workdir" "$@"
   exit
 fi
+# A signal to the job is one to the training, not to a shell around it.
+one() { if [[ "${DRY:-}" ]]; then run "$@"; else exec "$@"; fi; }
 pids=()
 trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM INT
 for ((i = 0; i < PROCESSES; i++)); do
-  run ragdiff train --config "$config" --workdir "$workdir" "$@" \
-    --coordinator "localhost:$PORT" --processes "$PROCESSES" --process "$i" &
+  (one ragdiff train --config "$config" --workdir "$workdir" "$@" \
+    --coordinator "localhost:$PORT" --processes "$PROCESSES" --process "$i") &
   pids+=($!)
 done
 code=0
-for pid in "${pids[@]}"; do wait "$pid" || code=$?; done
+for pid in "${pids[@]}"; do
+  while :; do  # the signal that is handed on ends a wait, while the process saves
+    ended=0
+    wait "$pid" || ended=$?
+    kill -0 "$pid" 2>/dev/null || break
+  done
+  ((ended == 0)) || code=$ended
+done
 exit "$code"

@@ -61,7 +61,7 @@ def get_config(size: str = "tiny") -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": {"decoder": 3000, "longer": 1700}.get(size, 450),
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 16 if size == "longer" else 12,
             "optimizer": "muon" if size == "longer" else "adamw",
             "learning_rate": 1e-3,

@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 1500,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 128,
             "learning_rate": 0.001,
             "weight_decay": 0.05,

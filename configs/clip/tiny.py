@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 450,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 48,
             "learning_rate": 0.001,
             "weight_decay": 0.05,

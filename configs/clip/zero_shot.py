@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 1200,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 32,
             "learning_rate": 4e-4,
             "weight_decay": 0.05,

@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 600,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 32,
             "learning_rate": 5e-4,
             "weight_decay": 0.04,

@@ -55,7 +55,7 @@ def get_config(arg: str = "1024") -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 40_000,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": batch,
             "learning_rate": 2e-4 * (batch / 1024) ** 0.5,
             "weight_decay": 0.04,

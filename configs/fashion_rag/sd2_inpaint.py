@@ -76,7 +76,7 @@ def get_config(stage: str = "edit") -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": steps,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 16,
             "learning_rate": 1e-5,
             "weight_decay": 0.01,

@@ -81,7 +81,7 @@ def get_config(stage: str = "edit") -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": steps,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 16,
             "learning_rate": rate,
             "weight_decay": 0.01,

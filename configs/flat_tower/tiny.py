@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 1500,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 48,
             "learning_rate": 1e-3,
             "weight_decay": 0.05,

@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 20000,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 32,
             "learning_rate": 1.5e-3,
             "optimizer": "muon",

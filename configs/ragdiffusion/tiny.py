@@ -82,7 +82,7 @@ def get_config(start: str = "") -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 2000,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 16,
             "learning_rate": 8e-4,
             "weight_decay": 0.01,

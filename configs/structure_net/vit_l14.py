@@ -63,7 +63,7 @@ def get_config(arg: str = "128") -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 20_000,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": batch,
             "learning_rate": 1e-5,
             "weight_decay": 0.05,

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         {
             "steps": 700,
-            "seconds": 0,
+            "seconds": 0.0,
             "batch_size": 16,
             "learning_rate": 0.001,
             "weight_decay": 0.01,

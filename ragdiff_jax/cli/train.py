@@ -70,7 +70,14 @@ def read_config(name: str) -> Any:
         file = file or name
     if not Path(file).is_file():
         raise UserError(f"{file}: no such config file; see the folder configs/")
-    get_config = runpy.run_path(file).get("get_config")
+    try:
+        get_config = runpy.run_path(file).get("get_config")
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: is no Python file ({error}); name a config such as those in configs/") from error
+    except NameError as error:
+        if Path(file).suffix == ".py":
+            raise
+        raise UserError(f"{file}: is no Python file ({error}); name a config such as those in configs/") from error
     if get_config is None:
         raise UserError(f"{file}: has no get_config(); name a config file such as those in configs/")
     given = (argument,) if separator else ()

@@ -74,7 +74,7 @@ def read_edits(path: Path, fakes: Mapping[str, Path], wrong: list[str]) -> dict[
     Files are relative to the JSONL. What is wrong is added to `wrong`; raises `UserError` if it can't be read at all.
     """
     try:
-        lines = path.read_text("utf-8").split("\n")
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
         raise UserError(f"{one_line(path)}: cannot be read ({error}); --edits names a JSONL file") from error
     found: dict[str, Edit] = {}
@@ -88,11 +88,14 @@ def read_edits(path: Path, fakes: Mapping[str, Path], wrong: list[str]) -> dict[
             if set(record) - _FIELDS or not isinstance(caption, str | None):
                 raise ValueError
             mask = None if mask is None else path.parent / mask
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             wrong.append(f'{one_line(path)}:{number}: not {{"image": NAME, ...}} with {", ".join(sorted(_FIELDS))}')
             continue
         if name not in fakes:
             wrong.append(f"{one_line(path)}:{number}: {name}: no such pair")
+            continue
+        if name in found:
+            wrong.append(f"{one_line(path)}:{number}: {name}: stands twice")
             continue
         found[name] = Edit(caption, mask, garments, record.get("category") == "lower_body")
         _check(found[name], fakes[name], wrong)

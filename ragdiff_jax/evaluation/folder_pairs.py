@@ -200,7 +200,7 @@ def _base(name: str, end: str) -> str | None:
 
 def _boxes(path: Path, shapes: Mapping[str, tuple[int, int]], wrong: list[str]) -> dict[str, Box]:
     try:
-        lines = path.read_text("utf-8").split("\n")
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeError) as error:
         raise UserError(f"{one_line(path)}: cannot be read ({error}); --boxes names a JSONL file") from error
     found: dict[str, Box] = {}
@@ -216,6 +216,8 @@ def _boxes(path: Path, shapes: Mapping[str, tuple[int, int]], wrong: list[str]) 
         height, width = shapes.get(name, (0, 0))
         if name not in shapes:
             wrong.append(f"{one_line(path)}:{number}: {name}: no such pair")
+        elif name in found:
+            wrong.append(f"{one_line(path)}:{number}: {name}: stands twice")
         elif not (0 <= top < bottom <= height and 0 <= left < right <= width):
             wrong.append(f"{one_line(path)}:{number}: {name}: the box does not lie in {width} x {height} pixels")
         else:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ragdiff_jax.parallel import (
     agree,
     barrier,
     ending_as_one,
+    flatten,
     make_mesh,
     merge,
     mesh_context,
@@ -82,7 +84,8 @@ def make_plan(objective: Objective, settings: TrainSettings, mesh: Mesh) -> Plan
     params = _placed(unboxed(boxed), shardings_for(boxed, mesh))
     trainable, frozen = partition(params, objective.trainable)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, trainable)
-    exact, rounded = partition(frozen, objective.exact) if objective.exact else ({}, frozen)
+    keeps = objective.exact and any(re.search(objective.exact, path) for path, _ in flatten(frozen))
+    exact, rounded = partition(frozen, objective.exact) if keeps else ({}, frozen)
     rounded = _placed(rounded, jax.tree.map(lambda x: x.sharding, rounded), jnp.dtype(settings.frozen_dtype))
     frozen = merge(exact, rounded)
     return Plan(mesh, params, state_targets(settings, trainable, shardings, mesh), frozen)
@@ -252,11 +255,11 @@ class _Run:
                 self._flush()
                 self.pending = (step, metrics)
                 save, stop = self._due(step)
+                if save or stop:  # before a look, which may take longer than what a signal leaves
+                    self._save(step)
                 if self._look(step):
                     self._flush()
                     self._sample_and_validate(step)
-                if save or stop:
-                    self._save(step)
                 if stop and step < settings.steps:
                     self.checkpoints.wait()
                     self.writer.say(f"stopped at step {step}/{settings.steps} (saved); run again to go on")

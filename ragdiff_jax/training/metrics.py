@@ -123,7 +123,8 @@ class MetricWriter:
         with _without_torch():
             from tensorboardX import SummaryWriter
 
-        return SummaryWriter(str(self._workdir / "tensorboard"), purge_step=self._start_step + 1)
+        # Its thread ends at a write that fails, and a queue with an end would then hold the run up for ever.
+        return SummaryWriter(str(self._workdir / "tensorboard"), purge_step=self._start_step + 1, max_queue=0)
 
     def reckon(self, flops_per_sample: float | None, mesh: Mesh) -> None:
         """From here on the step line has TFLOP/s a device, and MFU where the device is in the table of chips."""

@@ -211,9 +211,11 @@ def plan_step(
     state = (abstract.state, abstract.frozen)
     measured = _measured(compiled, held, state, (abstract.state.params, abstract.frozen), mesh, chip)
     rows = settings.batch_size / mesh.size
+    # What is trained is read and written; the rest is read.
+    passed = held["params"] + held_on_device(abstract.state.params) + 2 * (held["optimizer"] + held["ema"])
     seconds = {
         "compute": executed * rows / chip.flops,
-        "memory": 2 * (held["params"] + held["optimizer"] + held["ema"]) / chip.memory_bandwidth,
+        "memory": passed / chip.memory_bandwidth,
         "network": sum(row.bytes for row in measured["collectives"]) / chip.link_bandwidth,
     }
     return Report(
@@ -246,6 +248,7 @@ def plan_generation(
     Parameters lie in `settings.frozen_dtype`. Raises UserError where the objective draws none, or the batch doesn't
     divide.
     """
+    settings = dataclasses.replace(settings, accumulate=1)  # drawing knows no micro-batches
     check_rows(settings, mesh)
     abstract = make_plan(objective, settings, mesh)
     dtype = jnp.dtype(settings.frozen_dtype)
@@ -335,10 +338,11 @@ def _effort(level: str) -> Iterator[None]:
 
 
 def _remat(objective: Any) -> str:
-    base = getattr(objective, "base", objective)
-    if hasattr(base, "model"):
-        return base.model.remat
-    return str(getattr(base, "remat", "none"))
+    while hasattr(objective, "base"):
+        objective = objective.base
+    if hasattr(objective, "model"):
+        return objective.model.remat
+    return str(getattr(objective, "remat", "none"))
 
 
 def search(
@@ -359,6 +363,8 @@ def search(
     a chip, then as many rows as that program's memory foretells, and fewer if it foretold too many.
     """
     left = tries
+    if fixed_batch and fixed_batch % len(devices):
+        raise UserError(f"--batch {fixed_batch}: --search gives each of {len(devices)} chips as many rows; a multiple")
     for mode, candidate in objective.remat_modes().items():
         constants = candidate.abstract_constants(make_mesh(devices=devices), memory_rows)
         flops = sample_flops(candidate, constants, fixed_batch or len(devices))

@@ -65,7 +65,7 @@ class TrainSettings:
 
     steps: int
     batch_size: int
-    seconds: Number = 0
+    seconds: Number = 0.0
     accumulate: int = 1
     seed: int = 0
     learning_rate: Number = 1e-4

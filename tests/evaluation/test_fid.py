@@ -81,16 +81,17 @@ def test_what_is_wrong_with_edits_is_listed(tmp_path):
         Image.new("L", size, colour).save(tmp_path / f"{name}.png")
     lines = [
         '{"image": "a.png", "caption": "a shirt", "mask": "mask.png", "category": "dresses", "retrieved": ["a.png"]}',
-        '{"image": "a", "mask": "small.png"}',
-        '{"image": "a", "mask": "black.png"}',
-        '{"image": "a", "retrieved": ["none.png"]}',
+        '{"image": "b", "mask": "small.png"}',
+        '{"image": "c", "mask": "black.png"}',
+        '{"image": "d", "retrieved": ["none.png"]}',
         '{"image": "other"}',
         '{"image": "a", "words": "a shirt"}',
+        '{"image": "a", "caption": "a skirt"}',
     ]
     (tmp_path / "edits.jsonl").write_text("\n".join(lines))
     wrong = []
-    read_edits(tmp_path / "edits.jsonl", {"a": tmp_path / "a.png"}, wrong)
-    expected = "4 x 4 and 8 x 8", "an empty mask", "none.png", ":5: other", ":6: not"
+    read_edits(tmp_path / "edits.jsonl", dict.fromkeys("abcd", tmp_path / "a.png"), wrong)
+    expected = "4 x 4 and 8 x 8", "an empty mask", "none.png", ":5: other", ":6: not", ":7: a: stands twice"
     for line, words in zip(wrong, expected, strict=True):
         assert words in line
     edit = Edit("a shirt", tmp_path / "mask.png", (), False)
