@@ -148,8 +148,9 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     )
     most = max((len(edit.retrieved) for edit in pairs.edits.values()), default=0)
     scores = PairScores(metrics, make_mesh(devices=jax.local_devices()), arguments.batch, networks, most)
+    tied = tuple(groups[name] for name in pairs.names) if groups else None
     with report.progress(len(pairs) if first else 0, "pair") as bar:
-        columns, sets = run_pairs(pairs, scores, size, arguments.out, bar.update)
+        columns, sets = run_pairs(pairs, scores, size, arguments.out, bar.update, tied)
     if not first:
         return
     absent = [name for name, needs in NEEDS.items() if not set(needs) <= set(nets)]
@@ -175,7 +176,6 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         **made_by,
         "notes": notes,
     }
-    tied = tuple(groups[name] for name in pairs.names) if groups else None
     results = write_results(arguments.out, record, pairs.names, columns, scores.protocols, sets, tied)
     write_atomic(arguments.out / "results.md", markdown(results).encode(errors="backslashreplace"))
 

@@ -37,6 +37,8 @@ def run_partners(arguments: argparse.Namespace, report: Report) -> None:
     from ragdiff_jax.data.images import write_atomic
     from ragdiff_jax.pipelines.structure_partners import find_partners
 
+    if arguments.out.is_dir():
+        raise UserError(f"--out {arguments.out}: is a folder; name a file, such as {arguments.out / 'partners.jsonl'}")
     prepare_out(arguments.out.parent)
     count = len(open_pairs(arguments.dataset, arguments.split))
     with report.progress(2 * count, "garment") as bar:

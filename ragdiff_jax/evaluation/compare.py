@@ -52,6 +52,11 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> dict[str, dict[str, Any
     for name in shared:
         rows = a.record["metrics"][name], b.record["metrics"][name]
         if "without" in rows[0]:
+            if (a.groups is None) != (b.groups is None):
+                raise UserError(
+                    f"{name}: one result knows of structure twins, the other doesn't, so that its groups are others; "
+                    "evaluate both with the data set as --real, or both with its pictures"
+                )
             found[name] = _of_sets(name, *rows)
             continue
         x, y = a.columns[name], b.columns[name]

@@ -3,6 +3,8 @@
 float64 on the host, as the covariances' root needs it; the features come from the devices.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,15 +49,21 @@ def fid(real: Features, fake: Num[np.ndarray, "m e"]) -> float:
     return float(((mean[0] - mean[1]) ** 2).sum() + total - 2 * shared)
 
 
-def fid_without_groups(real: Features, fake: Features, groups: int = GROUPS) -> Float[np.ndarray, " g"]:
+def fid_without_groups(
+    real: Features, fake: Features, groups: int = GROUPS, twins: Sequence[str] | None = None
+) -> Float[np.ndarray, " g"]:
     """FID of the pairs without each group in turn; row i of both is one pair, group i modulo `groups`.
+
+    `twins`: a name that structure twins share, one a pair: these are left out together, or what a pair says again by
+    its twin would count as news.
 
     Where there are more pictures than numbers, covariances without a group follow from sums over each group, so that
     all pictures are gone through once and not once a group.
     """
-    count = min(groups, len(real) // 2)
-    place = np.arange(len(real)) % count
-    if len(real) - -(-len(real) // count) > real.shape[1]:
+    numbers = np.arange(len(real)) if twins is None else np.unique(np.asarray(twins), return_inverse=True)[1]
+    count = min(groups, len(real) // 2, int(numbers.max()) + 1)
+    place = numbers % count
+    if len(real) - np.bincount(place).max() > real.shape[1]:
         try:
             return _by_sums(real, fake, place, count)
         except np.linalg.LinAlgError:

@@ -1,6 +1,7 @@
 """The folders of `evaluate --networks`: each says by its config what it is, and so what can be measured with it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,20 @@ def _load(folder: Path) -> tuple[str, Any]:
     if not config.with_projection:
         raise UserError(f"--networks {folder}: has no projection into CLIP's joint space; import it with one")
     params = load_part(folder, KINDS[kind.name].abstract(config))
-    tokenizer = _tokenizer(folder) if kind.name == "clip-text" else None
-    return kind.name.removeprefix("clip-"), Tower(config, params, fingerprint(params, config.to_dict()), tokenizer)
+    name, what = kind.name.removeprefix("clip-"), fingerprint(params, config.to_dict())
+    if name != "text":
+        return name, Tower(config, params, what, None)
+    place = _tokenizer_folder(folder)
+    # Other words are another measure.
+    files = [what.encode(), *(file.read_bytes() for file in sorted(place.glob("*")) if file.name in _VOCABULARY)]
+    return name, Tower(config, params, hashlib.sha256(b"\0".join(files)).hexdigest(), Tokenizer.from_folder(place))
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+_VOCABULARY = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def _tokenizer_folder(folder: Path) -> Path:
     for place in (folder, folder / "tokenizer", folder.parent / "tokenizer"):
         if (place / "vocab.json").is_file() or (place / "tokenizer.json").is_file():
-            return Tokenizer.from_folder(place)
+            return place
     raise UserError(f"--networks {folder}: a text tower needs its tokenizer; lay it into {folder / 'tokenizer'}")

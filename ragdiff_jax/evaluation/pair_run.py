@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -21,12 +21,17 @@ PART = 256  # pairs a part
 
 
 def run_pairs(
-    pairs: FolderPairs, scores: PairScores, size: int, out: Path, step: Callable[[int], None] = lambda count: None
+    pairs: FolderPairs,
+    scores: PairScores,
+    size: int,
+    out: Path,
+    step: Callable[[int], None] = lambda count: None,
+    twins: Sequence[str] | None = None,
 ) -> tuple[dict[str, Float[np.ndarray, " n"]], dict[str, tuple[float, Float[np.ndarray, " g"]]]]:
     """(every metric's value of every pair in the pairs' order, {metric of all pairs: value, and without each group}).
 
     Parts that `out/parts` has are not computed again. Processes take turns at the parts and all return the same. `step`
-    is called with the number of pairs done.
+    is called with the number of pairs done; `twins` as in `fid_without_groups`.
     """
     folder = out / "parts" / _key(pairs, scores, size)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +63,7 @@ def run_pairs(
             "--out must be one folder that all hosts see"
         )
     columns = {name: np.concatenate([part[name] for part in done]) for name in done[0]}
-    columns, sets = without_features(columns, scores.metrics)
+    columns, sets = without_features(columns, scores.metrics, twins)
     return {name: np.asarray(values, np.float64) for name, values in columns.items()}, sets
 
 

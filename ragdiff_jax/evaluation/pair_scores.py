@@ -224,10 +224,11 @@ class PairScores:
 
 
 def without_features(
-    columns: dict[str, np.ndarray], metrics: Sequence[str]
+    columns: dict[str, np.ndarray], metrics: Sequence[str], twins: Sequence[str] | None = None
 ) -> tuple[dict[str, Float[np.ndarray, " n"]], dict[str, tuple[float, Float[np.ndarray, " g"]]]]:
     """(columns with KID's pseudo-values, {metric of SETS: its value, and without each group}) from features.
 
+    `twins` as in `fid_without_groups`.
     KID and FID are left out where there are fewer pairs than FEWEST.
     """
     found = {name: values for name, values in columns.items() if not name.startswith("features_")}
@@ -238,7 +239,7 @@ def without_features(
             continue
         features = columns[f"features_{kind}_real"], columns[f"features_{kind}_fake"]
         if name in SETS:
-            sets[name] = fid(*features), fid_without_groups(*features)
+            sets[name] = fid(*features), fid_without_groups(*features, twins=twins)
         else:
             found[name] = kid_of_pairs(*features)
     return found, sets

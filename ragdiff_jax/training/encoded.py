@@ -85,6 +85,10 @@ class EncodedObjective(Around):
                 f"{self.folder}: these encodings were made from other weights, data or augmentations; remove the "
                 "folder or name another"
             )
+        if there is None and Path(self.folder).is_dir() and any(Path(self.folder).iterdir()):
+            raise UserError(
+                f"data.encodings={self.folder}: holds other things and no encodings; name a folder that isn't there"
+            )
         if agree(there is None)[0]:
             first = from_first_process(samples_there(self.folder, info))
             records = self._records(params, constants, mesh, first)

@@ -53,6 +53,22 @@ def test_groups_left_out_by_sums_are_groups_left_out_of_the_rows(n, d):
     assert np.isfinite(fid_without_groups(x, y, 7)).all()
 
 
+def test_structure_twins_are_left_out_together():
+    """Each pair nearly twice: errors of twins that stand in for each other are too small."""
+    rng = np.random.default_rng(3)
+    spread, together, apart = [], [], []
+    names = [str(row // 2) for row in range(120)]
+    for _ in range(60):
+        x, y = (np.repeat(rng.standard_normal((60, 2)), 2, axis=0) for _ in range(2))
+        spread.append(fid(x, y))
+        together.append(jackknife_error(fid_without_groups(x, y, twins=names)))
+        apart.append(jackknife_error(fid_without_groups(x, y)))
+    assert np.mean(apart) < 0.85 * np.mean(together)
+    # The first ten groups are those of the first ten names.
+    place = np.unique(names, return_inverse=True)[1] % 20
+    assert fid_without_groups(x, y, twins=names)[3] == pytest.approx(fid(x[place != 3], y[place != 3]), rel=1e-9)
+
+
 @pytest.mark.parametrize("side", [48, 400])
 def test_resizing_is_clean_fids(side):
     picture = np.random.default_rng(2).integers(0, 256, (side, side, 3)).astype(np.uint8)

@@ -96,6 +96,10 @@ def test_losses_on_kept_encodings_are_those_on_the_fly(world, tmp_path):
     trains = dataclasses.replace(kept, base=dataclasses.replace(quiet, trainable="^(unet|vae)/"))
     with pytest.raises(UserError, match="data.encodings: vae/.* is to be trained"):
         trains.prepared(params, {}, mesh)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").touch()
+    with pytest.raises(UserError, match="holds other things and no encodings"):
+        dataclasses.replace(kept, folder=str(tmp_path / "full")).prepared(params, kept.constants(mesh), mesh)
     # They are made once, and not taken for another model's.
     made = (tmp_path / "kept" / "encodings-00000.array_record").stat().st_mtime_ns
     constants = kept.prepared(params, kept.constants(mesh), mesh)
