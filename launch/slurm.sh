@@ -12,6 +12,8 @@ shift 2
 workdir=${workdir%/}
 printf -v line '%q ' ragdiff train --config "$config" --workdir "$workdir" "$@"
 printf -v dir '%q' "$workdir"
+log=$workdir.slurm.log
+[[ $log != *[[:space:]]* ]] || log=\"$log\"  # Slurm reads a directive as words
 script=$(cat <<SCRIPT
 #!/usr/bin/env bash
 #SBATCH --job-name=ragdiff
@@ -20,7 +22,7 @@ script=$(cat <<SCRIPT
 #SBATCH --time=$TIME
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --output=$workdir.slurm.log
+#SBATCH --output=$log
 #SBATCH --signal=TERM@$GRACE
 ${CPUS:+#SBATCH --cpus-per-task=$CPUS}
 mkdir -p $dir && touch $dir/.started

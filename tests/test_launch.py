@@ -177,7 +177,7 @@ def test_a_slurm_job_queues_again_until_it_is_done(tmp_path, old, variables, don
     subprocess.run(command, env=environment | {"REQUEUE": "0", "CODE": "0"}, check=True)
     assert not asked.exists() or asked.read_text() == "requeue 7\n"
     script = subprocess.run([command[0], "--dry-run", *command[1:]], env=environment, capture_output=True, text=True)
-    assert "\n#SBATCH --cpus-per-task=8\n" in script.stdout and f"--output={run}.slurm.log\n" in script.stdout
+    assert "\n#SBATCH --cpus-per-task=8\n" in script.stdout and f'--output="{run}.slurm.log"\n' in script.stdout
 
 
 def pod_command(mount: Path, workdir: Path, *settings: str) -> list[str]:

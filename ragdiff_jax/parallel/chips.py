@@ -35,6 +35,8 @@ CHIPS = (
     Chip("v4", ("tpu v4",), 275e12, 32 * GIB, 1228 * GB, 300 * GB),
     Chip("B200", ("b200",), 2250e12, int(180 * GB), 8000 * GB, 1800 * GB),
     Chip("H200", ("h200",), 989e12, int(141 * GB), 4800 * GB, 900 * GB),
+    Chip("H100 PCIe", ("h100 pcie",), 756e12, int(80 * GB), 2000 * GB, 600 * GB),
+    Chip("H100 NVL", ("h100 nvl",), 835e12, int(94 * GB), 3900 * GB, 600 * GB),
     Chip("H100", ("h100",), 989e12, int(80 * GB), 3350 * GB, 900 * GB),
     Chip("A100 80GB", ("a100-sxm4-80gb", "a100 80gb"), 312e12, int(80 * GB), 2039 * GB, 600 * GB),
     Chip("A100", ("a100",), 312e12, int(40 * GB), 1555 * GB, 600 * GB),

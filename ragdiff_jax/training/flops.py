@@ -13,6 +13,7 @@ from ragdiff_jax.errors import UserError
 from ragdiff_jax.parallel import merge, partition, unboxed
 from ragdiff_jax.parallel.flops import count_flops
 from ragdiff_jax.training.objective import Objective, Summing
+from ragdiff_jax.version import __version__
 
 
 def sample_flops(objective: Objective, abstract_constants: Any, rows: int, params: Any = None) -> float:
@@ -50,7 +51,12 @@ def known_flops(
     if jax.process_index() != 0:
         return None
     path = workdir / "flops.json"
-    mark = hashlib.sha256(json.dumps(config["objective"], sort_keys=True).encode()).hexdigest()[:16]
+    try:
+        batch = {name: (x.shape[1:], str(x.dtype)) for name, x in objective.abstract_batch(rows).items()}
+    except UserError:
+        return None
+    told = json.dumps([config["objective"], batch, __version__], sort_keys=True)
+    mark = hashlib.sha256(told.encode()).hexdigest()[:16]
     try:
         kept = json.loads(path.read_text())
         if kept["objective"] == mark:

@@ -20,7 +20,7 @@ from ragdiff_jax.data.pipeline import PairArrays
 from ragdiff_jax.data.sources import SomePairs, flat_attribute_ids, open_sources, repeated_rows, rows_of_categories
 from ragdiff_jax.data.tokenizer import Tokenizer
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.parallel import barrier, ending_as_one, make_mesh
+from ragdiff_jax.parallel import barrier, ending_as_one, make_mesh, same_everywhere
 from ragdiff_jax.systems.ragdiffusion import RAGDiffusion
 from ragdiff_jax.training.encoded import EncodedObjective
 from ragdiff_jax.training.loop import TrainResult, train
@@ -28,6 +28,7 @@ from ragdiff_jax.training.lora import LoRAObjective
 from ragdiff_jax.training.objective import Objective
 from ragdiff_jax.training.resident import ResidentObjective
 from ragdiff_jax.training.settings import TrainSettings
+from ragdiff_jax.version import __version__
 from ragdiff_jax.weights.names import FLOATS
 
 _DAY = 24 * 60  # minutes: a large data set is decoded for hours
@@ -177,6 +178,8 @@ def epoch_rows(data: Any, pairs: PairArrays | DecodedPairs) -> np.ndarray | None
 def run(config: Any, workdir: str | Path, *, profile: int = 0) -> TrainResult:
     """Train what `config` says into `workdir`, or go on with what is there; `profile` steps are traced."""
     with ending_as_one():
+        # Before anything waits for another process: what it waits for may be in the config.
+        same_everywhere({"config": plain(config), "version": __version__})
         mesh = make_mesh(**config["mesh"])
         settings = TrainSettings(**config["train"])
         objective = make_objective(config)

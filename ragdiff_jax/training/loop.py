@@ -42,7 +42,7 @@ from ragdiff_jax.training.settings import TrainSettings
 from ragdiff_jax.training.startup import check_replicated, report
 from ragdiff_jax.training.state import TrainState, fresh_state, state_targets
 from ragdiff_jax.training.step import ROW_LOSSES, jit_step
-from ragdiff_jax.training.stopping import Signals
+from ragdiff_jax.training.stopping import Signals, StoppedEarly
 from ragdiff_jax.training.workdir import check_config, describe, export_model, locked, write_config
 from ragdiff_jax.version import __version__
 
@@ -115,7 +115,8 @@ def train(
 ) -> TrainResult:
     """Train `objective` in `workdir`, from its newest checkpoint if there is one; export the model.
 
-    SIGTERM and SIGINT save a checkpoint at the current step and return; calling again goes on from there. The
+    SIGTERM and SIGINT save a checkpoint at the current step and return (before the first step at once, where one
+    process trains); calling again goes on from there. The
     result is the same, bit for bit, as that of a run that wasn't interrupted (on the same mesh).
 
     Args:
@@ -138,7 +139,10 @@ def train(
         stack.enter_context(locked(workdir))
         config = describe(objective, settings, same)
         same_everywhere({**config, "config": dict(same or {}), "version": __version__})
-        return _Run(objective, workdir, settings, mesh, signals, stack, config, profile).run()
+        try:
+            return _Run(objective, workdir, settings, mesh, signals, stack, config, profile).run()
+        except StoppedEarly:
+            return TrainResult(signals.step, False, None, signals.stop)
 
 
 @contextlib.contextmanager
@@ -182,6 +186,7 @@ class _Run:
         self.checkpoints = Checkpoints(workdir / "checkpoints", mesh, keep=settings.keep)
         stack.callback(self.checkpoints.close)
         self.start, self.state, self.frozen = self._begin()
+        signals.step = self.start
         if self.start > settings.steps:
             raise UserError(
                 f"{workdir} has {self.start} steps already; set train.steps to at least that, or start in a new workdir"
@@ -251,6 +256,7 @@ class _Run:
                 with self.profiler.step(step + 1):
                     self.state, metrics = self.step_fn(self.state, self.frozen, self.constants, batch)
                 step += 1
+                self.signals.stepped = True
                 began = began or time.monotonic()  # compiling doesn't count
                 self._flush()
                 self.pending = (step, metrics)

@@ -9,21 +9,30 @@ import jax
 from ragdiff_jax.parallel import agree, preempted
 
 
+class StoppedEarly(BaseException):
+    """A signal before the first step of a run of one process: there is nothing to save yet."""
+
+
 class Signals:
     """Both ask the loop to save and stop; a second SIGINT stops at once.
 
+    Before the first step, where encoding and compiling may take hours, they end a run of one process by `StoppedEarly`.
     Several processes must stop at one step. SIGTERM, even to one of them, then goes through JAX's preemption service,
     which agrees on the step without the devices; Ctrl-C is asked about at the step lines.
     """
 
     def __init__(self):
         self.stop: str | None = None
+        self.stepped = jax.process_count() > 1  # several processes can't stop alone
+        self.step = 0  # that the run goes on from
 
     def _handle(self, number, frame):
         del frame
         if self.stop is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.stop = signal.Signals(number).name
+        if not self.stepped:
+            raise StoppedEarly
 
     @contextlib.contextmanager
     def installed(self) -> Iterator["Signals"]:

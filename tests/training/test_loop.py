@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 import sys
 import types
 from pathlib import Path
@@ -283,3 +285,20 @@ def test_two_workdirs_of_one_name_are_two_runs_elsewhere_too(tmp_path, monkeypat
         metrics._open_wandb("garments", workdir, None)
     ids = [options["id"] for options in opened]
     assert ids[0] == ids[2] != ids[1] and {options["name"] for options in opened} == {"stage1"}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_before_the_first_step_ends_the_run_at_once(tmp_path, settings, one, name, monkeypatch):
+    """What comes before it may take hours, and there is nothing to save."""
+
+    def told(*arguments):
+        os.kill(os.getpid(), signal.Signals[name])
+        raise AssertionError("it went on")
+
+    train(Toy(), tmp_path, replace(settings, steps=3), one)
+    with monkeypatch.context() as patched:
+        patched.setattr(Toy, "prepared", told)
+        for workdir, step in ((tmp_path / "new", 0), (tmp_path, 3)):
+            stopped = train(Toy(), workdir, settings, one)
+            assert (stopped.step, stopped.finished, stopped.stopped_by) == (step, False, name)
+    assert train(Toy(), tmp_path, settings, one).finished
