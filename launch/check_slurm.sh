@@ -5,6 +5,7 @@
 #   apt-get install --no-install-recommends slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins
 # Prints the job's log and "slurm: ok". RAGDIFF is the command (default: python -m ragdiff_jax.cli.main in this checkout).
 set -euo pipefail
+unset CDPATH  # with it `cd` prints where it goes
 root=$(cd "$(dirname "$0")/.." && pwd)
 dir=$(mktemp -d) && chmod 755 "$dir"
 host=$(hostname -s)

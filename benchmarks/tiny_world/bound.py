@@ -8,6 +8,7 @@ In the second row its width is not known either, but measured in the photo, wher
 it (`stretch.draw_widths`): each lay is as wide as the photo shows it, over a width that might have been drawn.
 """
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -20,6 +21,7 @@ from ragdiff_jax.data.synth.wild import render_scene
 from ragdiff_jax.data.synth_records import drawn_garment
 from ragdiff_jax.errors import UserError
 from ragdiff_jax.evaluation.retrieval import ACCURATE, mask_ious
+from ragdiff_jax.retrieval.landmarks import OFFERED, covering
 
 LAYS = 24
 _PHOTO = 32  # pixels a side are enough to learn how a photo was taken
@@ -49,20 +51,17 @@ def run(world: World) -> dict:
     note = (
         f"The garment is known and its lay is not: the landmark of the highest mean IoU with {LAYS} lays of the same "
         "garment; top5: one of the five highest is right, offered: one of five that cover the lays best. No model of "
-        "photos can be expected to choose better. In the second row its width comes from the "
-        "photo, by someone who doesn't know which widths are common; who is worn, hidden or cut off by the frame is "
-        "known all the same."
+        "photos can be expected to choose better. In the second row its width comes from the photo, by someone who "
+        "doesn't know which widths are common; who is worn, hidden or cut off by the frame is known all the same."
     )
     return {"rows": rows, "notes": [note]}
 
 
 def _offered(shared: np.ndarray) -> np.ndarray:
-    """Five garments of the memory, each the one that adds most to the mean IoU of the best with the lays [LAYS, m]."""
-    best, rows = np.zeros(len(shared), shared.dtype), []
-    for _ in range(5):
-        rows.append(int(np.maximum(shared - best[:, None], 0).mean(axis=0).argmax()))
-        best = np.maximum(best, shared[:, rows[-1]])
-    return np.array(rows)
+    """The garments of the memory that would be offered by who knows of lays alone, each as likely [LAYS, m]."""
+    lays, garments = shared.shape
+    chances, usable = jnp.full((1, lays), 1 / lays), jnp.ones((1, garments), bool)
+    return np.asarray(covering(jnp.asarray(shared.T[None]), chances, usable, OFFERED))[0]
 
 
 def _lays(id: str, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,8 +27,10 @@ from ragdiff_jax.cli.inputs import (
 from ragdiff_jax.cli.retrieval_inputs import add_retrieval_arguments, find_predictor, open_retrieval
 
 # Of the largest database, on the command's one line.
-HEADLINE = ("top1", "top5", "iou", "landmark_top1", "landmark_top5", "landmark_iou")
-HEADLINE += ("top1_way", "iou_way", "landmark_iou_way")
+HEADLINE = (
+    *("top1", "top5", "iou", "landmark_top1", "landmark_top5", "landmark_iou"),
+    *("top1_way", "iou_way", "landmark_iou_way"),
+)
 
 
 def add_verb(verbs: argparse._SubParsersAction, formatter: Any) -> None:

@@ -72,10 +72,8 @@ def read_config(name: str) -> Any:
         raise UserError(f"{file}: no such config file; see the folder configs/")
     try:
         get_config = runpy.run_path(file).get("get_config")
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: is no Python file ({error}); name a config such as those in configs/") from error
-    except NameError as error:
-        if Path(file).suffix == ".py":
+    except (SyntaxError, UnicodeDecodeError, NameError) as error:
+        if isinstance(error, NameError) and Path(file).suffix == ".py":
             raise
         raise UserError(f"{file}: is no Python file ({error}); name a config such as those in configs/") from error
     if get_config is None:

@@ -107,7 +107,7 @@ def open_sources(folder: str, split: str, also: str = "", partners: str = "") ->
     if also:
         more = FolderPairs(Path(also))
         # Of every split: what is held out is not to come in by another door.
-        twice = FolderPairs(Path(folder)).names & more.names if isinstance(source, FolderPairs) else ()
+        twice = source.names & more.names if isinstance(source, FolderPairs) else ()
         if twice:
             raise UserError(f"{also}: has {len(twice)} names that {folder} has too, {min(twice)!r} for one; rename")
         source = JoinedPairs([source, more])

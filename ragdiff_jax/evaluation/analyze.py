@@ -192,8 +192,7 @@ class Analysis:
         shown = np.unique(np.linspace(0, len(self.own) - 1, min(count, len(self.own))).round().astype(int))
         photos, own, memory = self.photos[knowledge][shown], self.own[shown], self.memory
         every, offered = landmark_rows(photos, memory.embeddings, memory.landmarks, own, self.rule)
-        choices = offered[:, 0]
-        landmarks = memory.landmarks[every[np.arange(len(every)), choices]]
+        choices, may_be = offered[:, 0], np.take_along_axis(every, offered, axis=1)
         rows, cosines = nearest(photos, memory.embeddings, self.rule.k, own)
         masks = self.memory.landmarks[rows]
         weights = slle_weights(jnp.asarray(photos), jnp.asarray(self.memory.embeddings[rows]), self.rule.reg)
@@ -201,20 +200,21 @@ class Analysis:
         weights, records, sheet = np.asarray(weights), [], []
         for i, pair in enumerate(shown):
             truth = self.pairs.masks[pair]
-            scores = mask_ious(truth[None], np.concatenate([masks[i], landmarks[i : i + 1]]))[0]
-            names, may_be = [self.memory.items[row].id for row in rows[i]], every[i, offered[i]]
+            landmarks = memory.landmarks[may_be[i]]
+            near, scores = np.split(mask_ious(truth[None], np.concatenate([masks[i], landmarks]))[0], [len(masks[i])])
+            names = [self.memory.items[row].id for row in rows[i]]
             records.append(
                 {
                     "id": self.pairs.ids[pair],
                     "neighbours": [
                         {"id": id, "cosine": float(c), "weight": float(w), "iou": float(s)}
-                        for id, c, w, s in zip(names, cosines[i], weights[i], scores[:-1], strict=True)
+                        for id, c, w, s in zip(names, cosines[i], weights[i], near, strict=True)
                     ],
                     "choice": int(choices[i]),
-                    "landmark_iou": float(scores[-1]),
+                    "landmark_iou": float(scores[0]),
                     "alternatives": [
                         {"id": memory.items[row].id, "iou": float(score)}
-                        for row, score in zip(may_be, mask_ious(truth[None], memory.landmarks[may_be])[0], strict=True)
+                        for row, score in zip(may_be[i], scores, strict=True)
                     ],
                 }
             )
@@ -231,7 +231,7 @@ class Analysis:
                     )
                 )
             grey = np.repeat(np.round(255 * (1 - blends[i])).astype(np.uint8)[..., None], 3, axis=2)
-            chosen = Cell(picture=landmarks[i], title="landmark", lines=(f"IoU {scores[-1]:.3f}",))
+            chosen = Cell(picture=landmarks[0], title="landmark", lines=(f"IoU {scores[0]:.3f}",))
             cells += [Cell(picture=grey, title="blend"), chosen, Cell(picture=truth, title="truth")]
             sheet.append(cells)
         return {"attributes": knowledge, "photos": records}, draw_panel(sheet, cell=112)

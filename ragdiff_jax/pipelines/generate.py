@@ -262,21 +262,22 @@ class GarmentGenerator:
         weights, ranks, chances = map(
             np.asarray, self._programs.run("choose", rule, embedding, neighbours, cosines, masks)
         )
-        choice, source, doubts = ranks[:, 0].tolist(), "likeliest" if rule.candidates else "fused", ()
-        if isinstance(landmark, Integral):
-            choice, source = [int(landmark)] * len(rows), f"neighbour {landmark}"
-        elif isinstance(landmark, NthAlternative):
-            choice, source = ranks[:, landmark.place].tolist(), f"alternative {landmark.place}"
-        fused = masks[np.arange(len(rows)), choice]
-        masks, cosines = masks[:, : rule.k], cosines[:, : rule.k]
-        if landmark is not None and not isinstance(landmark, Integral | NthAlternative):
+        taken, source, fused, doubts = ranks[:, 0], "likeliest" if rule.candidates else "fused", None, ()
+        if isinstance(landmark, NthAlternative):
+            taken, source = ranks[:, landmark.place], f"alternative {landmark.place}"
+        elif isinstance(landmark, Integral):
+            taken, source = np.full(len(rows), landmark), f"neighbour {landmark}"
+        elif landmark is not None:
             own, doubts = fit_landmark(np.asarray(landmark, bool), model.image_size)
-            fused, choice, source = np.repeat(own[None], len(rows), axis=0), [None] * len(rows), "file"
-        elif landmark is None and model.mask_unet is not None:
-            fused = np.asarray(self._run("landmark", _predict_landmark, photos, rows=len(rows)))
-            choice, source = [None] * len(rows), "predicted"
+            fused, source = np.repeat(own[None], len(rows), axis=0), "file"
+        elif model.mask_unet is not None:
+            fused, source = np.asarray(self._run("landmark", _predict_landmark, photos, rows=len(rows))), "predicted"
         elif model.landmark_guider is None:
-            choice, source = [None] * len(rows), "unused"
+            source = "unused"
+        of_memory = fused is None and source != "unused"
+        choice = taken.tolist() if of_memory else [None] * len(rows)
+        fused = masks[np.arange(len(rows)), taken] if fused is None else fused
+        masks, cosines = masks[:, : rule.k], cosines[:, : rule.k]
         retrieved = [
             Retrieved(
                 ids=tuple(self.memory.items[row].id for row in rows[i]),

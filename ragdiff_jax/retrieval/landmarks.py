@@ -99,18 +99,29 @@ def offered_landmarks(
     sizes = rows.sum(axis=-1)
     shared = both / jnp.maximum(sizes[:, :, None] + sizes[:, None] - both, 1.0)
     chances = jax.nn.softmax(cosines.astype(jnp.float32) / temperature, axis=1)
-    best, free, ranks = jnp.zeros((b, m)), jnp.ones((b, m), bool), []
-    for _ in range(min(count, m)):
+    chosen = covering(shared, chances, there, count)
+    closest = jnp.argmax(jnp.take_along_axis(shared, chosen[..., None], axis=1), axis=1)
+    mine = closest[:, None] == jnp.arange(chosen.shape[1])[None, :, None]
+    return chosen, jnp.where(mine, chances[:, None], 0.0).sum(axis=-1)
+
+
+def covering(
+    shared: Float[Array, "b i j"], chances: Float[Array, "b j"], usable: Bool[Array, "b i"], count: int
+) -> Int[Array, "b n"]:
+    """min(count, i) of the i, one after another that which adds most to the expected best IoU, int32.
+
+    `shared`: IoU of each of the i with each of the j that may be the true one, with these chances. What isn't `usable`
+    comes last; on a tie the first wins.
+    """
+    best, free, chosen = jnp.zeros_like(chances), jnp.ones_like(usable), []
+    for _ in range(min(count, shared.shape[1])):
         more = jnp.maximum(shared - best[:, None], 0.0)
         gain = jnp.einsum("bij,bj->bi", more, chances, precision=jax.lax.Precision.HIGHEST)
-        rank = jnp.argmax(jnp.where(free, jnp.where(there, gain, -1.0), -2.0), axis=1)
-        best = best + jnp.take_along_axis(more, rank[:, None, None], axis=1)[:, 0]
-        free &= jnp.arange(m) != rank[:, None]
-        ranks.append(rank.astype(jnp.int32))
-    chosen = jnp.stack(ranks, axis=1)
-    closest = jnp.argmax(jnp.take_along_axis(shared, chosen[..., None], axis=1), axis=1)
-    mine = closest[:, None] == jnp.arange(len(ranks))[None, :, None]
-    return chosen, jnp.where(mine, chances[:, None], 0.0).sum(axis=-1)
+        one = jnp.argmax(jnp.where(free, jnp.where(usable, gain, -1.0), -2.0), axis=1)
+        best = best + jnp.take_along_axis(more, one[:, None, None], axis=1)[:, 0]
+        free &= jnp.arange(shared.shape[1]) != one[:, None]
+        chosen.append(one.astype(jnp.int32))
+    return jnp.stack(chosen, axis=1)
 
 
 class Ruling(NamedTuple):

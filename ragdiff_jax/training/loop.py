@@ -116,8 +116,8 @@ def train(
     """Train `objective` in `workdir`, from its newest checkpoint if there is one; export the model.
 
     SIGTERM and SIGINT save a checkpoint at the current step and return (before the first step at once, where one
-    process trains); calling again goes on from there. The
-    result is the same, bit for bit, as that of a run that wasn't interrupted (on the same mesh).
+    process trains); calling again goes on from there. The result is the same, bit for bit, as that of a run that wasn't
+    interrupted (on the same mesh).
 
     Args:
         objective: what is trained.

@@ -46,8 +46,9 @@ def retrieved_rows(
     garments = records if people is database.source else _told(database.source)
     queries = [record.query for record in records]
     # A garment that several people wear stands there once: left out is it, not one of its rows.
-    places: dict[str, int] = {}
-    first = [row for row, record in enumerate(garments) if places.setdefault(record.garment_id, row) == row]
+    first: dict[str, int] = {}
+    for row, record in enumerate(garments):
+        first.setdefault(record.garment_id, row)
     digest = hashlib.sha256(repr((retrieval_fingerprint(model, params), k, exclude_target)).encode())
     if len(first) < len(garments):
         digest.update(b"first of each")
@@ -63,11 +64,11 @@ def retrieved_rows(
     _log.info("retrieving %d garments for each of %d people from %d", k, len(people), len(garments))
     vectors = embed_garments(model, params, (database.decode(row) for row in range(len(database))))
     texts = embed_texts(model, params, tokenizer, queries)
-    places = {garments[row].garment_id: place for place, row in enumerate(first)}
+    rows, places = list(first.values()), {id: place for place, id in enumerate(first)}
     own = np.array([places.get(record.garment_id, -1) if exclude_target else -1 for record in records], np.int32)
-    searcher = CategorySearcher(vectors[first], [garments[row].category for row in first], "exact")
+    searcher = CategorySearcher(vectors[rows], [garments[row].category for row in rows], "exact")
     found, _ = searcher.search(texts, [record.category for record in records], k, own)
-    found = np.asarray(first, np.int32)[np.asarray(found)]
+    found = np.asarray(rows, np.int32)[found]
     if path is not None and jax.process_index() == 0:
         _write(path, found)
     barrier("retrieved")

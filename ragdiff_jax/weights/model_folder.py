@@ -330,7 +330,11 @@ def load_structure_net(folder: str | Path) -> tuple[StructureNetConfig, dict[str
     if "structure_net" not in file.parts:
         raise UserError(f"{folder}: a model of {file.system!r} has no structure_net; name one that has")
     config = StructureNetConfig.from_dict(read_config(folder / "structure_net"))
+    return config, load_part(folder / "structure_net", abstract_structure_net(config))
+
+
+def abstract_structure_net(config: StructureNetConfig) -> dict[str, Any]:
+    """Shapes and logical axes of StructureNet's parameters, no arrays; boxed."""
     image = jnp.zeros((1, config.vision.image_size, config.vision.image_size, 3))
     ids = jnp.zeros((1, len(config.attribute_sizes)), jnp.int32)
-    abstract = jax.eval_shape(StructureNet(config).init, jax.random.key(0), image, image, ids)["params"]
-    return config, load_part(folder / "structure_net", abstract)
+    return jax.eval_shape(StructureNet(config).init, jax.random.key(0), image, image, ids)["params"]

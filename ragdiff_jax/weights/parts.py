@@ -5,15 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from ragdiff_jax.errors import UserError
-from ragdiff_jax.models.structure_net import StructureNet, StructureNetConfig
+from ragdiff_jax.models.structure_net import StructureNetConfig
 from ragdiff_jax.weights.fashion_folder import FASHION, abstract_fashion, read_fashion
 from ragdiff_jax.weights.folder import part_folder, read_config, read_model_json
 from ragdiff_jax.weights.kinds import kind_of
-from ragdiff_jax.weights.model_folder import SYSTEM, abstract_params, read_model
+from ragdiff_jax.weights.model_folder import SYSTEM, abstract_params, abstract_structure_net, read_model
 
 MODEL_FILE = "model.json"
 
@@ -73,14 +70,8 @@ def abstract_part(part: Part, model: Path) -> Mapping[str, Any]:
         return abstract_fashion(read_fashion(model))[part.name]
     where = str(part.folder / "config.json")
     if part.config.get("_class_name") == "StructureNet":
-        return _structure_net(StructureNetConfig.from_dict(part.config))
+        return abstract_structure_net(StructureNetConfig.from_dict(part.config))
     kind = kind_of(part.config)
     if kind is None:
         raise UserError(f"{where}: no network here is a {part.called}")
     return kind.abstract(kind.read_config(part.config, where))
-
-
-def _structure_net(config: StructureNetConfig) -> Mapping[str, Any]:
-    image = jnp.zeros((1, config.vision.image_size, config.vision.image_size, 3))
-    ids = jnp.zeros((1, len(config.attribute_sizes)), jnp.int32)
-    return jax.eval_shape(StructureNet(config).init, jax.random.key(0), image, image, ids)["params"]
